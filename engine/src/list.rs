@@ -1,0 +1,148 @@
+/// Which keys a page holds.
+#[derive(Clone, Debug)]
+pub struct ListOptions {
+    pub(crate) prefix: Vec<u8>,
+    pub(crate) start: Option<Vec<u8>>,
+    pub(crate) end: Option<Vec<u8>>,
+    pub(crate) limit: usize,
+    pub(crate) cursor: Option<String>,
+    pub(crate) reverse: bool,
+}
+
+impl Default for ListOptions {
+    fn default() -> ListOptions {
+        ListOptions {
+            prefix: Vec::new(),
+            start: None,
+            end: None,
+            limit: 1000,
+            cursor: None,
+            reverse: false,
+        }
+    }
+}
+
+impl ListOptions {
+    /// The first 1000 keys of the namespace, in byte order.
+    #[must_use]
+    pub fn new() -> ListOptions {
+        ListOptions::default()
+    }
+
+    /// Only keys that begin with these bytes.
+    #[must_use]
+    pub fn prefix(mut self, prefix: impl AsRef<[u8]>) -> ListOptions {
+        self.prefix = prefix.as_ref().to_vec();
+        self
+    }
+
+    /// Only keys at or after this one.
+    #[must_use]
+    pub fn start(mut self, start: impl AsRef<[u8]>) -> ListOptions {
+        self.start = Some(start.as_ref().to_vec());
+        self
+    }
+
+    /// Only keys before this one.
+    #[must_use]
+    pub fn end(mut self, end: impl AsRef<[u8]>) -> ListOptions {
+        self.end = Some(end.as_ref().to_vec());
+        self
+    }
+
+    /// At most this many keys, at least one; 1000 by default.
+    #[must_use]
+    pub fn limit(mut self, limit: usize) -> ListOptions {
+        self.limit = limit.max(1);
+        self
+    }
+
+    /// Goes on where the page that returned this cursor ended. The prefix, `start`, `end` and
+    /// direction must be the same; the limit may differ.
+    #[must_use]
+    pub fn cursor(mut self, cursor: impl Into<String>) -> ListOptions {
+        self.cursor = Some(cursor.into());
+        self
+    }
+
+    /// From the last key to the first.
+    #[must_use]
+    pub fn reverse(mut self) -> ListOptions {
+        self.reverse = true;
+        self
+    }
+}
+
+/// One page of keys in byte order, all from one instant.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) items: Vec<Item>,
+    /// Where the next page begins, `None` on the last one. A page may hold fewer keys than the
+    /// limit, even none, and still have a cursor: the work for one page is bounded.
+    pub cursor: Option<String>,
+}
+
+/// Where one key lies in a page's bytes: the key, then its metadata.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Item {
+    pub(crate) start: usize,
+    pub(crate) key_len: usize,
+    pub(crate) metadata_len: usize,
+    pub(crate) expiration: u64,
+    pub(crate) generation: u64,
+}
+
+/// A key as a page lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedKey<'a> {
+    /// The key.
+    pub name: &'a [u8],
+    /// The metadata, empty if there is none.
+    pub metadata: &'a [u8],
+    /// When the entry expires, in seconds since the Unix epoch.
+    pub expiration: Option<u64>,
+    /// The sequence number of the key's newest write.
+    pub generation: u64,
+}
+
+impl Page {
+    /// How many keys the page holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether the page holds no key.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The keys of the page, in its order.
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = ListedKey<'_>> {
+        self.items.iter().map(|item| {
+            let rest = self.bytes.get(item.start..).unwrap_or_default();
+            let (name, rest) = rest.split_at(item.key_len.min(rest.len()));
+            ListedKey {
+                name,
+                metadata: rest.get(..item.metadata_len).unwrap_or_default(),
+                expiration: (item.expiration != 0).then_some(item.expiration),
+                generation: item.generation,
+            }
+        })
+    }
+
+    pub(crate) fn push(&mut self, key: &[u8], metadata: &[u8], expiration: u64, generation: u64) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(metadata);
+        self.items.push(Item {
+            start,
+            key_len: key.len(),
+            metadata_len: metadata.len(),
+            expiration,
+            generation,
+        });
+    }
+}
