@@ -86,7 +86,10 @@ pub enum Error {
     /// The namespace was dropped, or never existed.
     #[error("the namespace does not exist")]
     NoSuchNamespace,
-    /// Another namespace has this name, or the name is empty.
+    /// A namespace needs a name.
+    #[error("a namespace's name must not be empty")]
+    EmptyName,
+    /// Another namespace has this name.
     #[error("a namespace named {name:?} already exists")]
     NamespaceExists {
         /// The name asked for.

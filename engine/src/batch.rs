@@ -1,0 +1,100 @@
+use std::collections::HashMap;
+
+use crate::error::Result;
+use crate::log::commit::Op;
+use crate::namespace::Namespace;
+use crate::options::{Durability, PutOptions};
+
+/// Writes that happen together or not at all, also across namespaces.
+///
+/// Of several writes to one key the last counts. A crash leaves all of a batch or nothing of it; a
+/// reader in the same process may see one key's change a moment before another's.
+#[derive(Default)]
+pub struct WriteBatch {
+    pub(crate) ops: Vec<(Namespace, Vec<u8>, Option<(Vec<u8>, PutOptions)>)>,
+    places: HashMap<(u32, Vec<u8>), usize>,
+    pub(crate) durability: Option<Durability>,
+}
+
+impl WriteBatch {
+    /// An empty batch.
+    #[must_use]
+    pub fn new() -> WriteBatch {
+        WriteBatch::default()
+    }
+
+    /// Adds a plain put.
+    pub fn put(
+        &mut self,
+        namespace: &Namespace,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+    ) -> &mut WriteBatch {
+        self.put_with(namespace, key, value, &PutOptions::new())
+    }
+
+    /// Adds a put. A condition that does not hold fails the whole batch; the durability of a single
+    /// put is ignored in favour of the batch's.
+    pub fn put_with(
+        &mut self,
+        namespace: &Namespace,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: &PutOptions,
+    ) -> &mut WriteBatch {
+        let put = (value.as_ref().to_vec(), options.clone());
+        self.add(namespace, key.as_ref(), Some(put))
+    }
+
+    /// Adds a delete; a missing key is fine.
+    pub fn delete(&mut self, namespace: &Namespace, key: impl AsRef<[u8]>) -> &mut WriteBatch {
+        self.add(namespace, key.as_ref(), None)
+    }
+
+    /// Overrides the store's durability for this batch.
+    pub fn durability(&mut self, durability: Durability) -> &mut WriteBatch {
+        self.durability = Some(durability);
+        self
+    }
+
+    /// How many keys the batch changes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// Whether the batch changes nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    fn add(
+        &mut self,
+        namespace: &Namespace,
+        key: &[u8],
+        put: Option<(Vec<u8>, PutOptions)>,
+    ) -> &mut WriteBatch {
+        let place = (namespace.number(), key.to_vec());
+        let op = (namespace.clone(), key.to_vec(), put);
+        match self.places.get(&place).and_then(|at| self.ops.get_mut(*at)) {
+            Some(earlier) => *earlier = op,
+            None => {
+                self.places.insert(place, self.ops.len());
+                self.ops.push(op);
+            }
+        }
+        self
+    }
+
+    /// The operations as the log takes them; large values are written and durable on return.
+    pub(crate) fn into_ops(self) -> Result<Vec<Op>> {
+        self.ops
+            .into_iter()
+            .map(|(namespace, key, put)| match put {
+                Some((value, options)) => namespace.put_op(&key, &value, &options),
+                None => namespace.delete_op(&key),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,133 @@
+//! The only place that asks what time it is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+/// How far the wall clock may run ahead of elapsed time before the jump has to prove itself, and
+/// for how long: design rule "hiding and erasing differ".
+const JUMP_SECONDS: u64 = 60;
+const PROOF_SECONDS: u64 = 3600;
+
+/// The time, in whole seconds since the Unix epoch, never going back.
+///
+/// Clones share one time. [`Clock::manual`] moves only when told to, for tests.
+#[derive(Clone, Debug)]
+pub struct Clock(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// The latest time ever returned.
+    latest: AtomicU64,
+    manual: bool,
+    erase: Mutex<Erase>,
+}
+
+/// A slower clock for what cannot be undone: it advances at most with elapsed time and adopts a
+/// forward jump of the wall clock only after running with it for an hour.
+#[derive(Debug)]
+struct Erase {
+    time: u64,
+    since: Instant,
+    jumped_at: Option<Instant>,
+}
+
+impl Default for Clock {
+    fn default() -> Clock {
+        Clock::system()
+    }
+}
+
+impl Clock {
+    /// The system's clock.
+    #[must_use]
+    pub fn system() -> Clock {
+        Clock::new(wall(), false)
+    }
+
+    /// A clock that stands at `seconds` until it is advanced.
+    #[must_use]
+    pub fn manual(seconds: u64) -> Clock {
+        Clock::new(seconds, true)
+    }
+
+    fn new(seconds: u64, manual: bool) -> Clock {
+        let erase = Mutex::new(Erase {
+            time: seconds,
+            since: instant(),
+            jumped_at: None,
+        });
+        Clock(Arc::new(Inner {
+            latest: AtomicU64::new(seconds),
+            manual,
+            erase,
+        }))
+    }
+
+    /// Moves a manual clock forward; a system clock is left alone.
+    pub fn advance(&self, seconds: u64) {
+        if self.0.manual {
+            self.0.latest.fetch_add(seconds, Ordering::SeqCst);
+        }
+    }
+
+    /// Seconds since the Unix epoch. Never less than an earlier answer.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        let latest = self.0.latest.load(Ordering::Relaxed);
+        if self.0.manual {
+            return latest;
+        }
+        let wall = wall();
+        if wall > latest {
+            self.0.latest.fetch_max(wall, Ordering::Relaxed);
+        }
+        wall.max(latest)
+    }
+
+    /// Raises the time to at least `seconds`, which an earlier process had seen.
+    pub(crate) fn raise(&self, seconds: u64) {
+        self.0.latest.fetch_max(seconds, Ordering::SeqCst);
+        let mut erase = self.0.erase.lock();
+        erase.time = erase.time.max(seconds);
+    }
+
+    /// The time by which data may be erased, and the time that may be persisted: a forward jump of
+    /// the wall clock counts only once it has lasted an hour.
+    pub(crate) fn confirmed(&self) -> u64 {
+        let now = self.now();
+        if self.0.manual {
+            return now;
+        }
+        let mut erase = self.0.erase.lock();
+        let elapsed = erase.since.elapsed().as_secs();
+        let expected = erase.time.saturating_add(elapsed);
+        if now <= expected.saturating_add(JUMP_SECONDS) {
+            erase.jumped_at = None;
+            erase.time = now.max(erase.time);
+            erase.since = instant();
+        } else {
+            let jumped_at = *erase.jumped_at.get_or_insert_with(instant);
+            if jumped_at.elapsed().as_secs() >= PROOF_SECONDS {
+                erase.time = now;
+                erase.since = instant();
+                erase.jumped_at = None;
+            }
+            return erase.time.saturating_add(erase.since.elapsed().as_secs());
+        }
+        erase.time
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the clock seam itself")]
+fn instant() -> Instant {
+    Instant::now()
+}
+
+/// The coarse clock: it is read on every get and costs a fifth of the precise one.
+fn wall() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    u64::try_from(time.tv_sec).unwrap_or(0)
+}

@@ -1,0 +1,134 @@
+//! The rooms of an open store, joined: what a get and a commit walk through.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam_epoch::Guard;
+use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::format::record::Record;
+use crate::format::segment::StoreId;
+use crate::index::keys::Keys;
+use crate::index::table::{Location, Table};
+use crate::log::appender::Appender;
+use crate::log::commit::Queue;
+use crate::log::segment::{Segment, Segments};
+use crate::namespaces::Namespaces;
+use crate::options::Durability;
+use crate::vfs::Vfs;
+
+/// An open store.
+pub(crate) struct Core {
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) dir: PathBuf,
+    pub(crate) id: StoreId,
+    pub(crate) clock: Clock,
+    pub(crate) durability: Durability,
+    pub(crate) segments: Segments,
+    pub(crate) table: Table,
+    pub(crate) keys: Keys,
+    pub(crate) namespaces: Namespaces,
+    /// Serialises creating, renaming and dropping namespaces.
+    pub(crate) naming: Mutex<()>,
+    pub(crate) queue: Queue,
+    pub(crate) log: Mutex<Appender>,
+    pub(crate) next_file: AtomicU64,
+    pub(crate) poisoned: AtomicBool,
+    pub(crate) live_bytes: AtomicU64,
+    pub(crate) damage: Vec<String>,
+    /// Held while the store is open for writing.
+    pub(crate) lock: Mutex<Option<Box<dyn Send + Sync>>>,
+}
+
+/// A record that the table points to, held by an epoch guard.
+pub(crate) struct Found<'g> {
+    pub(crate) location: Location,
+    pub(crate) segment: &'g Arc<Segment>,
+    pub(crate) record: Record<'g>,
+}
+
+impl Found<'_> {
+    /// Whether a reader at `now` no longer sees the record.
+    pub(crate) fn is_expired(&self, now: u64) -> bool {
+        let expiration = self.record.header.expiration;
+        expiration != 0 && expiration <= now
+    }
+}
+
+/// The hash that places a key in the table: XXH3 (stable by specification), seeded by the store and
+/// the namespace.
+pub(crate) fn key_hash(id: &StoreId, namespace: u32, key: &[u8]) -> u64 {
+    let spread = u64::from(namespace).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    xxh3_64_with_seed(key, id.hash_seed() ^ spread)
+}
+
+impl Core {
+    pub(crate) fn hash(&self, namespace: u32, key: &[u8]) -> u64 {
+        key_hash(&self.id, namespace, key)
+    }
+
+    /// The record the table holds for a key, expired or not.
+    ///
+    /// # Errors
+    /// `Corrupt` if the key was not found and a record that may be its own is damaged.
+    pub(crate) fn find<'g>(
+        &self,
+        namespace: u32,
+        key: &[u8],
+        hash: u64,
+        guard: &'g Guard,
+    ) -> Result<Option<Found<'g>>> {
+        let mut found = None;
+        let mut damage = None;
+        self.table.find(hash, guard, |location| {
+            let Some(segment) = self.segments.get(location.number(), guard) else {
+                return false;
+            };
+            match segment.record(location.offset()) {
+                Ok(record) if record.header.namespace == namespace && record.key == key => {
+                    found = Some(Found {
+                        location,
+                        segment,
+                        record,
+                    });
+                    true
+                }
+                Ok(_) => false,
+                Err(error) => {
+                    damage = Some(error);
+                    false
+                }
+            }
+        });
+        match (found, damage) {
+            (None, Some(error)) => Err(error),
+            (found, _) => Ok(found),
+        }
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.poisoned.load(Ordering::Acquire) {
+            Err(Error::Poisoned)
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(crate) fn poison(&self) {
+        self.poisoned.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn new_file_id(&self) -> u64 {
+        self.next_file.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Makes every acknowledged write durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.check_writable()?;
+        self.log.lock().sync().inspect_err(|_| self.poison())
+    }
+}

@@ -1,0 +1,280 @@
+//! A record of the log: a 64-byte header, the key, and a body (metadata, then the value or what
+//! stands for it), padded to 8 bytes.
+
+use super::{field, set};
+
+pub(crate) const HEADER_LEN: usize = 64;
+pub(crate) const KEY_MAX: usize = 512;
+pub(crate) const METADATA_MAX: usize = 1024;
+/// Values above this get a segment of their own, so that compaction never copies them and each of
+/// their 64 KiB chunks has its own checksum.
+pub(crate) const INLINE_MAX: usize = CHUNK;
+/// Bytes of a large value under one checksum.
+pub(crate) const CHUNK: usize = 64 << 10;
+/// The largest record: what a scan ever has to believe of a length.
+pub(crate) const RECORD_MAX: usize = HEADER_LEN + KEY_MAX + METADATA_MAX + INLINE_MAX;
+
+const MORE: u8 = 1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Put = 1,
+    /// A put whose body ends in a pointer to a large segment: id `u64`, length `u32`, `u32` checksum
+    /// of the chunk checksums.
+    PutLarge = 2,
+    Tombstone = 3,
+    /// The state of a namespace: body is `u8` dropped, 16 bytes of id, the name.
+    Namespace = 4,
+    /// A clean close.
+    Close = 5,
+}
+
+/// The header's fields, but for its checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) kind: Kind,
+    /// Whether the next record belongs to the same batch.
+    pub(crate) more: bool,
+    pub(crate) key_len: u16,
+    pub(crate) metadata_len: u16,
+    pub(crate) body_len: u32,
+    pub(crate) seqno: u64,
+    /// Seconds since the Unix epoch, 0 for never.
+    pub(crate) expiration: u64,
+    pub(crate) namespace: u32,
+    pub(crate) body_crc: u32,
+    /// The record this one replaced, by permanent segment id; segment 0 for none.
+    pub(crate) replaced: Address,
+    /// How far the sequence number known durable lay behind this record's.
+    pub(crate) durable_lag: u32,
+}
+
+/// A record for ever: permanent segment id and byte offset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Address {
+    pub(crate) segment: u64,
+    pub(crate) offset: u32,
+}
+
+/// Where a record image is valid: anywhere else its checksum fails, so a copy inside a value, a
+/// stale block or a shifted one is never taken for a record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) salt: u32,
+    pub(crate) address: Address,
+}
+
+/// A record as it lies in a segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record<'a> {
+    pub(crate) header: Header,
+    pub(crate) key: &'a [u8],
+    pub(crate) body: &'a [u8],
+}
+
+impl Header {
+    /// Bytes of the whole record, padding included.
+    pub(crate) fn record_len(&self) -> usize {
+        let body = usize::try_from(self.body_len).unwrap_or(usize::MAX / 2);
+        (HEADER_LEN + usize::from(self.key_len) + body).next_multiple_of(8)
+    }
+
+    /// The highest sequence number this record says was durable.
+    pub(crate) fn durable_seqno(&self) -> u64 {
+        self.seqno.saturating_sub(u64::from(self.durable_lag))
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Header> {
+        let kind = match field!(bytes, 4, u8) {
+            1 => Kind::Put,
+            2 => Kind::PutLarge,
+            3 => Kind::Tombstone,
+            4 => Kind::Namespace,
+            5 => Kind::Close,
+            _ => return None,
+        };
+        let header = Header {
+            kind,
+            more: field!(bytes, 5, u8) & MORE != 0,
+            key_len: field!(bytes, 6, u16),
+            body_len: field!(bytes, 8, u32),
+            metadata_len: field!(bytes, 12, u16),
+            seqno: field!(bytes, 16, u64),
+            expiration: field!(bytes, 24, u64),
+            namespace: field!(bytes, 32, u32),
+            body_crc: field!(bytes, 36, u32),
+            replaced: Address {
+                segment: field!(bytes, 40, u64),
+                offset: field!(bytes, 48, u32),
+            },
+            durable_lag: field!(bytes, 52, u32),
+        };
+        let sane = usize::from(header.key_len) <= KEY_MAX
+            && header.record_len() <= RECORD_MAX.next_multiple_of(8)
+            && u32::from(header.metadata_len) <= header.body_len;
+        sane.then_some(header)
+    }
+}
+
+/// Appends a record to `out`. The lengths in `header` are those of `key` and `body`.
+pub(crate) fn encode(out: &mut Vec<u8>, header: &Header, place: Place, key: &[u8], body: &[u8]) {
+    let mut raw = [0u8; HEADER_LEN];
+    set!(raw, 4, header.kind as u8);
+    set!(raw, 5, if header.more { MORE } else { 0 });
+    set!(raw, 6, header.key_len);
+    set!(raw, 8, header.body_len);
+    set!(raw, 12, header.metadata_len);
+    set!(raw, 16, header.seqno);
+    set!(raw, 24, header.expiration);
+    set!(raw, 32, header.namespace);
+    set!(raw, 36, header.body_crc);
+    set!(raw, 40, header.replaced.segment);
+    set!(raw, 48, header.replaced.offset);
+    set!(raw, 52, header.durable_lag);
+    let crc = checksum(place, &raw, key);
+    set!(raw, 0, crc);
+    out.extend_from_slice(&raw);
+    out.extend_from_slice(key);
+    out.extend_from_slice(body);
+    out.resize(out.len().next_multiple_of(8), 0);
+}
+
+/// The record at the start of `bytes`, its header and key verified, or `None` if there is none.
+/// The body is not verified: see [`Record::body_is_intact`].
+pub(crate) fn decode(bytes: &[u8], place: Place) -> Option<Record<'_>> {
+    let (raw, rest) = bytes.split_at_checked(HEADER_LEN)?;
+    let header = Header::parse(raw)?;
+    let (key, rest) = rest.split_at_checked(usize::from(header.key_len))?;
+    let body = rest.get(..usize::try_from(header.body_len).ok()?)?;
+    (field!(raw, 0, u32) == checksum(place, raw, key)).then_some(Record { header, key, body })
+}
+
+fn checksum(place: Place, raw: &[u8], key: &[u8]) -> u32 {
+    let mut seed = [0u8; 16];
+    set!(seed, 0, place.salt);
+    set!(seed, 4, place.address.segment);
+    set!(seed, 12, place.address.offset);
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&seed);
+    hasher.update(raw.get(4..).unwrap_or_default());
+    hasher.update(key);
+    hasher.finalize()
+}
+
+impl<'a> Record<'a> {
+    pub(crate) fn metadata(&self) -> &'a [u8] {
+        self.body
+            .get(..usize::from(self.header.metadata_len))
+            .unwrap_or_default()
+    }
+
+    /// What follows the metadata: the value, or what stands for it.
+    pub(crate) fn value(&self) -> &'a [u8] {
+        self.body
+            .get(usize::from(self.header.metadata_len)..)
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn body_is_intact(&self) -> bool {
+        crc32fast::hash(self.body) == self.header.body_crc
+    }
+}
+
+/// Where a large value lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LargePointer {
+    pub(crate) segment: u64,
+    pub(crate) len: u32,
+    pub(crate) table_crc: u32,
+}
+
+impl LargePointer {
+    pub(crate) fn encode(self) -> [u8; 16] {
+        let mut raw = [0u8; 16];
+        set!(raw, 0, self.segment);
+        set!(raw, 8, self.len);
+        set!(raw, 12, self.table_crc);
+        raw
+    }
+
+    pub(crate) fn decode(raw: &[u8]) -> Option<LargePointer> {
+        (raw.len() == 16).then(|| LargePointer {
+            segment: field!(raw, 0, u64),
+            len: field!(raw, 8, u32),
+            table_crc: field!(raw, 12, u32),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn place(salt: u32) -> Place {
+        Place {
+            salt,
+            address: Address {
+                segment: 7,
+                offset: 128,
+            },
+        }
+    }
+
+    fn sample(key: &[u8], body: &[u8], metadata_len: u16) -> Header {
+        Header {
+            kind: Kind::Put,
+            more: true,
+            key_len: u16::try_from(key.len()).expect("short"),
+            metadata_len,
+            body_len: u32::try_from(body.len()).expect("short"),
+            seqno: 9,
+            expiration: 10,
+            namespace: 11,
+            body_crc: crc32fast::hash(body),
+            replaced: Address {
+                segment: 12,
+                offset: 136,
+            },
+            durable_lag: 2,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decode_returns_what_was_encoded(
+            key in prop::collection::vec(any::<u8>(), 0..KEY_MAX),
+            body in prop::collection::vec(any::<u8>(), 0..2000),
+        ) {
+            let header = sample(&key, &body, u16::try_from(body.len().min(1024)).expect("small"));
+            let mut bytes = Vec::new();
+            encode(&mut bytes, &header, place(1), &key, &body);
+            prop_assert_eq!(bytes.len(), header.record_len());
+            let record = decode(&bytes, place(1)).expect("valid");
+            prop_assert_eq!(record.header, header);
+            prop_assert_eq!(record.key, &key[..]);
+            prop_assert_eq!(record.body, &body[..]);
+            prop_assert!(record.body_is_intact());
+            prop_assert!(decode(&bytes, place(2)).is_none(), "another segment's salt");
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(decode(&bytes, place(1)).is_none());
+        }
+    }
+
+    #[test]
+    fn every_changed_bit_is_refused() {
+        let (key, body) = (b"key".as_slice(), b"metavalue".as_slice());
+        let mut bytes = Vec::new();
+        encode(&mut bytes, &sample(key, body, 4), place(1), key, body);
+        for bit in 0..(HEADER_LEN + key.len() + body.len()) * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let accepted = decode(&damaged, place(1)).is_some_and(|r| r.body_is_intact());
+            assert!(!accepted, "bit {bit}");
+        }
+    }
+}

@@ -1,0 +1,804 @@
+//! The run file: sorted keys for `list`, with expiration, metadata and seqno, never a value or a
+//! location.
+//!
+//! ```text
+//! header (64) | block | block | ... | index (16 a block) | footer (64)
+//! ```
+//!
+//! Integers are little-endian. `varint` is LEB128: seven bits a byte, low bits first, at most ten
+//! bytes. A *sort key* is the namespace as four big-endian bytes, then the key; records are strictly
+//! ascending by sort key, over the whole file.
+//!
+//! Header, at offset 0:
+//!
+//! | offset | size | type  | meaning                                        |
+//! |-------:|-----:|-------|------------------------------------------------|
+//! |      0 |    8 | bytes | magic, `RIMSTRUN`                              |
+//! |      8 |    2 | `u16` | format version, 1; a reader refuses any other  |
+//! |     10 |    2 | `u16` | most keys in a block, 32                       |
+//! |     12 |    4 |       | zero                                           |
+//! |     16 |   16 | bytes | store id                                       |
+//! |     32 |    8 | `u64` | run id                                         |
+//! |     40 |   20 |       | zero                                           |
+//! |     60 |    4 | `u32` | CRC-32 of bytes 0..60                          |
+//!
+//! Block:
+//!
+//! | size   | type    | meaning                                                          |
+//! |-------:|---------|------------------------------------------------------------------|
+//! |      1 | `u8`    | records in the block, 1..=32                                     |
+//! |  1..10 | varint  | base seqno: the lowest of the block                              |
+//! |  1..10 | varint  | base expiration: the lowest of the block, 0 without any          |
+//! |        | records | one after the other                                              |
+//! |      4 | `u32`   | CRC-32 of run id (`u64`), offset of the block (`u64`), all above |
+//!
+//! Record in a block:
+//!
+//! | size   | type   | meaning                                                              |
+//! |-------:|--------|----------------------------------------------------------------------|
+//! |      1 | `u8`   | flags: 1 tombstone, 2 has an expiration, 4 has metadata; others are 0 |
+//! |  1..10 | varint | bytes shared with the sort key before it; 0 for the first of a block |
+//! |  1..10 | varint | length of the suffix: the rest of the sort key                       |
+//! |  1..10 | varint | seqno less the base seqno                                            |
+//! |  0..10 | varint | with flag 2: expiration (unix seconds, not 0) less the base          |
+//! |  0..10 | varint | with flag 4: length of the metadata                                  |
+//! |        | bytes  | suffix                                                               |
+//! |        | bytes  | metadata                                                             |
+//!
+//! Index entry, one per block:
+//!
+//! | offset | size | type  | meaning                                                             |
+//! |-------:|-----:|-------|---------------------------------------------------------------------|
+//! |      0 |    8 | `u64` | first 8 bytes of the first sort key (zero-filled), read big-endian  |
+//! |      8 |    8 | `u64` | offset of the block; it ends where the next block or the index begins |
+//!
+//! Footer, the last 64 bytes:
+//!
+//! | offset | size | type  | meaning                                           |
+//! |-------:|-----:|-------|---------------------------------------------------|
+//! |      0 |    8 | `u64` | offset of the index                               |
+//! |      8 |    8 | `u64` | blocks                                            |
+//! |     16 |    8 | `u64` | records                                           |
+//! |     24 |    8 | `u64` | of these, tombstones                              |
+//! |     32 |    8 | `u64` | lowest seqno, 0 in an empty run                   |
+//! |     40 |    8 | `u64` | highest seqno, 0 in an empty run                  |
+//! |     48 |    4 | `u32` | CRC-32 of the index                               |
+//! |     52 |    4 |       | zero                                              |
+//! |     56 |    4 | bytes | magic, `RUNE`                                     |
+//! |     60 |    4 | `u32` | CRC-32 of the header, then footer bytes 0..60     |
+//!
+//! A block's checksum includes the run id and its own offset, so a stale or shifted block never
+//! verifies. Every byte of the file is under some checksum.
+
+use std::cmp::Ordering;
+use std::io;
+use std::sync::Arc;
+
+/// One key as the runs and the memtable hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeyRecord<'a> {
+    pub(crate) namespace: u32,
+    pub(crate) key: &'a [u8],
+    pub(crate) metadata: &'a [u8],
+    /// Unix seconds; 0 is never.
+    pub(crate) expiration: u64,
+    pub(crate) seqno: u64,
+    pub(crate) tombstone: bool,
+}
+
+/// Bytes that are not what the format says, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason} at offset {offset}")]
+pub(crate) struct Damage {
+    pub(crate) offset: u64,
+    pub(crate) reason: &'static str,
+}
+
+/// What a finished run holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Summary {
+    pub(crate) records: u64,
+    pub(crate) tombstones: u64,
+    pub(crate) seqno_min: u64,
+    pub(crate) seqno_max: u64,
+    /// Bytes of the file.
+    pub(crate) bytes: u64,
+}
+
+/// The longest key a run can hold. It bounds what decoding a block allocates.
+pub(crate) const KEY_LEN_MAX: usize = u16::MAX as usize;
+
+const MAGIC: [u8; 8] = *b"RIMSTRUN";
+const FOOTER_MAGIC: [u8; 4] = *b"RUNE";
+const VERSION: u16 = 1;
+const BLOCK_RECORDS: u8 = 32;
+const HEADER_LEN: usize = 64;
+const FOOTER_LEN: usize = 64;
+const INDEX_ENTRY_LEN: usize = 16;
+const CRC_LEN: usize = 4;
+const NAMESPACE_LEN: usize = 4;
+
+const TOMBSTONE: u8 = 1;
+const HAS_EXPIRATION: u8 = 2;
+const HAS_METADATA: u8 = 4;
+
+/// Writes a run to a sink, block by block; memory stays at one block and the index.
+pub(crate) struct RunWriter<W: FnMut(&[u8]) -> io::Result<()>> {
+    sink: W,
+    run_id: u64,
+    header: [u8; HEADER_LEN],
+    offset: u64,
+    index: Vec<u8>,
+    last: Vec<u8>,
+    pending: Vec<Pending>,
+    /// Sort-key suffixes and metadata of `pending`, in turn.
+    pending_bytes: Vec<u8>,
+    block: Vec<u8>,
+    block_prefix: u64,
+    summary: Summary,
+}
+
+struct Pending {
+    shared: usize,
+    suffix_len: usize,
+    metadata_len: usize,
+    expiration: u64,
+    seqno: u64,
+    tombstone: bool,
+}
+
+impl<W: FnMut(&[u8]) -> io::Result<()>> RunWriter<W> {
+    pub(crate) fn new(store_id: [u8; 16], run_id: u64, mut sink: W) -> io::Result<Self> {
+        let mut header = Vec::with_capacity(HEADER_LEN);
+        header.extend_from_slice(&MAGIC);
+        header.extend_from_slice(&VERSION.to_le_bytes());
+        header.extend_from_slice(&u16::from(BLOCK_RECORDS).to_le_bytes());
+        header.extend_from_slice(&[0; 4]);
+        header.extend_from_slice(&store_id);
+        header.extend_from_slice(&run_id.to_le_bytes());
+        header.extend_from_slice(&[0; 20]);
+        let crc = crc32fast::hash(&header);
+        header.extend_from_slice(&crc.to_le_bytes());
+        let header: [u8; HEADER_LEN] = header.try_into().expect("the header is 64 bytes");
+        sink(&header)?;
+        Ok(RunWriter {
+            sink,
+            run_id,
+            header,
+            offset: HEADER_LEN as u64,
+            index: Vec::new(),
+            last: Vec::new(),
+            pending: Vec::with_capacity(usize::from(BLOCK_RECORDS)),
+            pending_bytes: Vec::new(),
+            block: Vec::new(),
+            block_prefix: 0,
+            summary: Summary::default(),
+        })
+    }
+
+    /// Adds the next record.
+    ///
+    /// # Panics
+    ///
+    /// If the record is not after the one before it, or its key is longer than [`KEY_LEN_MAX`].
+    pub(crate) fn push(&mut self, record: &KeyRecord<'_>) -> io::Result<()> {
+        assert!(
+            record.key.len() <= KEY_LEN_MAX,
+            "key of {} bytes",
+            record.key.len()
+        );
+        let namespace = namespace_bytes(record.namespace);
+        let first_of_run = self.summary.records == 0;
+        let order = if first_of_run {
+            Ordering::Less
+        } else {
+            let (last_namespace, last_key) = self.last.split_at(NAMESPACE_LEN);
+            last_namespace
+                .cmp(&namespace)
+                .then_with(|| last_key.cmp(record.key))
+        };
+        assert!(order.is_lt(), "records out of order");
+
+        let first_of_block = self.pending.is_empty();
+        let shared = if first_of_block {
+            0
+        } else {
+            let sort_key = namespace.iter().chain(record.key);
+            self.last
+                .iter()
+                .zip(sort_key)
+                .take_while(|(a, b)| a == b)
+                .count()
+        };
+        self.last.clear();
+        self.last.extend_from_slice(&namespace);
+        self.last.extend_from_slice(record.key);
+        if first_of_block {
+            self.block_prefix = prefix_of(record.namespace, record.key);
+        }
+        let suffix = self.last.get(shared..).unwrap_or_default();
+        self.pending_bytes.extend_from_slice(suffix);
+        self.pending_bytes.extend_from_slice(record.metadata);
+        self.pending.push(Pending {
+            shared,
+            suffix_len: suffix.len(),
+            metadata_len: record.metadata.len(),
+            expiration: record.expiration,
+            seqno: record.seqno,
+            tombstone: record.tombstone,
+        });
+
+        let summary = &mut self.summary;
+        summary.seqno_min = if first_of_run {
+            record.seqno
+        } else {
+            summary.seqno_min.min(record.seqno)
+        };
+        summary.seqno_max = summary.seqno_max.max(record.seqno);
+        summary.records += 1;
+        summary.tombstones += u64::from(record.tombstone);
+
+        if self.pending.len() == usize::from(BLOCK_RECORDS) {
+            self.write_block()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is left, the index and the footer. The file is complete when this returned.
+    pub(crate) fn finish(mut self) -> io::Result<Summary> {
+        if !self.pending.is_empty() {
+            self.write_block()?;
+        }
+        (self.sink)(&self.index)?;
+        let mut footer = Vec::with_capacity(FOOTER_LEN);
+        let blocks = (self.index.len() / INDEX_ENTRY_LEN) as u64;
+        for field in [
+            self.offset,
+            blocks,
+            self.summary.records,
+            self.summary.tombstones,
+            self.summary.seqno_min,
+            self.summary.seqno_max,
+        ] {
+            footer.extend_from_slice(&field.to_le_bytes());
+        }
+        footer.extend_from_slice(&crc32fast::hash(&self.index).to_le_bytes());
+        footer.extend_from_slice(&[0; 4]);
+        footer.extend_from_slice(&FOOTER_MAGIC);
+        footer.extend_from_slice(&footer_crc(&self.header, &footer).to_le_bytes());
+        (self.sink)(&footer)?;
+        self.summary.bytes = self.offset + (self.index.len() + footer.len()) as u64;
+        Ok(self.summary)
+    }
+
+    fn write_block(&mut self) -> io::Result<()> {
+        let base_seqno = self.pending.iter().map(|p| p.seqno).min().unwrap_or(0);
+        let expirations = self
+            .pending
+            .iter()
+            .map(|p| p.expiration)
+            .filter(|&e| e != 0);
+        let base_expiration = expirations.min().unwrap_or(0);
+        let block = &mut self.block;
+        block.clear();
+        block.push(u8::try_from(self.pending.len()).expect("a block is written when full"));
+        put_varint(block, base_seqno);
+        put_varint(block, base_expiration);
+        let mut bytes = self.pending_bytes.as_slice();
+        for p in &self.pending {
+            let mut flags = 0;
+            flags |= if p.tombstone { TOMBSTONE } else { 0 };
+            flags |= if p.expiration != 0 { HAS_EXPIRATION } else { 0 };
+            flags |= if p.metadata_len != 0 { HAS_METADATA } else { 0 };
+            block.push(flags);
+            put_varint(block, p.shared as u64);
+            put_varint(block, p.suffix_len as u64);
+            put_varint(block, p.seqno - base_seqno);
+            if p.expiration != 0 {
+                put_varint(block, p.expiration - base_expiration);
+            }
+            if p.metadata_len != 0 {
+                put_varint(block, p.metadata_len as u64);
+            }
+            let (own, rest) = bytes.split_at(p.suffix_len + p.metadata_len);
+            block.extend_from_slice(own);
+            bytes = rest;
+        }
+        let crc = block_crc(self.run_id, self.offset, block);
+        block.extend_from_slice(&crc.to_le_bytes());
+        (self.sink)(block)?;
+        self.index
+            .extend_from_slice(&self.block_prefix.to_le_bytes());
+        self.index.extend_from_slice(&self.offset.to_le_bytes());
+        self.offset += block.len() as u64;
+        self.pending.clear();
+        self.pending_bytes.clear();
+        Ok(())
+    }
+}
+
+/// The bytes of a run: a mapped file, or a buffer.
+pub(crate) type RunBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// An open run. Header, index and footer are verified; a block is, each time it is decoded.
+pub(crate) struct Run {
+    bytes: RunBytes,
+    store_id: [u8; 16],
+    run_id: u64,
+    index: Vec<IndexEntry>,
+    index_offset: usize,
+    summary: Summary,
+}
+
+struct IndexEntry {
+    prefix: u64,
+    offset: usize,
+}
+
+impl std::fmt::Debug for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Run")
+            .field("id", &self.run_id)
+            .field("summary", &self.summary)
+            .finish()
+    }
+}
+
+impl Run {
+    pub(crate) fn open(shared: RunBytes) -> Result<Run, Damage> {
+        let bytes: &[u8] = (*shared).as_ref();
+        let damage = |offset: usize, reason| Damage {
+            offset: offset as u64,
+            reason,
+        };
+        let (header, _) = bytes
+            .split_first_chunk::<HEADER_LEN>()
+            .ok_or(damage(0, "run shorter than a header"))?;
+        if !header.starts_with(&MAGIC) {
+            return Err(damage(0, "not a run"));
+        }
+        let header_crc = crc32fast::hash(header.get(..60).unwrap_or_default());
+        if field_u32(header, 60) != header_crc {
+            return Err(damage(60, "checksum of a run header"));
+        }
+        if field_u16(header, 8) != VERSION {
+            return Err(damage(8, "unknown version of the run format"));
+        }
+        if field_u16(header, 10) != u16::from(BLOCK_RECORDS) {
+            return Err(damage(10, "unknown block size of a run"));
+        }
+        let store_id = header
+            .get(16..32)
+            .and_then(|id| id.try_into().ok())
+            .unwrap_or_default();
+        let run_id = field_u64(header, 32);
+
+        let footer_at = bytes
+            .len()
+            .checked_sub(FOOTER_LEN)
+            .filter(|&at| at >= HEADER_LEN)
+            .ok_or(damage(HEADER_LEN, "run without a footer"))?;
+        let footer = bytes.get(footer_at..).unwrap_or_default();
+        if footer.get(56..60) != Some(&FOOTER_MAGIC[..]) {
+            return Err(damage(footer_at, "run without a footer"));
+        }
+        if field_u32(footer, 60) != footer_crc(header, footer.get(..60).unwrap_or_default()) {
+            return Err(damage(footer_at, "checksum of a run footer"));
+        }
+        let index_offset = usize::try_from(field_u64(footer, 0)).unwrap_or(usize::MAX);
+        let index_bytes = bytes
+            .get(index_offset..footer_at)
+            .filter(|_| index_offset >= HEADER_LEN)
+            .ok_or(damage(footer_at, "index outside of its run"))?;
+        let (entries, rest) = index_bytes.as_chunks::<INDEX_ENTRY_LEN>();
+        if !rest.is_empty() || entries.len() as u64 != field_u64(footer, 8) {
+            return Err(damage(index_offset, "length of a run index"));
+        }
+        if crc32fast::hash(index_bytes) != field_u32(footer, 48) {
+            return Err(damage(index_offset, "checksum of a run index"));
+        }
+
+        let summary = Summary {
+            records: field_u64(footer, 16),
+            tombstones: field_u64(footer, 24),
+            seqno_min: field_u64(footer, 32),
+            seqno_max: field_u64(footer, 40),
+            bytes: bytes.len() as u64,
+        };
+        let mut index = Vec::with_capacity(entries.len());
+        // Blocks lie without gaps between header and index, in order.
+        let mut expected = Some(HEADER_LEN);
+        let mut prefix_min = 0;
+        for (i, entry) in entries.iter().enumerate() {
+            let prefix = field_u64(entry, 0);
+            let offset = usize::try_from(field_u64(entry, 8)).unwrap_or(usize::MAX);
+            let in_place = match expected.take() {
+                Some(first) => offset == first,
+                None => index.last().is_some_and(|e: &IndexEntry| offset > e.offset),
+            };
+            if !in_place || offset >= index_offset || prefix < prefix_min {
+                return Err(damage(
+                    index_offset + i * INDEX_ENTRY_LEN,
+                    "order of a run index",
+                ));
+            }
+            prefix_min = prefix;
+            index.push(IndexEntry { prefix, offset });
+        }
+        if entries.is_empty() && index_offset != HEADER_LEN {
+            return Err(damage(HEADER_LEN, "blocks without an index"));
+        }
+        Ok(Run {
+            bytes: shared,
+            store_id,
+            run_id,
+            index,
+            index_offset,
+            summary,
+        })
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.run_id
+    }
+
+    pub(crate) fn store_id(&self) -> [u8; 16] {
+        self.store_id
+    }
+
+    pub(crate) fn summary(&self) -> Summary {
+        self.summary
+    }
+
+    pub(crate) fn blocks(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Decodes a block into `out`, whose memory is reused.
+    ///
+    /// `number` must be below [`blocks`](Run::blocks); metadata stays where it is, in the file.
+    pub(crate) fn decode<'a>(&'a self, number: usize, out: &mut Block<'a>) -> Result<(), Damage> {
+        let (offset, payload) = self.verified(number)?;
+        let damage = Damage {
+            offset: offset as u64,
+            reason: "record in a run block",
+        };
+        out.decode(payload).ok_or(damage)
+    }
+
+    /// Returns where records not before (or with `after_equal`, after) a sort key begin: the block and
+    /// the place in it, which may be one past its last record. `block` then holds that block.
+    pub(crate) fn seek<'a>(
+        &'a self,
+        namespace: u32,
+        key: &[u8],
+        after_equal: bool,
+        block: &mut Block<'a>,
+    ) -> Result<(usize, usize), Damage> {
+        let precedes = |n: u32, k: &[u8]| {
+            let order = n.cmp(&namespace).then_with(|| k.cmp(key));
+            order.is_lt() || (after_equal && order.is_eq())
+        };
+        let prefix = prefix_of(namespace, key);
+        let mut low = self.index.partition_point(|e| e.prefix < prefix);
+        let mut high = self.index.partition_point(|e| e.prefix <= prefix);
+        // Among blocks with one prefix only their first keys decide. A wrong one would lead the search
+        // astray without a trace, so each block that is asked is verified.
+        while low < high {
+            let middle = low.midpoint(high);
+            let (offset, payload) = self.verified(middle)?;
+            let (n, k) = first_key(payload).ok_or(Damage {
+                offset: offset as u64,
+                reason: "first key of a run block",
+            })?;
+            if precedes(n, k) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let number = low.saturating_sub(1);
+        block.clear();
+        if self.index.is_empty() {
+            return Ok((0, 0));
+        }
+        self.decode(number, block)?;
+        let place = block
+            .items
+            .partition_point(|item| precedes(item.namespace, block.key(item)));
+        Ok((number, place))
+    }
+
+    /// Returns a block's offset and its payload, after its checksum was found right.
+    fn verified(&self, number: usize) -> Result<(usize, &[u8]), Damage> {
+        let bytes: &[u8] = (*self.bytes).as_ref();
+        let start = self
+            .index
+            .get(number)
+            .map_or(self.index_offset, |e| e.offset);
+        let end = self
+            .index
+            .get(number + 1)
+            .map_or(self.index_offset, |e| e.offset);
+        let damage = |reason| Damage {
+            offset: start as u64,
+            reason,
+        };
+        let (payload, crc) = bytes
+            .get(start..end)
+            .and_then(|block| block.split_last_chunk::<CRC_LEN>())
+            .ok_or(damage("length of a run block"))?;
+        if u32::from_le_bytes(*crc) != block_crc(self.run_id, start as u64, payload) {
+            return Err(damage("checksum of a run block"));
+        }
+        Ok((start, payload))
+    }
+}
+
+/// A decoded block. Keys are put together again in one buffer; metadata is lent from the run.
+#[derive(Default)]
+pub(crate) struct Block<'a> {
+    keys: Vec<u8>,
+    items: Vec<Item<'a>>,
+}
+
+struct Item<'a> {
+    /// The key in `keys`, without the namespace.
+    start: u32,
+    end: u32,
+    namespace: u32,
+    tombstone: bool,
+    expiration: u64,
+    seqno: u64,
+    metadata: &'a [u8],
+}
+
+impl<'a> Block<'a> {
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(crate) fn get(&self, place: usize) -> Option<KeyRecord<'_>> {
+        let item = self.items.get(place)?;
+        Some(KeyRecord {
+            namespace: item.namespace,
+            key: self.key(item),
+            metadata: item.metadata,
+            expiration: item.expiration,
+            seqno: item.seqno,
+            tombstone: item.tombstone,
+        })
+    }
+
+    fn key(&self, item: &Item<'_>) -> &[u8] {
+        self.keys
+            .get(item.start as usize..item.end as usize)
+            .unwrap_or_default()
+    }
+
+    fn clear(&mut self) {
+        self.keys.clear();
+        self.items.clear();
+    }
+
+    /// Fills the block, or returns `None` for bytes that are not a payload.
+    ///
+    /// At most 32 keys of [`KEY_LEN_MAX`] are built, whatever the bytes say.
+    fn decode(&mut self, payload: &'a [u8]) -> Option<()> {
+        self.clear();
+        let (&count, mut input) = payload.split_first()?;
+        if count == 0 || count > BLOCK_RECORDS {
+            return None;
+        }
+        let base_seqno = varint(&mut input)?;
+        let base_expiration = varint(&mut input)?;
+        // Where the sort key before this one lies in `keys`.
+        let mut before = 0..0;
+        for _ in 0..count {
+            let (&flags, rest) = input.split_first()?;
+            input = rest;
+            if flags & !(TOMBSTONE | HAS_EXPIRATION | HAS_METADATA) != 0 {
+                return None;
+            }
+            let shared = varint_len(&mut input)?;
+            let suffix_len = varint_len(&mut input)?;
+            let seqno = base_seqno.checked_add(varint(&mut input)?)?;
+            let expiration = if flags & HAS_EXPIRATION == 0 {
+                0
+            } else {
+                base_expiration
+                    .checked_add(varint(&mut input)?)
+                    .filter(|&e| e != 0)?
+            };
+            let metadata_len = if flags & HAS_METADATA == 0 {
+                0
+            } else {
+                varint_len(&mut input)?
+            };
+            let (suffix, rest) = input.split_at_checked(suffix_len)?;
+            let (metadata, rest) = rest.split_at_checked(metadata_len)?;
+            input = rest;
+
+            let sort_key_len = shared.checked_add(suffix_len)?;
+            if shared > before.len()
+                || !(NAMESPACE_LEN..=NAMESPACE_LEN + KEY_LEN_MAX).contains(&sort_key_len)
+            {
+                return None;
+            }
+            // One byte tells the order, as the shared part is the longest possible.
+            let ascending = match (suffix.first(), self.keys.get(before.start + shared)) {
+                (Some(_), None) => true,
+                (Some(new), Some(old)) => new > old,
+                (None, _) => false,
+            };
+            if !ascending {
+                return None;
+            }
+            let start = self.keys.len();
+            self.keys
+                .extend_from_within(before.start..before.start + shared);
+            self.keys.extend_from_slice(suffix);
+            before = start..self.keys.len();
+            let namespace = namespace_of(self.keys.get(start..)?)?;
+            self.items.push(Item {
+                start: u32::try_from(start + NAMESPACE_LEN).ok()?,
+                end: u32::try_from(before.end).ok()?,
+                namespace,
+                tombstone: flags & TOMBSTONE != 0,
+                expiration,
+                seqno,
+                metadata,
+            });
+        }
+        input.is_empty().then_some(())
+    }
+}
+
+/// Returns the first key of a block's payload, which is stored whole.
+fn first_key(payload: &[u8]) -> Option<(u32, &[u8])> {
+    let (_, mut input) = payload.split_first()?;
+    varint(&mut input)?;
+    varint(&mut input)?;
+    let (&flags, mut input) = input.split_first()?;
+    if varint(&mut input)? != 0 {
+        return None;
+    }
+    let suffix_len = varint_len(&mut input)?;
+    varint(&mut input)?;
+    if flags & HAS_EXPIRATION != 0 {
+        varint(&mut input)?;
+    }
+    if flags & HAS_METADATA != 0 {
+        varint(&mut input)?;
+    }
+    let sort_key = input.get(..suffix_len)?;
+    Some((namespace_of(sort_key)?, sort_key.get(NAMESPACE_LEN..)?))
+}
+
+fn block_crc(run_id: u64, offset: u64, payload: &[u8]) -> u32 {
+    let mut place = [0; 16];
+    let (id, at) = place.split_at_mut(8);
+    id.copy_from_slice(&run_id.to_le_bytes());
+    at.copy_from_slice(&offset.to_le_bytes());
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&place);
+    crc.update(payload);
+    crc.finalize()
+}
+
+fn footer_crc(header: &[u8; HEADER_LEN], footer: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(header);
+    crc.update(footer);
+    crc.finalize()
+}
+
+fn prefix_of(namespace: u32, key: &[u8]) -> u64 {
+    let key = key.iter().copied().chain(std::iter::repeat(0)).take(4);
+    key.fold(u64::from(namespace), |prefix, byte| {
+        prefix << 8 | u64::from(byte)
+    })
+}
+
+#[allow(
+    clippy::big_endian_bytes,
+    reason = "in a sort key the order of bytes is the order of numbers"
+)]
+fn namespace_bytes(namespace: u32) -> [u8; NAMESPACE_LEN] {
+    namespace.to_be_bytes()
+}
+
+#[allow(
+    clippy::big_endian_bytes,
+    reason = "in a sort key the order of bytes is the order of numbers"
+)]
+fn namespace_of(sort_key: &[u8]) -> Option<u32> {
+    sort_key
+        .first_chunk()
+        .map(|bytes| u32::from_be_bytes(*bytes))
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    loop {
+        let [low, ..] = value.to_le_bytes();
+        value >>= 7;
+        if value == 0 {
+            out.push(low & 0x7f);
+            return;
+        }
+        out.push(low | 0x80);
+    }
+}
+
+#[inline]
+fn varint(input: &mut &[u8]) -> Option<u64> {
+    let (&first, rest) = input.split_first()?;
+    *input = rest;
+    if first < 0x80 {
+        return Some(u64::from(first));
+    }
+    let mut value = u64::from(first & 0x7f);
+    for shift in (7..64).step_by(7) {
+        let (&byte, rest) = input.split_first()?;
+        *input = rest;
+        let bits = u64::from(byte & 0x7f);
+        // The tenth byte has room for one bit.
+        if shift == 63 && bits > 1 {
+            return None;
+        }
+        value |= bits << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[inline]
+fn varint_len(input: &mut &[u8]) -> Option<usize> {
+    usize::try_from(varint(input)?).ok()
+}
+
+// Fields of the fixed parts, whose lengths were checked; outside of them everything is 0.
+
+fn field_u16(bytes: &[u8], at: usize) -> u16 {
+    bytes
+        .get(at..)
+        .and_then(|b| b.first_chunk())
+        .map_or(0, |b| u16::from_le_bytes(*b))
+}
+
+fn field_u32(bytes: &[u8], at: usize) -> u32 {
+    bytes
+        .get(at..)
+        .and_then(|b| b.first_chunk())
+        .map_or(0, |b| u32::from_le_bytes(*b))
+}
+
+fn field_u64(bytes: &[u8], at: usize) -> u64 {
+    bytes
+        .get(at..)
+        .and_then(|b| b.first_chunk())
+        .map_or(0, |b| u64::from_le_bytes(*b))
+}
+
+#[cfg(test)]
+impl Run {
+    /// Where each block begins and ends, its checksum included.
+    pub(crate) fn block_ranges(&self) -> Vec<(usize, usize)> {
+        let ends = self
+            .index
+            .iter()
+            .skip(1)
+            .map(|e| e.offset)
+            .chain([self.index_offset]);
+        self.index.iter().map(|e| e.offset).zip(ends).collect()
+    }
+
+    /// Puts the checksum of a changed block right.
+    pub(crate) fn seal_block(&self, file: &mut [u8], start: usize, end: usize) {
+        let block = file.get_mut(start..end).expect("a range of the file");
+        let (payload, crc) = block.split_last_chunk_mut::<CRC_LEN>().expect("a block");
+        *crc = block_crc(self.run_id, start as u64, payload).to_le_bytes();
+    }
+}

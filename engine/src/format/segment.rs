@@ -1,0 +1,132 @@
+//! The header at the start of every segment.
+
+use super::{VERSION, field, set};
+
+/// Bytes before the first record of a front segment.
+pub(crate) const HEADER_LEN: usize = 128;
+/// Where the value of a large segment starts: a page, so that it can be handed out as pages.
+pub(crate) const LARGE_START: u64 = 4096;
+/// Bytes a segment may hold; a slot's offset has 23 bits of 8 bytes.
+pub(crate) const SEGMENT_LEN: u64 = 64 << 20;
+
+const MAGIC: [u8; 8] = *b"RIMSTONE";
+
+/// What kind of segment a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Records in commit order.
+    Front,
+    /// One large value, which a record of a front segment points to.
+    Large { value_len: u32, table_crc: u32 },
+}
+
+/// What a segment says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) kind: Kind,
+    pub(crate) salt: u32,
+    pub(crate) store: StoreId,
+    pub(crate) id: u64,
+    /// Raised by every recovery: of two successors of a segment the one with the higher epoch counts.
+    pub(crate) epoch: u64,
+    /// The front segment before this one, 0 for the first, and how many of its bytes are valid.
+    pub(crate) previous: u64,
+    pub(crate) previous_len: u64,
+    /// The latest confirmed time when the segment was made.
+    pub(crate) time: u64,
+}
+
+/// What all files of one store share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StoreId {
+    pub(crate) id: [u8; 16],
+    /// Seeds the key hash (first 8 bytes) and signs cursors (next 16).
+    pub(crate) secret: [u8; 32],
+}
+
+impl StoreId {
+    pub(crate) fn hash_seed(&self) -> u64 {
+        field!(self.secret, 0, u64)
+    }
+}
+
+/// Why a header was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Damaged(&'static str),
+    Newer(u16),
+}
+
+impl Header {
+    pub(crate) fn encode(&self) -> [u8; HEADER_LEN] {
+        let mut bytes = [0u8; HEADER_LEN];
+        if let Some(part) = bytes.get_mut(..8) {
+            part.copy_from_slice(&MAGIC);
+        }
+        set!(bytes, 8, VERSION);
+        if let Kind::Large {
+            value_len,
+            table_crc,
+        } = self.kind
+        {
+            set!(bytes, 10, 1u8);
+            set!(bytes, 112, value_len);
+            set!(bytes, 116, table_crc);
+        }
+        set!(bytes, 12, self.salt);
+        for (at, part) in [(16, &self.store.id[..]), (32, &self.store.secret[..])] {
+            if let Some(place) = bytes.get_mut(at..at + part.len()) {
+                place.copy_from_slice(part);
+            }
+        }
+        set!(bytes, 64, self.id);
+        set!(bytes, 72, self.epoch);
+        set!(bytes, 80, self.previous);
+        set!(bytes, 88, self.previous_len);
+        set!(bytes, 96, self.time);
+        let crc = crc32fast::hash(bytes.get(..124).unwrap_or_default());
+        set!(bytes, 124, crc);
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8; HEADER_LEN]) -> Result<Header, Refusal> {
+        if bytes.get(..8) != Some(&MAGIC) {
+            return Err(Refusal::Damaged("no segment header"));
+        }
+        if crc32fast::hash(bytes.get(..124).unwrap_or_default()) != field!(bytes, 124, u32) {
+            return Err(Refusal::Damaged("segment header checksum"));
+        }
+        let version = field!(bytes, 8, u16);
+        if version != VERSION {
+            return Err(Refusal::Newer(version));
+        }
+        let kind = match field!(bytes, 10, u8) {
+            0 => Kind::Front,
+            1 => Kind::Large {
+                value_len: field!(bytes, 112, u32),
+                table_crc: field!(bytes, 116, u32),
+            },
+            _ => return Err(Refusal::Damaged("unknown segment kind")),
+        };
+        let mut store = StoreId {
+            id: [0; 16],
+            secret: [0; 32],
+        };
+        store
+            .id
+            .copy_from_slice(bytes.get(16..32).unwrap_or(&[0; 16]));
+        store
+            .secret
+            .copy_from_slice(bytes.get(32..64).unwrap_or(&[0; 32]));
+        Ok(Header {
+            kind,
+            salt: field!(bytes, 12, u32),
+            store,
+            id: field!(bytes, 64, u64),
+            epoch: field!(bytes, 72, u64),
+            previous: field!(bytes, 80, u64),
+            previous_len: field!(bytes, 88, u64),
+            time: field!(bytes, 96, u64),
+        })
+    }
+}

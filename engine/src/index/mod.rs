@@ -1,0 +1,5 @@
+//! Both ways to find a key: the table for `get`, the runs for `list`. Derived from the log.
+
+pub(crate) mod keys;
+pub(crate) mod runs;
+pub(crate) mod table;

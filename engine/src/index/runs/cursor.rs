@@ -1,0 +1,117 @@
+//! The text that stands for a place in a listing.
+//!
+//! ```text
+//! base64url( tag (16) | key after which the next page begins )
+//! ```
+//!
+//! The tag is SipHash-2-4-128, keyed with a secret of the store, of the namespace, the query and the
+//! key. So a cursor is good for the listing it was issued for and no other, for ever, and costs the
+//! store nothing to keep. The key in it can be read by whoever holds it: they were shown it anyway.
+
+use siphasher::sip128::{Hasher128, SipHasher24};
+use std::hash::Hasher;
+
+const TAG_LEN: usize = 16;
+/// Longer text was never issued: a key is below 64 KiB.
+const TEXT_LEN_MAX: usize = (TAG_LEN + crate::format::run::KEY_LEN_MAX).div_ceil(3) * 4;
+
+/// What a listing asks for, apart from the size of its pages, which may change on the way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fingerprint<'a> {
+    pub(crate) namespace: u32,
+    pub(crate) prefix: &'a [u8],
+    pub(crate) start: Option<&'a [u8]>,
+    pub(crate) end: Option<&'a [u8]>,
+    pub(crate) reverse: bool,
+}
+
+/// Returns the cursor for the page after `after_key`.
+pub(crate) fn encode(secret: &[u8; 16], query: &Fingerprint<'_>, after_key: &[u8]) -> String {
+    let mut bytes = Vec::with_capacity(TAG_LEN + after_key.len());
+    bytes.extend_from_slice(&tag(secret, query, after_key));
+    bytes.extend_from_slice(after_key);
+    to_base64url(&bytes)
+}
+
+/// Returns the key a cursor stands for, or `None` if it was not issued for exactly this query.
+pub(crate) fn decode(secret: &[u8; 16], query: &Fingerprint<'_>, cursor: &str) -> Option<Vec<u8>> {
+    if cursor.len() > TEXT_LEN_MAX {
+        return None;
+    }
+    let bytes = from_base64url(cursor)?;
+    let (claimed, key) = bytes.split_first_chunk::<TAG_LEN>()?;
+    // All bytes are compared, so the time taken does not tell how many were right.
+    let difference = tag(secret, query, key)
+        .iter()
+        .zip(claimed)
+        .fold(0, |d, (a, b)| d | (a ^ b));
+    (difference == 0).then(|| key.to_vec())
+}
+
+fn tag(secret: &[u8; 16], query: &Fingerprint<'_>, key: &[u8]) -> [u8; TAG_LEN] {
+    let mut hasher = SipHasher24::new_with_key(secret);
+    hasher.write(b"rimstone list cursor 1");
+    hasher.write(&query.namespace.to_le_bytes());
+    hasher.write(&[u8::from(query.reverse)]);
+    // Lengths first, so that no two queries give the same bytes.
+    for part in [Some(query.prefix), query.start, query.end, Some(key)] {
+        hasher.write(&[u8::from(part.is_some())]);
+        let part = part.unwrap_or_default();
+        hasher.write(&(part.len() as u64).to_le_bytes());
+        hasher.write(part);
+    }
+    let hash = hasher.finish128();
+    let mut tag = [0; TAG_LEN];
+    let (low, high) = tag.split_at_mut(8);
+    low.copy_from_slice(&hash.h1.to_le_bytes());
+    high.copy_from_slice(&hash.h2.to_le_bytes());
+    tag
+}
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+fn to_base64url(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let bits = group
+            .iter()
+            .zip([16, 8, 0])
+            .fold(0u32, |bits, (&b, at)| bits | u32::from(b) << at);
+        for at in [18, 12, 6, 0].into_iter().take(group.len() + 1) {
+            let digit = ALPHABET.get((bits >> at & 63) as usize);
+            text.push(char::from(digit.copied().unwrap_or_default()));
+        }
+    }
+    text
+}
+
+/// Refuses padding, other alphabets, and bits set beyond the last byte: one text per value.
+fn from_base64url(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3 + 2);
+    for group in text.as_bytes().chunks(4) {
+        let mut bits = 0u32;
+        for (&digit, at) in group.iter().zip([18, 12, 6, 0]) {
+            let value = match digit {
+                b'A'..=b'Z' => digit - b'A',
+                b'a'..=b'z' => digit - b'a' + 26,
+                b'0'..=b'9' => digit - b'0' + 52,
+                b'-' => 62,
+                b'_' => 63,
+                _ => return None,
+            };
+            bits |= u32::from(value) << at;
+        }
+        let [c, b, a, _] = bits.to_le_bytes();
+        let (own, spare) = match group.len() {
+            4 => (&[a, b, c][..], 0),
+            3 => (&[a, b][..], c),
+            2 => (&[a][..], b | c),
+            _ => return None,
+        };
+        if spare != 0 {
+            return None;
+        }
+        bytes.extend_from_slice(own);
+    }
+    Some(bytes)
+}

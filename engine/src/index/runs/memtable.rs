@@ -1,0 +1,501 @@
+//! The newest keys, in memory: sorted arrays that never change, merged as they pile up.
+//!
+//! Arrivals go to the end of a small array. When it is full it is sorted into a chunk of tier 0; eight
+//! chunks of a tier become one of the next. A merge is done in steps, a few each time a chunk is
+//! sorted, so an insert never waits for a whole one; its inputs are read until its output is there.
+//! Chunks are shared by counting, so a snapshot copies pointers and at most [`ARRIVALS`] arrivals.
+
+#![allow(
+    clippy::indexing_slicing,
+    reason = "positions come from the arrays they index, and every \
+    insert and list runs through here"
+)]
+
+use super::KeyRecord;
+use super::source::rank;
+use parking_lot::Mutex;
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+/// Arrivals that are sorted together. A snapshot sorts what it finds, so this bounds its price.
+const ARRIVALS: usize = 256;
+/// Bytes of arrivals that end a chunk early: a snapshot copies them under the lock.
+const ARRIVAL_BYTES: usize = 256 << 10;
+/// Chunks of one tier that become one of the next.
+const FANOUT: usize = 8;
+/// Records each unfinished merge moves when a chunk is sorted. At twice the arrivals a merge is done
+/// when half of the next eight chunks are there, in every tier.
+const STEP: usize = 2 * ARRIVALS;
+/// Chunks are not merged beyond this, as their entries hold 32-bit offsets.
+const CHUNK_BYTES_MAX: usize = 1 << 30;
+
+/// The newest keys. One committer inserts; anyone takes a snapshot.
+pub(crate) struct Memtable {
+    inner: Mutex<Inner>,
+}
+
+impl Memtable {
+    pub(crate) fn new() -> Self {
+        Memtable {
+            inner: Mutex::new(Inner::default()),
+        }
+    }
+
+    /// Adds records in the order of their seqnos. A snapshot sees all of a call or nothing.
+    pub(crate) fn insert<'a>(&self, batch: impl IntoIterator<Item = KeyRecord<'a>>) {
+        let mut inner = self.inner.lock();
+        for record in batch {
+            inner.push(&record);
+        }
+    }
+
+    /// Returns the records as they are now.
+    pub(crate) fn snapshot(&self) -> MemSnapshot {
+        let (chunks, arrivals, version) = {
+            let inner = self.inner.lock();
+            let chunks = inner.published.clone();
+            if inner.arrivals.entries.is_empty() {
+                return MemSnapshot {
+                    newest: None,
+                    chunks,
+                };
+            }
+            if let Some(sorted) = &inner.sorted {
+                return MemSnapshot {
+                    newest: Some(sorted.clone()),
+                    chunks,
+                };
+            }
+            // Sorted below, without the lock.
+            (chunks, inner.arrivals.clone(), inner.version)
+        };
+        let sorted = Arc::new(arrivals.sorted(&mut Vec::new()));
+        let mut inner = self.inner.lock();
+        if inner.version == version {
+            inner.sorted = Some(sorted.clone());
+        }
+        drop(inner);
+        MemSnapshot {
+            newest: Some(sorted),
+            chunks,
+        }
+    }
+
+    /// Takes everything out and leaves the memtable empty, in one step to inserts and snapshots.
+    ///
+    /// Costs no more than sorting the arrivals. Merging the chunks is left to whoever writes the run.
+    pub(crate) fn freeze(&self) -> Arc<Frozen> {
+        let mut inner = self.inner.lock();
+        let mut taken = std::mem::take(&mut *inner);
+        // A snapshot under way must not leave its arrivals in the new memtable.
+        inner.version = taken.version + 1;
+        drop(inner);
+        let mut chunks = Vec::with_capacity(taken.published.len() + 1);
+        if !taken.arrivals.entries.is_empty() {
+            chunks.push(Arc::new(taken.arrivals.sorted(&mut taken.order)));
+        }
+        chunks.extend(taken.published.iter().cloned());
+        Arc::new(Frozen {
+            chunks,
+            seqno_max: taken.seqno_max,
+        })
+    }
+
+    /// Returns about how many bytes of memory the records take, overwritten ones included until they
+    /// are merged.
+    pub(crate) fn bytes(&self) -> usize {
+        let inner = self.inner.lock();
+        inner.chunk_bytes + inner.arrivals.memory()
+    }
+
+    /// Returns how many records there are, overwritten ones included until they are merged.
+    pub(crate) fn len(&self) -> usize {
+        let inner = self.inner.lock();
+        inner.chunk_entries + inner.arrivals.entries.len()
+    }
+}
+
+/// The memtable at one moment.
+#[derive(Clone, Default)]
+pub(crate) struct MemSnapshot {
+    newest: Option<Arc<Chunk>>,
+    chunks: Arc<[Arc<Chunk>]>,
+}
+
+impl MemSnapshot {
+    /// Newest first.
+    pub(super) fn chunks(&self) -> impl Iterator<Item = &Chunk> {
+        self.newest
+            .iter()
+            .chain(self.chunks.iter())
+            .map(|chunk| &**chunk)
+    }
+}
+
+/// What a memtable held when it was frozen.
+pub(crate) struct Frozen {
+    /// Newest first.
+    chunks: Vec<Arc<Chunk>>,
+    seqno_max: u64,
+}
+
+impl Frozen {
+    pub(super) fn chunks(&self) -> impl Iterator<Item = &Chunk> {
+        self.chunks.iter().map(|chunk| &**chunk)
+    }
+
+    /// Returns how many records there are, some of them overwritten.
+    pub(crate) fn len(&self) -> usize {
+        self.chunks().map(Chunk::len).sum()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.chunks().map(Chunk::memory).sum()
+    }
+
+    /// Returns the highest seqno inserted, 0 without any.
+    pub(crate) fn seqno_max(&self) -> u64 {
+        self.seqno_max
+    }
+}
+
+#[derive(Default)]
+struct Inner {
+    arrivals: Chunk,
+    /// The arrivals as a snapshot sorted them, until the next insert.
+    sorted: Option<Arc<Chunk>>,
+    /// Counts what makes an older sorted copy of the arrivals stale.
+    version: u64,
+    /// Oldest chunks in the last tier.
+    tiers: Vec<Tier>,
+    /// The chunks of all tiers, newest first.
+    published: Arc<[Arc<Chunk>]>,
+    chunk_bytes: usize,
+    chunk_entries: usize,
+    seqno_max: u64,
+    order: Vec<Order>,
+}
+
+#[derive(Default)]
+struct Tier {
+    /// Oldest first. The first [`FANOUT`] are the inputs of `merge`.
+    chunks: Vec<Arc<Chunk>>,
+    merge: Option<ChunkMerge>,
+}
+
+impl Inner {
+    fn push(&mut self, record: &KeyRecord<'_>) {
+        self.version += 1;
+        self.sorted = None;
+        self.seqno_max = self.seqno_max.max(record.seqno);
+        self.arrivals.push(record);
+        if self.arrivals.entries.len() == ARRIVALS || self.arrivals.bytes.len() >= ARRIVAL_BYTES {
+            self.sort_arrivals();
+        }
+    }
+
+    fn sort_arrivals(&mut self) {
+        let chunk = self.arrivals.sorted(&mut self.order);
+        self.arrivals.entries.clear();
+        self.arrivals.bytes.clear();
+        let mut finished = Some(Arc::new(chunk));
+        let mut i = 0;
+        while i < self.tiers.len() || finished.is_some() {
+            if i == self.tiers.len() {
+                self.tiers.push(Tier::default());
+            }
+            let tier = &mut self.tiers[i];
+            tier.chunks.extend(finished.take());
+            finished = tier.step();
+            i += 1;
+        }
+        let newest_first = self.tiers.iter().flat_map(|tier| tier.chunks.iter().rev());
+        self.published = newest_first.cloned().collect();
+        self.chunk_bytes = self.published.iter().map(|chunk| chunk.memory()).sum();
+        self.chunk_entries = self.published.iter().map(|chunk| chunk.len()).sum();
+    }
+}
+
+impl Tier {
+    /// Goes on with the merge, and returns the chunk it made if that is the end of it.
+    fn step(&mut self) -> Option<Arc<Chunk>> {
+        if self.merge.is_none() && self.chunks.len() >= FANOUT {
+            let inputs = &self.chunks[..FANOUT];
+            if inputs.iter().map(|chunk| chunk.bytes.len()).sum::<usize>() <= CHUNK_BYTES_MAX {
+                self.merge = Some(ChunkMerge::new(inputs));
+            }
+        }
+        let merge = self.merge.as_mut()?;
+        if !merge.step(STEP) {
+            return None;
+        }
+        let output = std::mem::take(&mut merge.output);
+        self.merge = None;
+        self.chunks.drain(..FANOUT);
+        Some(Arc::new(output))
+    }
+}
+
+/// Sorted records; each key once. Arrivals, while they come in, are neither.
+#[derive(Clone, Default)]
+pub(super) struct Chunk {
+    entries: Vec<Entry>,
+    /// Keys and metadata, in the order of the entries: a walk reads memory forward.
+    bytes: Vec<u8>,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    expiration: u64,
+    seqno: u64,
+    /// Of the key in the chunk's bytes; the metadata follows it.
+    offset: u32,
+    metadata_len: u32,
+    namespace: u32,
+    key_len: u16,
+    tombstone: bool,
+}
+
+/// What arrivals are sorted by before their bytes are looked at.
+#[derive(Clone, Copy)]
+struct Order {
+    rank: u64,
+    namespace: u32,
+    index: u32,
+}
+
+impl Chunk {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    #[inline]
+    pub(super) fn get(&self, place: usize) -> Option<KeyRecord<'_>> {
+        self.entries.get(place).map(|entry| self.record(entry))
+    }
+
+    /// Returns how many records are before (or with `after_equal`, not after) a sort key.
+    pub(super) fn seek(&self, namespace: u32, key: &[u8], after_equal: bool) -> usize {
+        self.entries.partition_point(|entry| {
+            let order = entry
+                .namespace
+                .cmp(&namespace)
+                .then_with(|| self.key(entry).cmp(key));
+            order.is_lt() || (after_equal && order.is_eq())
+        })
+    }
+
+    #[inline]
+    fn key(&self, entry: &Entry) -> &[u8] {
+        &self.bytes[entry.offset as usize..][..usize::from(entry.key_len)]
+    }
+
+    #[inline]
+    fn record(&self, entry: &Entry) -> KeyRecord<'_> {
+        let bytes = &self.bytes[entry.offset as usize..];
+        let (key, rest) = bytes.split_at(usize::from(entry.key_len));
+        KeyRecord {
+            namespace: entry.namespace,
+            key,
+            metadata: &rest[..entry.metadata_len as usize],
+            expiration: entry.expiration,
+            seqno: entry.seqno,
+            tombstone: entry.tombstone,
+        }
+    }
+
+    fn push(&mut self, record: &KeyRecord<'_>) {
+        let entry = Entry {
+            expiration: record.expiration,
+            seqno: record.seqno,
+            offset: u32::try_from(self.bytes.len()).expect("chunks are below 4 GiB"),
+            metadata_len: u32::try_from(record.metadata.len()).expect("metadata is below 4 GiB"),
+            namespace: record.namespace,
+            key_len: u16::try_from(record.key.len()).expect("keys are below 64 KiB"),
+            tombstone: record.tombstone,
+        };
+        self.bytes.extend_from_slice(record.key);
+        self.bytes.extend_from_slice(record.metadata);
+        self.entries.push(entry);
+    }
+
+    /// Copies an entry of another chunk, with its bytes.
+    #[inline]
+    fn push_entry(&mut self, from: &Chunk, entry: &Entry) {
+        let len = usize::from(entry.key_len) + entry.metadata_len as usize;
+        let offset = u32::try_from(self.bytes.len()).expect("chunks are below 4 GiB");
+        self.bytes
+            .extend_from_slice(&from.bytes[entry.offset as usize..][..len]);
+        self.entries.push(Entry { offset, ..*entry });
+    }
+
+    fn memory(&self) -> usize {
+        self.entries.len() * size_of::<Entry>() + self.bytes.len()
+    }
+
+    /// Returns arrivals as a sorted chunk, of each key the last.
+    fn sorted(&self, order: &mut Vec<Order>) -> Chunk {
+        let skip = common_len(
+            self.entries
+                .iter()
+                .map(|entry| (entry.namespace, self.key(entry))),
+        );
+        order.clear();
+        order.extend(self.entries.iter().zip(0..).map(|(entry, index)| Order {
+            rank: rank(self.key(entry), skip),
+            namespace: entry.namespace,
+            index,
+        }));
+        let key = |o: &Order| self.key(&self.entries[o.index as usize]);
+        order.sort_unstable_by(|a, b| {
+            (a.namespace, a.rank)
+                .cmp(&(b.namespace, b.rank))
+                .then_with(|| key(a).cmp(key(b)))
+                .then(b.index.cmp(&a.index))
+        });
+        let mut chunk = Chunk {
+            entries: Vec::with_capacity(self.entries.len()),
+            bytes: Vec::with_capacity(self.bytes.len()),
+        };
+        let mut before: Option<&Order> = None;
+        for o in order.iter() {
+            let same = before.is_some_and(|b| {
+                (b.namespace, b.rank) == (o.namespace, o.rank) && key(b) == key(o)
+            });
+            if !same {
+                chunk.push_entry(self, &self.entries[o.index as usize]);
+            }
+            before = Some(o);
+        }
+        chunk
+    }
+}
+
+/// Returns how many leading bytes all keys share, 0 when they are of several namespaces.
+fn common_len<'a>(mut keys: impl Iterator<Item = (u32, &'a [u8])>) -> usize {
+    let Some((namespace, first)) = keys.next() else {
+        return 0;
+    };
+    let mut len = first.len();
+    for (n, key) in keys {
+        if n != namespace {
+            return 0;
+        }
+        // Most keys share all of it, which one comparison of slices tells.
+        if key.get(..len) != Some(&first[..len]) {
+            len = first[..len]
+                .iter()
+                .zip(key)
+                .take_while(|(a, b)| a == b)
+                .count();
+        }
+    }
+    len
+}
+
+/// A merge of chunks that can be left and taken up again.
+struct ChunkMerge {
+    /// Newest first.
+    inputs: [MergeInput; FANOUT],
+    output: Chunk,
+    /// Bytes at the beginning that all keys share; ranks are of what follows.
+    skip: usize,
+}
+
+struct MergeInput {
+    chunk: Arc<Chunk>,
+    at: usize,
+    /// Namespace and rank of the entry at `at`; the highest number past the end.
+    head: u128,
+}
+
+impl ChunkMerge {
+    fn new(oldest_first: &[Arc<Chunk>]) -> Self {
+        let ends = oldest_first.iter().flat_map(|chunk| {
+            [chunk.entries.first(), chunk.entries.last()]
+                .into_iter()
+                .flatten()
+                .map(|entry| (entry.namespace, chunk.key(entry)))
+        });
+        let skip = common_len(ends);
+        let entries = oldest_first.iter().map(|chunk| chunk.len()).sum();
+        let bytes = oldest_first.iter().map(|chunk| chunk.bytes.len()).sum();
+        let newest = oldest_first.len() - 1;
+        let inputs = std::array::from_fn(|i| {
+            let chunk = oldest_first[newest - i].clone();
+            let mut input = MergeInput {
+                chunk,
+                at: 0,
+                head: 0,
+            };
+            input.load(skip);
+            input
+        });
+        let output = Chunk {
+            entries: Vec::with_capacity(entries),
+            bytes: Vec::with_capacity(bytes),
+        };
+        ChunkMerge {
+            inputs,
+            output,
+            skip,
+        }
+    }
+
+    /// Moves some records; returns whether that was the last of them.
+    fn step(&mut self, records: usize) -> bool {
+        for _ in 0..records {
+            let mut first = 0;
+            for i in 1..FANOUT {
+                match self.inputs[i].head.cmp(&self.inputs[first].head) {
+                    Ordering::Greater => {}
+                    Ordering::Less => first = i,
+                    Ordering::Equal => {
+                        if self.inputs[i].precedes(&self.inputs[first]) {
+                            first = i;
+                        }
+                    }
+                }
+            }
+            let input = &mut self.inputs[first];
+            let Some(entry) = input.chunk.entries.get(input.at) else {
+                return true;
+            };
+            // Among equal keys the newest input comes first; what follows it is older.
+            let key = input.chunk.key(entry);
+            let older = self.output.entries.last().is_some_and(|last| {
+                last.namespace == entry.namespace && self.output.key(last) == key
+            });
+            if !older {
+                self.output.push_entry(&input.chunk, entry);
+            }
+            input.at += 1;
+            input.load(self.skip);
+        }
+        false
+    }
+}
+
+impl MergeInput {
+    #[inline]
+    fn load(&mut self, skip: usize) {
+        self.head = match self.chunk.entries.get(self.at) {
+            Some(entry) => {
+                u128::from(entry.namespace) << 64 | u128::from(rank(self.chunk.key(entry), skip))
+            }
+            None => u128::MAX,
+        };
+    }
+
+    /// Compares the keys of inputs whose heads are equal; an input at its end comes last.
+    fn precedes(&self, newer: &MergeInput) -> bool {
+        match (
+            self.chunk.entries.get(self.at),
+            newer.chunk.entries.get(newer.at),
+        ) {
+            (Some(a), Some(b)) => self.chunk.key(a) < newer.chunk.key(b),
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+}

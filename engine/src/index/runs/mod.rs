@@ -1,0 +1,126 @@
+//! The ordered half of the index: what `list` needs, and nothing else.
+//!
+//! ```text
+//! committer -> Memtable --freeze--> Frozen --write--> Run, Run, ... --merge--> Run
+//!                  \                  |                /
+//!                   `------------- Sources -----------'  ->  list
+//! ```
+//!
+//! A key's newest record, the one of the highest seqno over all sources, decides. Everything here is
+//! a pure data structure: no file, no thread and no clock. The engine reads and writes the bytes of
+//! runs, says what time it is, and decides when to freeze and merge.
+
+#![allow(dead_code, reason = "the store that uses these comes with the engine")]
+
+pub(crate) mod cursor;
+mod memtable;
+mod merge;
+mod source;
+mod tiers;
+
+#[cfg(test)]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "tests"
+)]
+mod tests;
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+pub(crate) use crate::format::run::{Damage, KeyRecord, Run, RunWriter, Summary};
+pub(crate) use memtable::{Frozen, MemSnapshot, Memtable};
+pub(crate) use merge::{MergeError, merge};
+pub(crate) use tiers::pick_merge;
+
+use source::{Heads, Range};
+
+/// Everything a page or a merge reads, as it was at one moment.
+#[derive(Clone, Default)]
+pub(crate) struct Sources {
+    pub(crate) memtable: MemSnapshot,
+    /// Newest first.
+    pub(crate) frozen: Vec<Arc<Frozen>>,
+    /// Newest first.
+    pub(crate) runs: Vec<Arc<Run>>,
+}
+
+/// A run that could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("run {run}: {damage}")]
+pub(crate) struct RunDamage {
+    pub(crate) run: u64,
+    pub(crate) damage: Damage,
+}
+
+/// What a page asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Query<'a> {
+    pub(crate) namespace: u32,
+    pub(crate) lower: Bound<&'a [u8]>,
+    pub(crate) upper: Bound<&'a [u8]>,
+    /// Keys in the page at most; 0 counts as 1.
+    pub(crate) limit: usize,
+    pub(crate) reverse: bool,
+    /// Records that expire now or earlier are missing.
+    pub(crate) now: u64,
+    /// Records examined at most, dead ones and older versions included; 0 counts as 1, and the
+    /// versions of one key are never parted. So every page makes progress.
+    pub(crate) work: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// No live key is left in the range.
+    Complete,
+    /// The limit or the work budget was reached. The next page begins after this key (before it, in
+    /// reverse): the last one examined, which need not be one that was emitted.
+    More { after: Vec<u8> },
+}
+
+/// Emits the live keys of a range in order, up to the limit.
+///
+/// When the limit is reached the search goes on for one more live key with the work that is left, so
+/// that a page which ends at the last key says so. When that work is used up, the answer is `More`,
+/// as a live key may follow.
+///
+/// # Errors
+///
+/// A damaged block of a run; keys emitted before it was met are right.
+pub(crate) fn list(
+    sources: &Sources,
+    query: &Query<'_>,
+    mut emit: impl FnMut(&KeyRecord<'_>),
+) -> Result<Outcome, RunDamage> {
+    let range = Range::new(query.namespace, query.lower, query.upper, query.reverse);
+    let mut heads = Heads::open(sources, range)?;
+    let limit = query.limit.max(1);
+    let mut work = query.work.max(1);
+    let mut emitted = 0;
+    let mut after = Vec::new();
+    loop {
+        let older = heads.skip_older()?;
+        let Some(record) = heads.first() else {
+            return Ok(Outcome::Complete);
+        };
+        if work == 0 {
+            return Ok(Outcome::More { after });
+        }
+        let expired = record.expiration != 0 && record.expiration <= query.now;
+        if !record.tombstone && !expired {
+            if emitted == limit {
+                return Ok(Outcome::More { after });
+            }
+            emit(&record);
+            emitted += 1;
+        }
+        work = work.saturating_sub(1 + older);
+        if work == 0 || emitted == limit {
+            after.clear();
+            after.extend_from_slice(record.key);
+        }
+        heads.advance()?;
+    }
+}

@@ -1,0 +1,122 @@
+//! The commit queue: writers line up, one of them leads and commits for all who wait.
+//!
+//! While a leader writes and flushes, new writers queue up; when it is done it hands the lead to the
+//! first of them. So one flush acknowledges many writers, and nobody waits for more than two.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::Result;
+use crate::format::record::Kind;
+use crate::options::Condition;
+
+/// One change of one key or namespace.
+pub(crate) struct Op {
+    pub(crate) kind: Kind,
+    pub(crate) namespace: u32,
+    pub(crate) hash: u64,
+    pub(crate) key: Vec<u8>,
+    /// Metadata, then the value or what stands for it.
+    pub(crate) body: Vec<u8>,
+    pub(crate) metadata_len: u16,
+    pub(crate) expiration: u64,
+    pub(crate) condition: Condition,
+}
+
+/// What became of a request's last operation.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) generation: u64,
+    pub(crate) existed: bool,
+}
+
+/// Operations that are committed together or not at all.
+pub(crate) struct Request {
+    pub(crate) ops: Vec<Op>,
+    /// Whether the writer waits for a flush.
+    pub(crate) immediate: bool,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+enum State {
+    Waiting,
+    Lead,
+    Done(Result<Outcome>),
+    Taken,
+}
+
+impl Request {
+    pub(crate) fn new(ops: Vec<Op>, immediate: bool) -> Arc<Request> {
+        let (state, changed) = (Mutex::new(State::Waiting), Condvar::new());
+        Arc::new(Request {
+            ops,
+            immediate,
+            state,
+            changed,
+        })
+    }
+
+    /// Wakes the writer with its result.
+    pub(crate) fn finish(&self, result: Result<Outcome>) {
+        *self.state.lock() = State::Done(result);
+        self.changed.notify_one();
+    }
+
+    fn appoint(&self) {
+        *self.state.lock() = State::Lead;
+        self.changed.notify_one();
+    }
+
+    /// Waits for a result, or for `None`: the order to lead.
+    fn wait(&self) -> Option<Result<Outcome>> {
+        let mut state = self.state.lock();
+        while matches!(*state, State::Waiting) {
+            self.changed.wait(&mut state);
+        }
+        match std::mem::replace(&mut *state, State::Taken) {
+            State::Done(result) => Some(result),
+            _ => None,
+        }
+    }
+}
+
+/// Writers in the order in which they will be committed.
+#[derive(Default)]
+pub(crate) struct Queue(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    waiting: VecDeque<Arc<Request>>,
+    led: bool,
+}
+
+impl Queue {
+    /// Commits `request` and returns its outcome. `commit` finishes every request it is given; it is
+    /// called by one writer at a time.
+    pub(crate) fn submit(
+        &self,
+        request: &Arc<Request>,
+        mut commit: impl FnMut(&[Arc<Request>]),
+    ) -> Result<Outcome> {
+        let led = {
+            let mut inner = self.0.lock();
+            inner.waiting.push_back(Arc::clone(request));
+            std::mem::replace(&mut inner.led, true)
+        };
+        if led && let Some(result) = request.wait() {
+            return result;
+        }
+        let group: Vec<_> = self.0.lock().waiting.drain(..).collect();
+        commit(&group);
+        let mut inner = self.0.lock();
+        match inner.waiting.front() {
+            Some(next) => next.appoint(),
+            None => inner.led = false,
+        }
+        drop(inner);
+        request.wait().unwrap_or(Err(crate::error::Error::Poisoned))
+    }
+}

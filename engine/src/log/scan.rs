@@ -1,0 +1,95 @@
+//! Walks the records of a front segment, and tells damage from a torn tail.
+
+use crate::format::record::{self, Record};
+
+use super::segment::Segment;
+
+/// What lies at one place of a segment.
+pub(crate) enum Step<'a> {
+    /// A valid record of a batch that is complete so far.
+    Record { offset: u64, record: Record<'a> },
+    /// Bytes that should hold records and do not; `next` is where records begin again.
+    Damage { offset: u64, next: u64 },
+    /// No more records; the valid part ends here.
+    End { offset: u64 },
+}
+
+/// A position in a segment.
+pub(crate) struct Scan<'a> {
+    segment: &'a Segment,
+    offset: u64,
+    /// Records below this offset were durable: what is invalid there is damage.
+    durable_end: u64,
+    next_seqno: u64,
+}
+
+impl<'a> Scan<'a> {
+    pub(crate) fn new(segment: &'a Segment, start: u64, durable_end: u64, next_seqno: u64) -> Self {
+        Scan {
+            segment,
+            offset: start,
+            durable_end,
+            next_seqno,
+        }
+    }
+
+    /// The next record. An invalid one is damage if any later record, or the caller, says that its
+    /// sequence number was durable; otherwise it is the torn tail, and the segment ends before it.
+    pub(crate) fn step(&mut self) -> Step<'a> {
+        let offset = self.offset;
+        if let Some(record) = self.at(offset)
+            && record.header.seqno >= self.next_seqno
+        {
+            self.advance(&record);
+            return Step::Record { offset, record };
+        }
+        match self.next_valid(offset) {
+            Some(next) => {
+                self.offset = next;
+                Step::Damage { offset, next }
+            }
+            None if offset < self.durable_end => {
+                self.offset = self.durable_end;
+                Step::Damage {
+                    offset,
+                    next: self.durable_end,
+                }
+            }
+            None => Step::End { offset },
+        }
+    }
+
+    fn at(&self, offset: u64) -> Option<Record<'a>> {
+        let place = self.segment.place(u32::try_from(offset).ok()?);
+        let record = record::decode(self.segment.bytes(offset)?, place)?;
+        record.body_is_intact().then_some(record)
+    }
+
+    fn advance(&mut self, record: &Record<'_>) {
+        let len = u64::try_from(record.header.record_len()).unwrap_or(u64::MAX);
+        self.offset = self.offset.saturating_add(len);
+        self.next_seqno = record.header.seqno.saturating_add(1);
+    }
+
+    /// Where a valid record follows that proves the sequence number missing here was durable.
+    fn next_valid(&self, from: u64) -> Option<u64> {
+        let end = self.segment.published();
+        let mut offset = from.saturating_add(8);
+        let mut first = None;
+        while offset < end {
+            match self.at(offset) {
+                Some(record) if record.header.seqno > self.next_seqno => {
+                    first = first.or(Some(offset));
+                    if record.header.durable_seqno() >= self.next_seqno || offset < self.durable_end
+                    {
+                        return first;
+                    }
+                    let len = u64::try_from(record.header.record_len()).unwrap_or(u64::MAX);
+                    offset = offset.saturating_add(len);
+                }
+                _ => offset = offset.saturating_add(8),
+            }
+        }
+        None
+    }
+}

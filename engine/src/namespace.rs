@@ -1,0 +1,385 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crossbeam_epoch::Guard;
+
+use crate::core::{Core, Found};
+use crate::entry::{Entry, EntryRef, Value};
+use crate::error::{Error, Result};
+use crate::format::record::{INLINE_MAX, KEY_MAX, Kind, LargePointer, METADATA_MAX};
+use crate::list::{ListOptions, Page};
+use crate::log::commit::Op;
+use crate::log::large::Large;
+use crate::log::segment::{Slice, large_path};
+use crate::namespaces::{NamespaceId, State};
+use crate::options::{Condition, Durability, PutOptions};
+use crate::store::Owner;
+use crate::stream::{Body, ValueStream, ValueWriter};
+
+/// Largest value, in bytes: that of Workers KV.
+pub(crate) const VALUE_MAX: u64 = 25 << 20;
+/// Values up to this are copied out of the mapping: that costs less than a slice that keeps its
+/// segment, and pins nothing.
+const COPY_MAX: usize = 4096;
+
+/// A set of keys of its own inside a store. Cheap to clone, usable from any thread.
+///
+/// Every call on a namespace that was dropped fails with
+/// [`Error::NoSuchNamespace`](crate::Error::NoSuchNamespace).
+#[derive(Clone)]
+pub struct Namespace {
+    pub(crate) owner: Arc<Owner>,
+    pub(crate) state: Arc<State>,
+}
+
+impl Namespace {
+    /// The namespace's identity, the same for ever.
+    #[must_use]
+    pub fn id(&self) -> NamespaceId {
+        self.state.id
+    }
+
+    /// Its present name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.state.name()
+    }
+
+    /// Stores a value, without metadata and for ever, and returns its generation.
+    ///
+    /// # Errors
+    /// `InvalidKey`, `TooLarge` (25 MiB), `Full`, `Poisoned`, or an I/O error; nothing is stored.
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<u64> {
+        self.put_with(key, value, &PutOptions::new())
+    }
+
+    /// Stores a value as `options` say and returns its generation. It replaces value, metadata and
+    /// expiration together.
+    ///
+    /// # Errors
+    /// As for [`put`](Namespace::put), and `Conflict` if the condition does not hold.
+    pub fn put_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: &PutOptions,
+    ) -> Result<u64> {
+        let op = self.put_op(key.as_ref(), value.as_ref(), options)?;
+        let immediate = self.is_immediate(options.durability);
+        Ok(self.core().commit(vec![op], immediate)?.generation)
+    }
+
+    /// Streams a value in with bounded memory. Nothing is stored until
+    /// [`finish`](ValueWriter::finish); dropping the writer forgets the value.
+    ///
+    /// # Errors
+    /// `InvalidKey`, `TooLarge` for the metadata.
+    pub fn writer(&self, key: impl AsRef<[u8]>, options: &PutOptions) -> Result<ValueWriter> {
+        self.check(key.as_ref(), options)?;
+        Ok(ValueWriter::new(self.clone(), key.as_ref(), options))
+    }
+
+    /// Returns the newest value of `key`, or `None`.
+    ///
+    /// An expired key is missing. The value was verified against its checksum, and stays valid after
+    /// the key is overwritten.
+    ///
+    /// # Errors
+    /// `InvalidKey`, `Corrupt` if stored bytes do not match their checksum.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        Ok(self.get_with_metadata(key)?.map(Entry::into_value))
+    }
+
+    /// Returns the newest entry of `key`: value, metadata, expiration, generation.
+    ///
+    /// # Errors
+    /// As for [`get`](Namespace::get).
+    pub fn get_with_metadata(&self, key: impl AsRef<[u8]>) -> Result<Option<Entry>> {
+        let Some(stream) = self.stream(key)? else {
+            return Ok(None);
+        };
+        Ok(Some(Entry {
+            value: stream.read_all()?,
+            metadata: stream.metadata,
+            expiration: stream.expiration,
+            generation: stream.generation,
+        }))
+    }
+
+    /// Lends the entry of `key` to `f` in place: no copy, no reference count.
+    ///
+    /// # Errors
+    /// As for [`get`](Namespace::get).
+    pub fn read<R>(
+        &self,
+        key: impl AsRef<[u8]>,
+        f: impl FnOnce(EntryRef<'_>) -> R,
+    ) -> Result<Option<R>> {
+        let guard = crossbeam_epoch::pin();
+        let Some(found) = self.lookup(key.as_ref(), &guard)? else {
+            return Ok(None);
+        };
+        let (header, large);
+        header = found.record.header;
+        let value = match self.large(&found)? {
+            Some(value) => {
+                large = value.range(0, value.len())?;
+                &large[..]
+            }
+            None => found.record.value(),
+        };
+        Ok(Some(f(EntryRef {
+            value,
+            metadata: found.record.metadata(),
+            expiration: header.expiration,
+            generation: header.seqno,
+        })))
+    }
+
+    /// Returns the entries of many keys, in their order.
+    ///
+    /// # Errors
+    /// As for [`get`](Namespace::get); the first error ends the call.
+    pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Entry>>> {
+        keys.iter().map(|key| self.get_with_metadata(key)).collect()
+    }
+
+    /// Returns the newest value of `key` as a stream, its metadata at once.
+    ///
+    /// # Errors
+    /// As for [`get`](Namespace::get); a large value is verified piece by piece as it is read.
+    pub fn stream(&self, key: impl AsRef<[u8]>) -> Result<Option<ValueStream>> {
+        let guard = crossbeam_epoch::pin();
+        self.lookup(key.as_ref(), &guard)?
+            .map(|found| self.open_stream(&found))
+            .transpose()
+    }
+
+    /// As [`stream`](Namespace::stream), but `None` if the value is large or not in memory, so that
+    /// reading it may wait for the disk. For callers on a thread that must not block.
+    ///
+    /// # Errors
+    /// As for [`stream`](Namespace::stream).
+    pub fn try_stream(&self, key: impl AsRef<[u8]>) -> Result<Option<Option<ValueStream>>> {
+        let guard = crossbeam_epoch::pin();
+        let (key, core) = (key.as_ref(), self.core());
+        self.check_key(key)?;
+        let hash = core.hash(self.state.number, key);
+        let mut resident = true;
+        core.table.candidates(hash, &guard, |location| {
+            let segment = core.segments.get(location.number(), &guard);
+            resident &= segment.is_some_and(|s| s.is_resident(location.offset(), COPY_MAX));
+        });
+        if !resident {
+            return Ok(None);
+        }
+        let Some(found) = self.lookup_hashed(key, hash, &guard)? else {
+            return Ok(Some(None));
+        };
+        let len = found.record.header.record_len();
+        if found.record.header.kind == Kind::PutLarge
+            || (len > COPY_MAX && !found.segment.is_resident(found.location.offset(), len))
+        {
+            return Ok(None);
+        }
+        self.open_stream(&found).map(|stream| Some(Some(stream)))
+    }
+
+    /// Deletes `key` and returns whether it existed. Deleting a missing key is fine.
+    ///
+    /// # Errors
+    /// `InvalidKey`, `Full`, `Poisoned`, or an I/O error.
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        let op = self.delete_op(key.as_ref())?;
+        Ok(self
+            .core()
+            .commit(vec![op], self.is_immediate(None))?
+            .existed)
+    }
+
+    /// Returns one page of keys in byte order, with expiration and metadata; values are not touched.
+    ///
+    /// # Errors
+    /// `InvalidCursor` if the cursor was not issued for this namespace and these options.
+    pub fn list(&self, options: &ListOptions) -> Result<Page> {
+        self.state.check()?;
+        let core = self.core();
+        let mut secret = [0u8; 16];
+        secret.copy_from_slice(core.id.secret.get(8..24).unwrap_or(&[0; 16]));
+        core.keys
+            .list(self.state.number, options, &secret, core.clock.now())
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.owner.core
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.state.number
+    }
+
+    pub(crate) fn is_immediate(&self, durability: Option<Durability>) -> bool {
+        durability.unwrap_or(self.core().durability) == Durability::Immediate
+    }
+
+    fn check_key(&self, key: &[u8]) -> Result<()> {
+        self.state.check()?;
+        if key.is_empty() || key.len() > KEY_MAX {
+            return Err(Error::InvalidKey { len: key.len() });
+        }
+        Ok(())
+    }
+
+    fn check(&self, key: &[u8], options: &PutOptions) -> Result<()> {
+        self.check_key(key)?;
+        let len = options.metadata.len();
+        if len > METADATA_MAX {
+            let (len, max) = (u64::try_from(len).unwrap_or(u64::MAX), METADATA_MAX as u64);
+            return Err(Error::TooLarge {
+                what: "metadata",
+                len,
+                max,
+            });
+        }
+        Ok(())
+    }
+
+    fn lookup<'g>(&self, key: &[u8], guard: &'g Guard) -> Result<Option<Found<'g>>> {
+        self.check_key(key)?;
+        self.lookup_hashed(key, self.core().hash(self.state.number, key), guard)
+    }
+
+    /// The live, verified record of a key.
+    fn lookup_hashed<'g>(
+        &self,
+        key: &[u8],
+        hash: u64,
+        guard: &'g Guard,
+    ) -> Result<Option<Found<'g>>> {
+        let core = self.core();
+        let Some(found) = core.find(self.state.number, key, hash, guard)? else {
+            return Ok(None);
+        };
+        if found.is_expired(core.clock.now()) {
+            return Ok(None);
+        }
+        if !found.record.body_is_intact() {
+            return Err(found
+                .segment
+                .damage(found.location.offset(), "value checksum"));
+        }
+        Ok(Some(found))
+    }
+
+    fn large(&self, found: &Found<'_>) -> Result<Option<Arc<Large>>> {
+        if found.record.header.kind != Kind::PutLarge {
+            return Ok(None);
+        }
+        let damage = || {
+            found
+                .segment
+                .damage(found.location.offset(), "large value pointer")
+        };
+        let pointer = LargePointer::decode(found.record.value()).ok_or_else(damage)?;
+        let core = self.core();
+        Large::open(&*core.vfs, large_path(&core.dir, pointer.segment), pointer).map(Some)
+    }
+
+    fn open_stream(&self, found: &Found<'_>) -> Result<ValueStream> {
+        let record = &found.record;
+        let body = match self.large(found)? {
+            Some(large) => Body::Large(large),
+            None => Body::Inline(inline(found)),
+        };
+        Ok(ValueStream {
+            body,
+            metadata: Bytes::copy_from_slice(record.metadata()),
+            expiration: record.header.expiration,
+            generation: record.header.seqno,
+            position: 0,
+        })
+    }
+
+    pub(crate) fn put_op(&self, key: &[u8], value: &[u8], options: &PutOptions) -> Result<Op> {
+        self.check(key, options)?;
+        if value.len() <= INLINE_MAX {
+            return self.op(key, value, None, options);
+        }
+        let mut writer = ValueWriter::new(self.clone(), key, options);
+        writer.write(value)?;
+        writer.into_plain_op()
+    }
+
+    /// A put of a value that lies in the record, or where `pointer` says.
+    pub(crate) fn op(
+        &self,
+        key: &[u8],
+        inline: &[u8],
+        pointer: Option<LargePointer>,
+        options: &PutOptions,
+    ) -> Result<Op> {
+        let mut body = Vec::with_capacity(options.metadata.len().saturating_add(inline.len()));
+        body.extend_from_slice(&options.metadata);
+        match pointer {
+            Some(pointer) => body.extend_from_slice(&pointer.encode()),
+            None => body.extend_from_slice(inline),
+        }
+        let ttl = options.expiration_ttl.map(|ttl| {
+            let rounded = ttl
+                .as_secs()
+                .saturating_add(u64::from(ttl.subsec_nanos() > 0));
+            self.core().clock.now().saturating_add(rounded)
+        });
+        Ok(Op {
+            kind: if pointer.is_some() {
+                Kind::PutLarge
+            } else {
+                Kind::Put
+            },
+            body,
+            metadata_len: u16::try_from(options.metadata.len()).unwrap_or(u16::MAX),
+            expiration: ttl.or(options.expiration).unwrap_or(0),
+            condition: options.condition,
+            ..self.empty_op(key)
+        })
+    }
+
+    pub(crate) fn delete_op(&self, key: &[u8]) -> Result<Op> {
+        self.check_key(key)?;
+        Ok(self.empty_op(key))
+    }
+
+    fn empty_op(&self, key: &[u8]) -> Op {
+        Op {
+            kind: Kind::Tombstone,
+            namespace: self.state.number,
+            hash: self.core().hash(self.state.number, key),
+            key: key.to_vec(),
+            body: Vec::new(),
+            metadata_len: 0,
+            expiration: 0,
+            condition: Condition::None,
+        }
+    }
+}
+
+fn inline(found: &Found<'_>) -> Bytes {
+    let value = found.record.value();
+    if value.len() <= COPY_MAX {
+        return Bytes::copy_from_slice(value);
+    }
+    let header = &found.record.header;
+    let before = crate::format::record::HEADER_LEN
+        + usize::from(header.key_len)
+        + usize::from(header.metadata_len);
+    let offset = found
+        .location
+        .offset()
+        .saturating_add(u64::try_from(before).unwrap_or(0));
+    let slice = Slice {
+        segment: Arc::clone(found.segment),
+        offset,
+        len: value.len(),
+    };
+    Bytes::from_owner(slice)
+}

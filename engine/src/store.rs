@@ -1,0 +1,421 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::batch::WriteBatch;
+use crate::clock::Clock;
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::format::record::Kind;
+use crate::log::commit::Op;
+use crate::namespace::Namespace;
+use crate::namespaces::{NAME_MAX, NamespaceId, Namespaces, State};
+use crate::options::{Condition, Durability};
+use crate::vfs::{OsVfs, Vfs};
+use crate::writer::{BATCH_MAX, encoded_len};
+
+/// How a store is opened.
+#[derive(Clone)]
+pub struct Options {
+    durability: Durability,
+    create: bool,
+    clock: Clock,
+    vfs: Arc<dyn Vfs>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            durability: Durability::default(),
+            create: true,
+            clock: Clock::system(),
+            vfs: Arc::new(OsVfs),
+        }
+    }
+}
+
+impl Options {
+    /// `Immediate` durability, created if missing, the system's clock and file system.
+    #[must_use]
+    pub fn new() -> Options {
+        Options::default()
+    }
+
+    /// When writes are acknowledged that do not say otherwise.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Options {
+        self.durability = durability;
+        self
+    }
+
+    /// Whether a missing store is created; if not, opening one is an I/O error (`NotFound`).
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Options {
+        self.create = create;
+        self
+    }
+
+    /// The clock that expires entries.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Options {
+        self.clock = clock;
+        self
+    }
+
+    /// The file system under the store.
+    #[must_use]
+    pub fn vfs(mut self, vfs: Arc<dyn Vfs>) -> Options {
+        self.vfs = vfs;
+        self
+    }
+
+    /// Opens the store in this directory, which belongs to it alone.
+    ///
+    /// # Errors
+    /// `Locked`, `NotAStore`, `UnsupportedFormat`, `Corrupt` if the log has a hole, or an I/O error.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
+        let path: PathBuf = path.as_ref().into();
+        let core =
+            crate::recovery::open(self.vfs, &path, self.clock, self.durability, self.create)?;
+        let core = Arc::new(core);
+        let flusher = match self.durability {
+            Durability::Interval(every) => Some(Flusher::start(Arc::clone(&core), every)),
+            Durability::Immediate | Durability::None => None,
+        };
+        Ok(Store(Arc::new(Owner {
+            core,
+            flusher: Mutex::new(flusher),
+        })))
+    }
+}
+
+/// An open store. Clones share it; it is closed when the last of them, and of its namespaces, is
+/// dropped.
+#[derive(Clone)]
+pub struct Store(Arc<Owner>);
+
+/// What keeps a store open.
+pub(crate) struct Owner {
+    pub(crate) core: Arc<Core>,
+    flusher: Mutex<Option<Flusher>>,
+}
+
+impl Store {
+    /// Opens the store in this directory with default options, creating it if missing.
+    ///
+    /// # Errors
+    /// As for [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Store> {
+        Options::new().open(path)
+    }
+
+    /// Returns the namespace of this name, creating it on first use.
+    ///
+    /// # Errors
+    /// As for [`create_namespace`](Store::create_namespace), but for `NamespaceExists`.
+    pub fn namespace(&self, name: &str) -> Result<Namespace> {
+        if let Some(namespace) = self.find_namespace(name) {
+            return Ok(namespace);
+        }
+        match self.create_namespace(name) {
+            // Another thread was faster.
+            Err(Error::NamespaceExists { .. }) => {
+                self.find_namespace(name).ok_or(Error::NoSuchNamespace)
+            }
+            other => other,
+        }
+    }
+
+    /// Creates a namespace of this name, of 1 to 2048 bytes.
+    ///
+    /// # Errors
+    /// `NamespaceExists` if the name is taken, `TooLarge`, `Full`, `Poisoned`, or an I/O error.
+    pub fn create_namespace(&self, name: &str) -> Result<Namespace> {
+        let core = self.core();
+        let _naming = core.naming.lock();
+        self.check_name(name)?;
+        let mut id = [0u8; 16];
+        crate::log::appender::random(&mut id)?;
+        let number = core.namespaces.next_number();
+        self.commit_namespace(number, NamespaceId(id), name, false)?;
+        let state = core
+            .namespaces
+            .by_number(number)
+            .ok_or(Error::NoSuchNamespace)?;
+        Ok(self.handle(state))
+    }
+
+    /// The namespace of this name.
+    #[must_use]
+    pub fn find_namespace(&self, name: &str) -> Option<Namespace> {
+        self.core()
+            .namespaces
+            .find(|state| state.name() == name)
+            .map(|state| self.handle(state))
+    }
+
+    /// The namespace of this id.
+    #[must_use]
+    pub fn namespace_by_id(&self, id: NamespaceId) -> Option<Namespace> {
+        self.core()
+            .namespaces
+            .find(|state| state.id == id)
+            .map(|state| self.handle(state))
+    }
+
+    /// All namespaces, in the order of their creation.
+    #[must_use]
+    pub fn namespaces(&self) -> Vec<Namespace> {
+        self.core()
+            .namespaces
+            .all()
+            .into_iter()
+            .map(|state| self.handle(state))
+            .collect()
+    }
+
+    /// Renames a namespace; its id and content stay.
+    ///
+    /// # Errors
+    /// `NoSuchNamespace`, `NamespaceExists` if another has the name, and as for a put.
+    pub fn rename_namespace(&self, id: NamespaceId, name: &str) -> Result<()> {
+        let _naming = self.core().naming.lock();
+        let namespace = self.namespace_by_id(id).ok_or(Error::NoSuchNamespace)?;
+        if namespace.name() == name {
+            return Ok(());
+        }
+        self.check_name(name)?;
+        self.commit_namespace(namespace.number(), id, name, false)
+    }
+
+    /// Drops a namespace with all it holds: one record in the log, at once, at any size.
+    ///
+    /// # Errors
+    /// `NoSuchNamespace`, and as for a put.
+    pub fn drop_namespace(&self, id: NamespaceId) -> Result<()> {
+        let _naming = self.core().naming.lock();
+        let namespace = self.namespace_by_id(id).ok_or(Error::NoSuchNamespace)?;
+        self.commit_namespace(namespace.number(), id, &namespace.name(), true)
+    }
+
+    /// Writes a batch: all of it or nothing.
+    ///
+    /// # Errors
+    /// As for [`Namespace::put_with`], and `TooLarge` if the batch exceeds 32 MiB, values above
+    /// 64 KiB not counted.
+    pub fn write(&self, batch: WriteBatch) -> Result<()> {
+        let durability = batch.durability.unwrap_or(self.core().durability);
+        let ops = batch.into_ops()?;
+        let len: usize = ops.iter().map(encoded_len).sum();
+        if len > BATCH_MAX {
+            let (len, max) = (u64::try_from(len).unwrap_or(u64::MAX), BATCH_MAX as u64);
+            return Err(Error::TooLarge {
+                what: "batch",
+                len,
+                max,
+            });
+        }
+        if ops.is_empty() {
+            return Ok(());
+        }
+        self.core()
+            .commit(ops, durability == Durability::Immediate)
+            .map(drop)
+    }
+
+    /// Makes every acknowledged write durable, whatever its durability.
+    ///
+    /// # Errors
+    /// `Poisoned`, or an I/O error, after which the store is poisoned.
+    pub fn sync(&self) -> Result<()> {
+        self.core().sync()
+    }
+
+    /// Closes the store: everything is durable when this returns, and later writes fail with
+    /// `Poisoned`. Dropping the last handle does the same, without telling of errors.
+    ///
+    /// # Errors
+    /// As for [`sync`](Store::sync).
+    pub fn close(self) -> Result<()> {
+        self.0.close()
+    }
+
+    /// Numbers about the store, as they are now.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let core = self.core();
+        let names = core.vfs.list(&core.dir).unwrap_or_default();
+        let len = |name| {
+            core.vfs
+                .open(&core.dir.join(name))
+                .and_then(|file| file.len())
+                .ok()
+        };
+        let disk_bytes = names.iter().filter_map(len).sum();
+        let (last_seqno, durable_seqno) = {
+            let log = core.log.lock();
+            (log.seqno, log.durable)
+        };
+        Stats {
+            keys: u64::try_from(core.table.len()).unwrap_or(u64::MAX),
+            namespaces: u64::try_from(core.namespaces.all().len()).unwrap_or(u64::MAX),
+            segments: u64::try_from(core.segments.all().len()).unwrap_or(u64::MAX),
+            disk_bytes,
+            live_bytes: core.live_bytes.load(Ordering::Relaxed),
+            index_bytes: u64::try_from(core.table.bytes() + core.keys.bytes()).unwrap_or(0),
+            last_seqno,
+            durable_seqno,
+            poisoned: core.poisoned.load(Ordering::Acquire),
+            damage: core.damage.clone(),
+        }
+    }
+
+    /// The clock that expires entries.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.core().clock
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        &self.0.core
+    }
+
+    fn handle(&self, state: Arc<State>) -> Namespace {
+        Namespace {
+            owner: Arc::clone(&self.0),
+            state,
+        }
+    }
+
+    fn check_name(&self, name: &str) -> Result<()> {
+        if name.len() > NAME_MAX {
+            let (len, max) = (
+                u64::try_from(name.len()).unwrap_or(u64::MAX),
+                NAME_MAX as u64,
+            );
+            return Err(Error::TooLarge {
+                what: "namespace name",
+                len,
+                max,
+            });
+        }
+        if name.is_empty() {
+            return Err(Error::EmptyName);
+        }
+        match self.find_namespace(name) {
+            Some(_) => Err(Error::NamespaceExists { name: name.into() }),
+            None => Ok(()),
+        }
+    }
+
+    fn commit_namespace(
+        &self,
+        number: u32,
+        id: NamespaceId,
+        name: &str,
+        dropped: bool,
+    ) -> Result<()> {
+        let body = Namespaces::body(id, name, dropped);
+        let op = keyless_op(Kind::Namespace, number, body);
+        self.core().commit(vec![op], true).map(drop)
+    }
+}
+
+/// An operation that changes no key.
+fn keyless_op(kind: Kind, namespace: u32, body: Vec<u8>) -> Op {
+    Op {
+        kind,
+        namespace,
+        hash: u64::from(namespace),
+        key: Vec::new(),
+        body,
+        metadata_len: 0,
+        expiration: 0,
+        condition: Condition::None,
+    }
+}
+
+impl Owner {
+    fn close(&self) -> Result<()> {
+        if let Some(flusher) = self.flusher.lock().take() {
+            flusher.stop();
+        }
+        let Some(_lock) = self.core.lock.lock().take() else {
+            return Ok(());
+        };
+        let result = self.core.sync();
+        if result.is_ok() {
+            // Tells the next open that everything before it is durable. On a full disk that open
+            // does a little more instead.
+            let _ = self
+                .core
+                .commit(vec![keyless_op(Kind::Close, 0, Vec::new())], true);
+        }
+        self.core.poison();
+        result
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let _ = self.close();
+    }
+}
+
+/// Numbers about a store.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Keys in the table: live ones, and expired ones not yet reclaimed.
+    pub keys: u64,
+    /// Namespaces that exist.
+    pub namespaces: u64,
+    /// Front segments.
+    pub segments: u64,
+    /// Bytes of all files of the store.
+    pub disk_bytes: u64,
+    /// Bytes of records that the table points to.
+    pub live_bytes: u64,
+    /// Bytes of memory in both indexes.
+    pub index_bytes: u64,
+    /// The newest sequence number given out.
+    pub last_seqno: u64,
+    /// The newest sequence number known to be durable.
+    pub durable_seqno: u64,
+    /// Whether a failed write or flush stopped all writing.
+    pub poisoned: bool,
+    /// What was found damaged when the store was opened, one sentence each.
+    pub damage: Vec<String>,
+}
+
+/// The thread behind [`Durability::Interval`].
+struct Flusher {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: JoinHandle<()>,
+}
+
+impl Flusher {
+    fn start(core: Arc<Core>, every: Duration) -> Flusher {
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let signal = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut stopped = signal.0.lock();
+            while !*stopped {
+                signal.1.wait_for(&mut stopped, every);
+                // A failure poisons the store, which is how writers learn of it.
+                let _ = core.sync();
+            }
+        });
+        Flusher { stop, thread }
+    }
+
+    fn stop(self) {
+        *self.stop.0.lock() = true;
+        self.stop.1.notify_all();
+        let _ = self.thread.join();
+    }
+}

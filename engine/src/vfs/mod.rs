@@ -1,0 +1,97 @@
+//! The few file operations the engine needs, so that tests can put a failing disk under it.
+//!
+//! Only what changes or finds files crosses this seam. Reads do not: a file hands out a [`Map`] once,
+//! and a get reads its slices without a virtual call.
+
+mod os;
+
+use std::io;
+use std::path::Path;
+
+pub use crate::mem::Map;
+pub use os::OsVfs;
+
+/// A file system. All names are inside the store's one directory.
+pub trait Vfs: Send + Sync {
+    /// Creates the directory and its parents; fine if it is there.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Creates a file that must not exist, readable by its owner only.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, or what the operating system says.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn VfsFile>>;
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// `NotFound`, or what the operating system says.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>>;
+    /// Replaces `to` by `from` in one step.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file's name; who has it mapped keeps its bytes.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a directory durable.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Takes the lock that lets one process write; it is freed when the answer is dropped.
+    ///
+    /// # Errors
+    /// `WouldBlock` if another process holds it.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
+}
+
+/// An open file.
+pub trait VfsFile: Send + Sync {
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// What the operating system says; any part may then have been written.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    /// `UnexpectedEof`, or what the operating system says.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Makes all written bytes durable.
+    ///
+    /// # Errors
+    /// What the operating system says. The bytes must then be taken for lost.
+    fn sync(&self) -> io::Result<()>;
+    /// Reserves space so that the file has at least `len` bytes, new ones zero.
+    ///
+    /// # Errors
+    /// `StorageFull`, or what the operating system says.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+    /// The file's length in bytes.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn len(&self) -> io::Result<u64>;
+    /// Maps the first `len` bytes for reading; the file may grow into them later.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn map(&self, len: usize) -> io::Result<Map>;
+    /// Maps the whole file copy-on-write: changes stay in memory.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn map_private(&self) -> io::Result<Map>;
+    /// Whether these bytes are in memory, so that touching them does not wait for the disk.
+    fn is_resident(&self, offset: u64, len: usize) -> bool;
+}

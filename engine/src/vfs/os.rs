@@ -1,0 +1,141 @@
+//! The operating system's file system.
+#![allow(clippy::disallowed_methods, reason = "the file-system seam itself")]
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+use rustix::fs::FallocateFlags;
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::{Map, Vfs, VfsFile};
+
+/// The operating system's file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsVfs;
+
+impl Vfs for OsVfs {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        fs::read_dir(dir)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into()))
+            .collect()
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        Ok(Box::new(OsFile(file)))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
+        Ok(Box::new(OsFile(File::open(path)?)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Box::new(file)),
+            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+struct OsFile(File);
+
+impl VfsFile for OsFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let old = self.0.metadata()?.len();
+        if len <= old {
+            return Ok(());
+        }
+        match rustix::fs::fallocate(
+            &self.0,
+            FallocateFlags::empty(),
+            old,
+            len.saturating_sub(old),
+        ) {
+            Err(Errno::OPNOTSUPP) => self.0.set_len(len),
+            result => Ok(result?),
+        }
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn map(&self, len: usize) -> io::Result<Map> {
+        let raw = MmapOptions::new().len(len).map_raw_read_only(&self.0)?;
+        // Without this a cold get of 4 KiB reads megabytes ahead on common settings.
+        raw.advise(Advice::Random)?;
+        Ok(Map::new(raw))
+    }
+
+    fn map_private(&self) -> io::Result<Map> {
+        map_copy(&self.0)
+    }
+
+    fn is_resident(&self, offset: u64, len: usize) -> bool {
+        // Reading one byte of each page without waiting says whether the page is cached.
+        let last = offset.saturating_add(u64::try_from(len.saturating_sub(1)).unwrap_or(0));
+        let mut byte = [0u8; 1];
+        let mut at = offset;
+        loop {
+            let mut buffers = [IoSliceMut::new(&mut byte)];
+            if rustix::io::preadv2(&self.0, &mut buffers, at, ReadWriteFlags::NOWAIT).is_err() {
+                return false;
+            }
+            if at >= last {
+                return true;
+            }
+            at = last.min((at | 4095).saturating_add(1));
+        }
+    }
+}
+
+#[allow(unsafe_code, reason = "memmap2 asks for a promise about the file")]
+fn map_copy(file: &File) -> io::Result<Map> {
+    // SAFETY: the mapping is private and its file is a finished checkpoint, which nobody changes:
+    // files of a store are written once and then only unlinked, and one process holds the lock.
+    let map = unsafe { MmapOptions::new().map_copy(file)? };
+    Ok(Map::new(MmapRaw::from(map)))
+}

@@ -1,0 +1,6 @@
+//! Properties of the whole store.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod basics;
+mod model;
+mod recovery;

@@ -1,0 +1,138 @@
+//! Every history of puts, deletes, expiries, lists and reopenings agrees with an ordered map.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rimstone::{Clock, ListOptions, PutOptions};
+use rimstone_tests::open;
+use tempfile::tempdir;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put {
+        key: u8,
+        len: usize,
+        ttl: Option<u64>,
+        metadata: bool,
+    },
+    Delete {
+        key: u8,
+    },
+    Get {
+        key: u8,
+    },
+    List {
+        prefix: bool,
+        limit: usize,
+        reverse: bool,
+    },
+    Advance {
+        seconds: u64,
+    },
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let len = prop_oneof![8 => 0..300usize, 1 => 4_000..70_000usize];
+    prop_oneof![
+        6 => (0..40u8, len, prop::option::of(1..50u64), any::<bool>())
+            .prop_map(|(key, len, ttl, metadata)| Step::Put { key, len, ttl, metadata }),
+        2 => (0..40u8).prop_map(|key| Step::Delete { key }),
+        3 => (0..40u8).prop_map(|key| Step::Get { key }),
+        1 => (any::<bool>(), 1..50usize, any::<bool>())
+            .prop_map(|(prefix, limit, reverse)| Step::List { prefix, limit, reverse }),
+        1 => (1..30u64).prop_map(|seconds| Step::Advance { seconds }),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Expected {
+    value: Vec<u8>,
+    metadata: Vec<u8>,
+    expiration: Option<u64>,
+    generation: u64,
+}
+
+fn name(key: u8) -> Vec<u8> {
+    format!("{}{}", if key.is_multiple_of(3) { "a" } else { "b" }, key).into_bytes()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_store_agrees_with_a_map(steps in prop::collection::vec(step(), 1..120)) {
+        let dir = tempdir().unwrap();
+        let clock = Clock::manual(1_000);
+        let mut store = open(dir.path(), &clock);
+        let mut ns = store.namespace("model").unwrap();
+        let mut model: BTreeMap<Vec<u8>, Expected> = BTreeMap::new();
+        for (at, step) in steps.into_iter().enumerate() {
+            let now = clock.now();
+            model.retain(|_, e| e.expiration.is_none_or(|t| t > now));
+            match step {
+                Step::Put { key, len, ttl, metadata } => {
+                    let value = vec![u8::try_from(at % 256).unwrap(); len];
+                    let metadata = if metadata { vec![key; 9] } else { vec![] };
+                    let mut options = PutOptions::new().metadata(&metadata);
+                    if let Some(ttl) = ttl {
+                        options = options.expiration_ttl(Duration::from_secs(ttl));
+                    }
+                    let generation = ns.put_with(name(key), &value, &options).unwrap();
+                    let expiration = ttl.map(|ttl| now + ttl);
+                    model.insert(name(key), Expected { value, metadata, expiration, generation });
+                }
+                Step::Delete { key } => {
+                    let existed = model.remove(&name(key)).is_some();
+                    prop_assert_eq!(ns.delete(name(key)).unwrap(), existed);
+                }
+                Step::Get { key } => {
+                    let entry = ns.get_with_metadata(name(key)).unwrap().map(|e| Expected {
+                        value: e.value().to_vec(),
+                        metadata: e.metadata().to_vec(),
+                        expiration: e.expiration(),
+                        generation: e.generation(),
+                    });
+                    prop_assert_eq!(entry.as_ref(), model.get(&name(key)));
+                }
+                Step::List { prefix, limit, reverse } => {
+                    let prefix = if prefix { "a" } else { "" };
+                    let mut options = ListOptions::new().prefix(prefix).limit(limit);
+                    if reverse {
+                        options = options.reverse();
+                    }
+                    let mut listed = Vec::new();
+                    loop {
+                        let page = ns.list(&options).unwrap();
+                        prop_assert!(page.len() <= limit);
+                        listed.extend(page.keys().map(|k| {
+                            (k.name.to_vec(), k.metadata.to_vec(), k.expiration, k.generation)
+                        }));
+                        match page.cursor {
+                            Some(cursor) => options = options.cursor(cursor),
+                            None => break,
+                        }
+                    }
+                    let mut expected: Vec<_> = model
+                        .iter()
+                        .filter(|(key, _)| key.starts_with(prefix.as_bytes()))
+                        .map(|(k, e)| (k.clone(), e.metadata.clone(), e.expiration, e.generation))
+                        .collect();
+                    if reverse {
+                        expected.reverse();
+                    }
+                    prop_assert_eq!(listed, expected);
+                }
+                Step::Advance { seconds } => clock.advance(seconds),
+                Step::Reopen => {
+                    drop((ns, store));
+                    store = open(dir.path(), &clock);
+                    ns = store.namespace("model").unwrap();
+                    prop_assert!(store.stats().damage.is_empty());
+                }
+            }
+        }
+    }
+}

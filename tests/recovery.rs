@@ -1,0 +1,182 @@
+//! What a crash, a torn tail and damage do.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rimstone::{Clock, Error, Store};
+use rimstone_tests::open;
+use tempfile::{TempDir, tempdir};
+
+/// A copy of the files as they are now: what a killed process leaves behind.
+fn killed(dir: &Path) -> TempDir {
+    let copy = tempdir().unwrap();
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+fn newest_segment(dir: &Path) -> PathBuf {
+    let names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    names
+        .filter(|p| p.extension().is_some_and(|e| e == "seg"))
+        .max()
+        .unwrap()
+}
+
+/// Ten keys, and where the last byte of each record lies in the newest segment.
+fn ten_keys(dir: &Path, clock: &Clock) -> (Store, Vec<usize>) {
+    let store = open(dir, clock);
+    let ns = store.namespace("n").unwrap();
+    let mut ends = Vec::new();
+    for n in 0..10u8 {
+        ns.put([n], vec![n + 1; 100]).unwrap();
+        let bytes = fs::read(newest_segment(dir)).unwrap();
+        let used = bytes.iter().rposition(|b| *b != 0).unwrap() + 1;
+        ends.push(used);
+    }
+    (store, ends)
+}
+
+#[test]
+fn a_killed_process_loses_nothing_it_acknowledged() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let (_store, _) = ten_keys(dir.path(), &clock);
+    let mut copy = killed(dir.path());
+    for _ in 0..3 {
+        let store = open(copy.path(), &clock);
+        let ns = store.find_namespace("n").unwrap();
+        for n in 0..10u8 {
+            assert_eq!(&ns.get([n]).unwrap().unwrap()[..], &[n + 1; 100]);
+        }
+        assert!(store.stats().damage.is_empty());
+        copy = killed(copy.path());
+        let files = fs::read_dir(copy.path()).unwrap().count();
+        assert!(files <= 3, "reopening leaves no segments behind: {files}");
+    }
+}
+
+#[test]
+fn a_log_cut_anywhere_opens_as_a_prefix() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let (_store, ends) = ten_keys(dir.path(), &clock);
+    let last = *ends.last().unwrap();
+    for cut in (128..last).step_by(13) {
+        let copy = killed(dir.path());
+        let path = newest_segment(copy.path());
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[cut..].fill(0);
+        fs::write(&path, &bytes).unwrap();
+        let store = open(copy.path(), &clock);
+        let whole = ends.iter().filter(|end| **end <= cut).count();
+        let found = (0..10u8).take_while(|n| {
+            store
+                .find_namespace("n")
+                .is_some_and(|ns| ns.get([*n]).unwrap().is_some())
+        });
+        assert_eq!(found.count(), whole, "cut at {cut}");
+        assert!(store.stats().damage.is_empty(), "a torn tail is no damage");
+    }
+}
+
+#[test]
+fn a_damaged_record_that_was_durable_is_reported_and_the_others_stay() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let store = Store::open(dir.path()).unwrap();
+    let ns = store.namespace("n").unwrap();
+    for n in 0..10u8 {
+        ns.put([n], vec![n + 1; 100]).unwrap();
+    }
+    let copy = killed(dir.path());
+    let path = newest_segment(copy.path());
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(100).position(|w| w == [5u8; 100]).unwrap();
+    bytes[at + 50] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let store = open(copy.path(), &clock);
+    let ns = store.find_namespace("n").unwrap();
+    assert_eq!(store.stats().damage.len(), 1);
+    for n in (0..10u8).filter(|n| *n != 4) {
+        assert_eq!(&ns.get([n]).unwrap().unwrap()[..], &[n + 1; 100]);
+    }
+    assert!(ns.get([4]).unwrap().is_none());
+}
+
+#[test]
+fn damage_under_an_open_store_is_never_served() {
+    let dir = tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let ns = store.namespace("n").unwrap();
+    ns.put("k", vec![9; 100]).unwrap();
+    let path = newest_segment(dir.path());
+    let bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(100).position(|w| w == [9u8; 100]).unwrap();
+    use std::os::unix::fs::FileExt;
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[8], u64::try_from(at).unwrap()).unwrap();
+    assert!(matches!(ns.get("k"), Err(Error::Corrupt { .. })));
+}
+
+#[test]
+fn large_values_survive_a_kill_and_leave_no_files_once_deleted() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    ns.put("big", vec![3; 200_000]).unwrap();
+    ns.put("big", vec![4; 200_000]).unwrap();
+    let copy = killed(dir.path());
+    let larges = |dir: &Path| {
+        let names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+        names
+            .filter(|p| p.extension().is_some_and(|e| e == "large"))
+            .count()
+    };
+    let store = open(copy.path(), &clock);
+    assert_eq!(larges(copy.path()), 1);
+    let ns = store.find_namespace("n").unwrap();
+    assert_eq!(&ns.get("big").unwrap().unwrap()[..], &[4; 200_000]);
+    ns.delete("big").unwrap();
+    drop((ns, store));
+    drop(open(copy.path(), &clock));
+    assert_eq!(larges(copy.path()), 0);
+}
+
+#[test]
+fn a_newer_format_is_refused_by_name_and_nothing_changes() {
+    let dir = tempdir().unwrap();
+    Store::open(dir.path()).unwrap().close().unwrap();
+    let path = newest_segment(dir.path());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8] = 9;
+    let crc = crc32(&bytes[..124]);
+    bytes[124..128].copy_from_slice(&crc.to_le_bytes());
+    fs::write(&path, &bytes).unwrap();
+    let refused = Store::open(dir.path());
+    assert!(matches!(
+        refused,
+        Err(Error::UnsupportedFormat {
+            found: 9,
+            supported: 1,
+            ..
+        })
+    ));
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+/// CRC-32 (IEEE), bit by bit: the tests' own, so that they check the engine's.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            if crc & 1 == 1 {
+                (crc >> 1) ^ 0xedb8_8320
+            } else {
+                crc >> 1
+            }
+        })
+    })
+}
