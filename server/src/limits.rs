@@ -1,0 +1,42 @@
+//! Every number of the Workers KV contract that this server enforces, with its source.
+
+use std::time::Duration;
+
+/// Longest key and longest list prefix, in bytes of UTF-8 (Cloudflare's limits page).
+pub const KEY_BYTES_MAX: usize = 512;
+/// Largest value: 25 MiB (Cloudflare's limits page).
+pub const VALUE_BYTES_MAX: u64 = 25 * 1024 * 1024;
+/// Largest metadata, in bytes of serialised JSON (Cloudflare's limits page).
+pub const METADATA_BYTES_MAX: usize = 1024;
+/// Shortest time to live and nearest expiration, in seconds (Cloudflare's documentation of `put`).
+pub const EXPIRATION_SECONDS_MIN: u64 = 60;
+/// Shortest `cacheTtl`, in seconds (Cloudflare's changelog of 2026-01-30; 60 before).
+pub const CACHE_TTL_SECONDS_MIN: u64 = 30;
+/// Most keys on a page, and the default (Cloudflare's documentation of `list`).
+pub const LIST_KEYS_MAX: usize = 1000;
+/// Fewest keys a REST client may ask for (Cloudflare's OpenAPI description).
+pub const REST_LIST_KEYS_MIN: usize = 10;
+/// Most keys in one bulk get (Cloudflare's documentation of `get`).
+pub const BULK_GET_KEYS_MAX: usize = 100;
+/// Largest total of the values one bulk get returns (Cloudflare's documentation of `get`).
+pub const BULK_GET_BYTES_MAX: usize = 25 * 1024 * 1024;
+/// Most pairs in one bulk write or delete (Cloudflare's OpenAPI description).
+pub const BULK_PAIRS_MAX: usize = 10_000;
+/// Largest request of a bulk write or delete (Cloudflare's OpenAPI description).
+pub const BULK_BYTES_MAX: usize = 100_000_000;
+/// Longest namespace title, in characters (Cloudflare's OpenAPI description).
+pub const TITLE_CHARS_MAX: usize = 512;
+/// Longest reason phrase (Miniflare cuts there too).
+pub const REASON_BYTES_MAX: usize = 512;
+/// Largest small JSON request: a hundred keys, all escaped, and room to spare. Ours.
+pub const JSON_BYTES_MAX: usize = 1024 * 1024;
+/// Values up to here travel in one piece; larger ones are streamed. Ours.
+pub const INLINE_BYTES_MAX: u64 = 256 * 1024;
+/// Most request headers. Ours.
+pub const HEADERS_MAX: usize = 100;
+/// How long a client may take for the headers, which also bounds an idle connection. Ours.
+pub const HEADER_TIME: Duration = Duration::from_secs(60);
+/// How long a body may pause. Ours.
+pub const BODY_IDLE: Duration = Duration::from_secs(30);
+/// Most connections at a time; more wait to be accepted. Ours.
+pub const CONNECTIONS_MAX: usize = 1024;
