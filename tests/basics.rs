@@ -130,7 +130,7 @@ fn large_values_stream_in_and_out_and_ranges_agree() {
             ..
         })
     ));
-    assert_eq!(ns.put("full", vec![7; 25 << 20]).is_ok(), true);
+    assert!(ns.put("full", vec![7; 25 << 20]).is_ok());
 }
 
 #[test]

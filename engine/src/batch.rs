@@ -11,9 +11,16 @@ use crate::options::{Durability, PutOptions};
 /// reader in the same process may see one key's change a moment before another's.
 #[derive(Default)]
 pub struct WriteBatch {
-    pub(crate) ops: Vec<(Namespace, Vec<u8>, Option<(Vec<u8>, PutOptions)>)>,
+    ops: Vec<Write>,
     places: HashMap<(u32, Vec<u8>), usize>,
     pub(crate) durability: Option<Durability>,
+}
+
+/// One key's change; without a put it is a delete.
+struct Write {
+    namespace: Namespace,
+    key: Vec<u8>,
+    put: Option<(Vec<u8>, PutOptions)>,
 }
 
 impl WriteBatch {
@@ -76,7 +83,11 @@ impl WriteBatch {
         put: Option<(Vec<u8>, PutOptions)>,
     ) -> &mut WriteBatch {
         let place = (namespace.number(), key.to_vec());
-        let op = (namespace.clone(), key.to_vec(), put);
+        let op = Write {
+            namespace: namespace.clone(),
+            key: key.to_vec(),
+            put,
+        };
         match self.places.get(&place).and_then(|at| self.ops.get_mut(*at)) {
             Some(earlier) => *earlier = op,
             None => {
@@ -91,10 +102,16 @@ impl WriteBatch {
     pub(crate) fn into_ops(self) -> Result<Vec<Op>> {
         self.ops
             .into_iter()
-            .map(|(namespace, key, put)| match put {
-                Some((value, options)) => namespace.put_op(&key, &value, &options),
-                None => namespace.delete_op(&key),
-            })
+            .map(
+                |Write {
+                     namespace,
+                     key,
+                     put,
+                 }| match put {
+                    Some((value, options)) => namespace.put_op(&key, &value, &options),
+                    None => namespace.delete_op(&key),
+                },
+            )
             .collect()
     }
 }

@@ -72,6 +72,7 @@ impl Map {
 pub(crate) struct Bucket(pub(crate) [AtomicU64; 8]);
 
 /// The buckets of one partition, on the heap or in a private mapping of a checkpoint.
+#[allow(dead_code, reason = "checkpoints, which map buckets, come next")]
 pub(crate) enum BucketMemory {
     Owned(Box<[Bucket]>),
     Mapped {
@@ -81,6 +82,7 @@ pub(crate) enum BucketMemory {
     },
 }
 
+#[allow(dead_code, reason = "checkpoints, which map buckets, come next")]
 impl BucketMemory {
     pub(crate) fn zeroed(len: usize) -> BucketMemory {
         BucketMemory::Owned((0..len).map(|_| Bucket::default()).collect())

@@ -456,7 +456,7 @@ impl Replay {
             }
             (Kind::Tombstone, _) => {
                 if let Some(old) = old {
-                    self.table.remove(hash, old);
+                    let _missing_after_damage = self.table.remove(hash, old);
                 }
             }
             (Kind::Namespace, _) => self.namespaces.apply(header.namespace, record.body),

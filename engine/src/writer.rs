@@ -222,10 +222,10 @@ impl<'a> Group<'a> {
             self.log.seqno = self.log.seqno.saturating_sub(unused);
             return Err(error);
         }
-        let written =
-            self.log
-                .write()
-                .and_then(|()| if immediate { self.log.sync() } else { Ok(()) });
+        let written = self
+            .log
+            .write()
+            .and_then(|()| if immediate { self.log.sync() } else { Ok(()) });
         written.map_err(|error| {
             self.core.poison();
             if matches!(error, Error::Full) {
@@ -272,7 +272,8 @@ impl<'a> Group<'a> {
                 assert!(inserted, "the table cannot hold one more key of this hash");
             }
             (Kind::Tombstone, Some(old)) => {
-                core.table.remove(op.hash, old);
+                let removed = core.table.remove(op.hash, old);
+                debug_assert!(removed, "only the leader changes slots");
             }
             (Kind::Namespace, _) => core.namespaces.apply(op.namespace, &op.body),
             (Kind::Tombstone, None) | (Kind::Close, _) => {}

@@ -56,6 +56,10 @@ pub trait Vfs: Send + Sync {
 }
 
 /// An open file.
+#[allow(
+    clippy::len_without_is_empty,
+    reason = "nobody asks whether a file is empty"
+)]
 pub trait VfsFile: Send + Sync {
     /// Writes all of `bytes` at `offset`.
     ///

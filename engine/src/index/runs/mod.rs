@@ -10,7 +10,11 @@
 //! a pure data structure: no file, no thread and no clock. The engine reads and writes the bytes of
 //! runs, says what time it is, and decides when to freeze and merge.
 
-#![allow(dead_code, reason = "the store that uses these comes with the engine")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "run files join the store together with checkpoints"
+)]
 
 pub(crate) mod cursor;
 mod memtable;
