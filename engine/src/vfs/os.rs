@@ -61,10 +61,20 @@ impl Vfs for OsVfs {
             .mode(0o600)
             .open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Box::new(file)),
+            Ok(()) => Ok(Box::new(OsLock(file))),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+}
+
+struct OsLock(File);
+
+impl Drop for OsLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that was forked and has not yet run its program shares the
+        // lock, and would hold it a moment longer.
+        let _ = self.0.unlock();
     }
 }
 
