@@ -1,6 +1,6 @@
 //! A real process, killed while it writes.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -37,7 +37,10 @@ fn child_writes_until_it_is_killed() {
             .put(&ns, "next", (n + 1).to_string());
         batch.durability(durability);
         store.write(batch).unwrap();
-        eprintln!("acknowledged {n}");
+        // In one call, so that the kill cannot tear the line.
+        std::io::stderr()
+            .write_all(format!("acknowledged {n}\n").as_bytes())
+            .unwrap();
     }
 }
 

@@ -242,6 +242,11 @@ pub(super) struct Chunk {
     entries: Vec<Entry>,
     /// Keys and metadata, in the order of the entries: a walk reads memory forward.
     bytes: Vec<u8>,
+    /// Of each sorted entry eight bytes of the key, after the first `skip`. A search reads these, close
+    /// together, instead of keys all over memory.
+    ranks: Vec<u64>,
+    /// Bytes that all keys begin with; 0 when they are of several namespaces.
+    skip: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -265,6 +270,15 @@ struct Order {
 }
 
 impl Chunk {
+    fn with_capacity(entries: usize, bytes: usize, skip: usize) -> Self {
+        Chunk {
+            entries: Vec::with_capacity(entries),
+            bytes: Vec::with_capacity(bytes),
+            ranks: Vec::with_capacity(entries),
+            skip,
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -276,11 +290,34 @@ impl Chunk {
 
     /// Returns how many records are before (or with `after_equal`, not after) a sort key.
     pub(super) fn seek(&self, namespace: u32, key: &[u8], after_equal: bool) -> usize {
-        self.entries.partition_point(|entry| {
-            let order = entry
-                .namespace
-                .cmp(&namespace)
-                .then_with(|| self.key(entry).cmp(key));
+        let (Some(first), Some(last)) = (self.entries.first(), self.entries.last()) else {
+            return 0;
+        };
+        let (mut low, mut high) = (0, self.entries.len());
+        if (first.namespace, last.namespace) != (namespace, namespace) {
+            low = self
+                .entries
+                .partition_point(|entry| entry.namespace < namespace);
+            high = self
+                .entries
+                .partition_point(|entry| entry.namespace <= namespace);
+            if low == high {
+                return low;
+            }
+        }
+        let common = &self.key(first)[..self.skip];
+        match key[..key.len().min(self.skip)].cmp(common) {
+            Ordering::Less => return low,
+            Ordering::Greater => return high,
+            Ordering::Equal => {}
+        }
+        let wanted = rank(key, self.skip);
+        let ranks = &self.ranks[low..high];
+        let from = ranks.partition_point(|&rank| rank < wanted);
+        let same = ranks[from..].partition_point(|&rank| rank <= wanted);
+        low += from;
+        low + self.entries[low..low + same].partition_point(|entry| {
+            let order = self.key(entry).cmp(key);
             order.is_lt() || (after_equal && order.is_eq())
         })
     }
@@ -321,16 +358,17 @@ impl Chunk {
 
     /// Copies an entry of another chunk, with its bytes.
     #[inline]
-    fn push_entry(&mut self, from: &Chunk, entry: &Entry) {
+    fn push_entry(&mut self, from: &Chunk, entry: &Entry, rank: u64) {
         let len = usize::from(entry.key_len) + entry.metadata_len as usize;
         let offset = u32::try_from(self.bytes.len()).expect("chunks are below 4 GiB");
         self.bytes
             .extend_from_slice(&from.bytes[entry.offset as usize..][..len]);
         self.entries.push(Entry { offset, ..*entry });
+        self.ranks.push(rank);
     }
 
     fn memory(&self) -> usize {
-        self.entries.len() * size_of::<Entry>() + self.bytes.len()
+        self.entries.len() * (size_of::<Entry>() + size_of::<u64>()) + self.bytes.len()
     }
 
     /// Returns arrivals as a sorted chunk, of each key the last.
@@ -353,17 +391,14 @@ impl Chunk {
                 .then_with(|| key(a).cmp(key(b)))
                 .then(b.index.cmp(&a.index))
         });
-        let mut chunk = Chunk {
-            entries: Vec::with_capacity(self.entries.len()),
-            bytes: Vec::with_capacity(self.bytes.len()),
-        };
+        let mut chunk = Chunk::with_capacity(self.entries.len(), self.bytes.len(), skip);
         let mut before: Option<&Order> = None;
         for o in order.iter() {
             let same = before.is_some_and(|b| {
                 (b.namespace, b.rank) == (o.namespace, o.rank) && key(b) == key(o)
             });
             if !same {
-                chunk.push_entry(self, &self.entries[o.index as usize]);
+                chunk.push_entry(self, &self.entries[o.index as usize], o.rank);
             }
             before = Some(o);
         }
@@ -398,15 +433,13 @@ struct ChunkMerge {
     /// Newest first.
     inputs: [MergeInput; FANOUT],
     output: Chunk,
-    /// Bytes at the beginning that all keys share; ranks are of what follows.
-    skip: usize,
 }
 
 struct MergeInput {
     chunk: Arc<Chunk>,
     at: usize,
-    /// Namespace and rank of the entry at `at`; the highest number past the end.
-    head: u128,
+    /// Namespace and rank of the entry at `at`; the highest numbers past the end.
+    head: (u32, u64),
 }
 
 impl ChunkMerge {
@@ -426,20 +459,13 @@ impl ChunkMerge {
             let mut input = MergeInput {
                 chunk,
                 at: 0,
-                head: 0,
+                head: (0, 0),
             };
             input.load(skip);
             input
         });
-        let output = Chunk {
-            entries: Vec::with_capacity(entries),
-            bytes: Vec::with_capacity(bytes),
-        };
-        ChunkMerge {
-            inputs,
-            output,
-            skip,
-        }
+        let output = Chunk::with_capacity(entries, bytes, skip);
+        ChunkMerge { inputs, output }
     }
 
     /// Moves some records; returns whether that was the last of them.
@@ -467,10 +493,10 @@ impl ChunkMerge {
                 last.namespace == entry.namespace && self.output.key(last) == key
             });
             if !older {
-                self.output.push_entry(&input.chunk, entry);
+                self.output.push_entry(&input.chunk, entry, input.head.1);
             }
             input.at += 1;
-            input.load(self.skip);
+            input.load(self.output.skip);
         }
         false
     }
@@ -480,10 +506,8 @@ impl MergeInput {
     #[inline]
     fn load(&mut self, skip: usize) {
         self.head = match self.chunk.entries.get(self.at) {
-            Some(entry) => {
-                u128::from(entry.namespace) << 64 | u128::from(rank(self.chunk.key(entry), skip))
-            }
-            None => u128::MAX,
+            Some(entry) => (entry.namespace, rank(self.chunk.key(entry), skip)),
+            None => (u32::MAX, u64::MAX),
         };
     }
 

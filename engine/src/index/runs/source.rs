@@ -14,10 +14,6 @@ pub(super) struct Range<'a> {
     lower: Bound<&'a [u8]>,
     upper: Bound<&'a [u8]>,
     reverse: bool,
-    /// What every key in the range begins with.
-    common: &'a [u8],
-    /// The rank of the bound at which the scan ends.
-    end_rank: u64,
 }
 
 impl<'a> Range<'a> {
@@ -27,22 +23,17 @@ impl<'a> Range<'a> {
         upper: Bound<&'a [u8]>,
         reverse: bool,
     ) -> Self {
-        let common = match (bytes_of(lower), bytes_of(upper)) {
-            (Some(lower), Some(upper)) => {
-                let shared = lower.iter().zip(upper).take_while(|(a, b)| a == b).count();
-                lower.get(..shared).unwrap_or_default()
-            }
-            _ => &[],
+        // Every key is at or after the empty one; no comparison is needed for that.
+        let lower = if lower == Bound::Included(&[]) {
+            Bound::Unbounded
+        } else {
+            lower
         };
-        let end = if reverse { lower } else { upper };
-        let end_rank = rank(bytes_of(end).unwrap_or_default(), common.len());
         Range {
             namespace: Some(namespace),
             lower,
             upper,
             reverse,
-            common,
-            end_rank,
         }
     }
 
@@ -52,8 +43,6 @@ impl<'a> Range<'a> {
             lower: Bound::Unbounded,
             upper: Bound::Unbounded,
             reverse: false,
-            common: &[],
-            end_rank: 0,
         }
     }
 
@@ -73,32 +62,22 @@ impl<'a> Range<'a> {
         }
     }
 
-    /// Returns the rank of a record at or after the beginning, or `None` when it is past the end.
-    ///
-    /// Ranks order keys by the eight bytes after what all have in common; equal ranks say nothing.
+    /// Returns whether a record not before the beginning is not past the end either.
     #[inline]
-    fn rank(&self, namespace: u32, key: &[u8]) -> Option<u64> {
-        let Some(wanted) = self.namespace else {
-            return Some(u64::from(namespace) << 32 | rank(key, 0) >> 32);
-        };
-        if namespace != wanted || !key.starts_with(self.common) {
-            return None;
-        }
-        let rank = rank(key, self.common.len());
-        if self.reverse {
-            let inside = match self.lower {
+    fn holds(&self, record: &KeyRecord<'_>) -> bool {
+        match self.namespace {
+            None => true,
+            Some(namespace) if namespace != record.namespace => false,
+            Some(_) if self.reverse => match self.lower {
                 Bound::Unbounded => true,
-                Bound::Included(end) => rank > self.end_rank || key >= end,
-                Bound::Excluded(end) => rank > self.end_rank || key > end,
-            };
-            inside.then_some(!rank)
-        } else {
-            let inside = match self.upper {
+                Bound::Included(end) => record.key >= end,
+                Bound::Excluded(end) => record.key > end,
+            },
+            Some(_) => match self.upper {
                 Bound::Unbounded => true,
-                Bound::Included(end) => rank < self.end_rank || key <= end,
-                Bound::Excluded(end) => rank < self.end_rank || key < end,
-            };
-            inside.then_some(rank)
+                Bound::Included(end) => record.key <= end,
+                Bound::Excluded(end) => record.key < end,
+            },
         }
     }
 
@@ -256,8 +235,40 @@ fn decode<'a>(run: &'a Run, number: usize, block: &mut Block<'a>) -> Result<(), 
 
 #[derive(Clone, Copy)]
 struct Head {
+    /// Orders heads that differ in it; see [`Base`].
     rank: u64,
     cursor: usize,
+}
+
+/// What ranks are relative to: the beginning of a key that no cursor stands before any more.
+///
+/// A key that begins the same way is ranked by the eight bytes that follow; any other is beyond all of
+/// those, and has the last rank. So ranks tell keys apart where the scan is, however much they have in
+/// common, and when it comes to the last rank a new base is taken.
+#[derive(Default)]
+struct Base {
+    namespace: u32,
+    common: Vec<u8>,
+}
+
+impl Base {
+    /// Bytes that a base is shorter than what the closest keys share. A longer base tells close keys
+    /// apart; a shorter one lasts longer.
+    const SLACK: usize = 3;
+
+    #[inline]
+    fn rank(&self, record: &KeyRecord<'_>, reverse: bool) -> u64 {
+        // Nothing is not compared with nothing: an empty slice may point anywhere, and a masked load
+        // from an unmapped page, which is how AVX-512 `memcmp` does it, takes a microcode assist. That
+        // was 120 ns a key, more than all the rest of a page.
+        let beyond = record.namespace != self.namespace
+            || !(self.common.is_empty() || record.key.starts_with(&self.common));
+        if beyond {
+            return u64::MAX;
+        }
+        let rank = rank(record.key, self.common.len());
+        if reverse { !rank } else { rank }
+    }
 }
 
 /// The sources, merged: a binary heap of cursors by the sort key, then the newest, each stands at.
@@ -268,6 +279,9 @@ pub(super) struct Heads<'a> {
     /// Newest source first, which decides between equal seqnos.
     cursors: Vec<Cursor<'a>>,
     heap: Vec<Head>,
+    base: Base,
+    /// Steps before a new base may be taken: it costs a look at every cursor.
+    base_rest: usize,
 }
 
 impl<'a> Heads<'a> {
@@ -276,6 +290,8 @@ impl<'a> Heads<'a> {
             range,
             cursors: Vec::new(),
             heap: Vec::new(),
+            base: Base::default(),
+            base_rest: 0,
         };
         if range.is_empty() {
             return Ok(heads);
@@ -287,6 +303,7 @@ impl<'a> Heads<'a> {
         for run in &sources.runs {
             heads.add(Cursor::in_run(run, &range)?);
         }
+        heads.choose_base();
         for root in (0..heads.heap.len() / 2).rev() {
             heads.sift_down(root);
         }
@@ -294,16 +311,59 @@ impl<'a> Heads<'a> {
     }
 
     fn add(&mut self, cursor: Cursor<'a>) {
-        let rank = cursor
+        if cursor
             .record()
-            .and_then(|r| self.range.rank(r.namespace, r.key));
-        if let Some(rank) = rank {
+            .is_some_and(|record| self.range.holds(&record))
+        {
             self.heap.push(Head {
-                rank,
+                rank: u64::MAX,
                 cursor: self.cursors.len(),
             });
             self.cursors.push(cursor);
         }
+    }
+
+    /// Ranks all heads anew, from the first of them on. Their order stays the same.
+    fn choose_base(&mut self) {
+        self.base_rest = 4 * self.heap.len();
+        let records = || self.heap.iter().filter_map(|head| self.record(head));
+        let order = |a: &KeyRecord<'_>, b: &KeyRecord<'_>| {
+            let keys = (a.namespace, a.key).cmp(&(b.namespace, b.key));
+            if self.range.reverse {
+                keys.reverse()
+            } else {
+                keys
+            }
+        };
+        let Some(first) = records().min_by(order) else {
+            return;
+        };
+        let shared = records()
+            .filter(|record| record.namespace == first.namespace && record.key != first.key)
+            .map(|record| {
+                record
+                    .key
+                    .iter()
+                    .zip(first.key)
+                    .take_while(|(a, b)| a == b)
+                    .count()
+            })
+            .max()
+            .unwrap_or(0);
+        let common = first
+            .key
+            .get(..shared.saturating_sub(Base::SLACK))
+            .unwrap_or_default();
+        let base = Base {
+            namespace: first.namespace,
+            common: common.to_vec(),
+        };
+        let rank = |record: KeyRecord<'_>| base.rank(&record, self.range.reverse);
+        let ranks: Vec<u64> = records().map(rank).collect();
+        for (head, rank) in self.heap.iter_mut().zip(ranks) {
+            head.rank = rank;
+        }
+        self.base = base;
     }
 
     /// Returns the record the merged scan stands at, or `None` at the end.
@@ -340,6 +400,7 @@ impl<'a> Heads<'a> {
     /// Advances the cursor at a place in the heap and restores the order.
     #[inline]
     fn step(&mut self, place: usize) -> Result<(), RunDamage> {
+        let alone = self.heap.len() == 1;
         let Some(head) = self.heap.get_mut(place) else {
             return Ok(());
         };
@@ -347,17 +408,22 @@ impl<'a> Heads<'a> {
             return Ok(());
         };
         cursor.advance(self.range.reverse)?;
-        match cursor
-            .record()
-            .and_then(|r| self.range.rank(r.namespace, r.key))
-        {
-            Some(rank) => head.rank = rank,
+        match cursor.record().filter(|record| self.range.holds(record)) {
+            // One source alone is a plain walk: its rank is never asked for.
+            Some(_) if alone => return Ok(()),
+            Some(record) => head.rank = self.base.rank(&record, self.range.reverse),
             None => {
                 // The last head comes to this place. It is not before the root, the only one above.
                 self.heap.swap_remove(place);
             }
         }
-        self.sift_down(place);
+        if self.heap.len() > 1 {
+            self.sift_down(place);
+            self.base_rest = self.base_rest.saturating_sub(1);
+            if self.base_rest == 0 && self.heap.first().is_some_and(|head| head.rank == u64::MAX) {
+                self.choose_base();
+            }
+        }
         Ok(())
     }
 
