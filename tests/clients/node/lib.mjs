@@ -64,8 +64,8 @@ export async function namespace(title = unique('ns'), options) {
 const running = new Set()
 after(() => running.forEach((child) => child.kill('SIGKILL')))
 
-export function start(command, args, env = {}) {
-  const child = spawn(command, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
+export function start(command, args, env = {}, cwd = undefined) {
+  const child = spawn(command, args, { cwd, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
   running.add(child)
   child.output = ''
   child.stdout.on('data', (data) => (child.output += data))
