@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { after } from 'node:test'
 import { build } from 'esbuild'
 import workerdModule from 'workerd'
 
@@ -61,10 +62,10 @@ export async function namespace(title = unique('ns'), options) {
 }
 
 const running = new Set()
-process.on('exit', () => running.forEach((child) => child.kill('SIGKILL')))
+after(() => running.forEach((child) => child.kill('SIGKILL')))
 
-export function start(command, args, env = {}) {
-  const child = spawn(command, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
+export function start(command, args, env = {}, cwd = undefined) {
+  const child = spawn(command, args, { cwd, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
   running.add(child)
   child.output = ''
   child.stdout.on('data', (data) => (child.output += data))
