@@ -12,7 +12,11 @@ use clap::{Parser, Subcommand};
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
 #[derive(Parser)]
-#[command(name = "rimstone", version, about = "A Workers KV server and its tools")]
+#[command(
+    name = "rimstone",
+    version,
+    about = "A Workers KV server and its tools"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -647,7 +647,11 @@ fn a_changed_first_key_does_not_lead_a_search_astray() {
                     };
                     let mut found = Vec::new();
                     if list(&sources, &query, |r| found.push(r.key.to_vec())).is_ok() {
-                        assert_eq!(found, [bound.clone()], "byte {at}, reverse {reverse}");
+                        assert_eq!(
+                            found,
+                            std::slice::from_ref(&bound),
+                            "byte {at}, reverse {reverse}"
+                        );
                     }
                 }
             }
@@ -1101,141 +1105,4 @@ fn merges_are_picked_by_these_rules() {
         Some(0..2)
     );
     assert_eq!(pick_merge(&[u64::MAX, u64::MAX]), Some(0..2));
-}
-
-/// Prints what an insert and a page cost. Run it alone, optimised:
-/// `cargo test --release -p rimstone runs::tests::measure -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-#[allow(clippy::disallowed_methods, reason = "it measures time")]
-fn measure() {
-    use std::hint::black_box;
-    use std::time::{Duration, Instant};
-
-    const KEYS: u64 = 1_000_000;
-    fn record(key: &str, seqno: u64) -> KeyRecord<'_> {
-        let expiration = 1_800_000_000 + seqno;
-        KeyRecord {
-            metadata: b"{\"a\":1}",
-            expiration,
-            ..put(key.as_bytes(), seqno)
-        }
-    }
-    let random = |i: u64| {
-        let mut x = i
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .wrapping_add(0x1234_5678_9abc_def1);
-        x ^= x >> 29;
-        x = x.wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x ^ x >> 32
-    };
-    let shapes: [(&str, &dyn Fn(u64) -> String); 2] = [
-        ("random", &|i| {
-            format!("{:016x}{:016x}{i:08x}", random(i), random(i + KEYS))
-        }),
-        ("user:", &|i| {
-            format!(
-                "tenant:main:user:profile:{:015}",
-                random(i) % 1_000_000_000_000
-            )
-        }),
-    ];
-    for (name, make) in shapes {
-        let keys: Vec<String> = (0..KEYS).map(make).collect();
-        let memtable = Memtable::new();
-        let mut longest = Duration::ZERO;
-        let begin = Instant::now();
-        for (key, seqno) in keys.iter().zip(1..) {
-            memtable.insert([record(key, seqno)]);
-        }
-        let insert = begin.elapsed();
-        eprintln!(
-            "{name}: insert {} ns, {} bytes a key, {} chunks",
-            insert.as_nanos() as u64 / KEYS,
-            memtable.bytes() as u64 / KEYS,
-            memtable.snapshot().chunks().count()
-        );
-
-        let begin = Instant::now();
-        let frozen = memtable.freeze();
-        eprintln!("{name}: freeze {:?}", begin.elapsed());
-        let begin = Instant::now();
-        let sources = Sources {
-            frozen: vec![frozen],
-            ..Sources::default()
-        };
-        let file = write_run(&sources, 1, true, |_| false);
-        eprintln!(
-            "{name}: flush {} ns a key, {} bytes a key",
-            begin.elapsed().as_nanos() as u64 / KEYS,
-            file.len() as u64 / KEYS
-        );
-        let begin = Instant::now();
-        let run = Arc::new(open(file).unwrap());
-        eprintln!("{name}: open {:?}", begin.elapsed());
-
-        let page = |label: &str, memtable: &Memtable, runs: &[Arc<Run>], reverse, touch: bool| {
-            let mut times = Vec::new();
-            for i in 0..3000u64 {
-                if touch {
-                    memtable.insert([record(&keys[(random(i) % KEYS) as usize], 3 * KEYS + i)]);
-                }
-                let start = &keys[(random(i + 77) % KEYS) as usize];
-                let bound = Bound::Included(start.as_bytes());
-                let open = Bound::Unbounded;
-                let (lower, upper) = if reverse {
-                    (open, bound)
-                } else {
-                    (bound, open)
-                };
-                let query = Query {
-                    lower,
-                    upper,
-                    limit: 1000,
-                    reverse,
-                    ..all(7, 1000)
-                };
-                let begin = Instant::now();
-                let sources = Sources {
-                    memtable: memtable.snapshot(),
-                    runs: runs.to_vec(),
-                    ..Sources::default()
-                };
-                let mut sum = 0;
-                list(&sources, &query, |r| sum += r.key.len() + r.metadata.len()).unwrap();
-                times.push(begin.elapsed());
-                black_box(sum);
-            }
-            times.sort();
-            eprintln!(
-                "{name}: page of 1000, {label}: median {:?}, p99 {:?}",
-                times[times.len() / 2],
-                times[times.len() * 99 / 100]
-            );
-        };
-        let runs = [run];
-        let empty = Memtable::new();
-        page("one run", &empty, &runs, false, false);
-        page("one run, reverse", &empty, &runs, true, false);
-        for size in [1_000u64, 10_000, 100_000, 1_000_000] {
-            let live = Memtable::new();
-            let other: Vec<String> = (0..size).map(|i| make(random(i) | 1 << 40)).collect();
-            for (key, seqno) in other.iter().zip(2 * KEYS..) {
-                let begin = Instant::now();
-                live.insert([record(key, seqno)]);
-                longest = longest.max(begin.elapsed());
-            }
-            page(
-                &format!("a run and {size} in the memtable"),
-                &live,
-                &runs,
-                false,
-                true,
-            );
-            if size == KEYS {
-                page("1000000 in the memtable", &live, &[], false, true);
-            }
-        }
-        eprintln!("{name}: longest insert {longest:?}");
-    }
 }
