@@ -27,7 +27,7 @@ const cases = {
     await storage.removeItem('text')
     assert.strictEqual(await storage.getItem('text'), null)
     await storage.setMeta('number', { by: 'unstorage' })
-    assert.deepEqual(await storage.getMeta('number'), { by: 'unstorage' })
+    assert.deepStrictEqual({ ...(await storage.getMeta('number')) }, { by: 'unstorage' })
     await storage.clear()
     assert.deepStrictEqual(await storage.getKeys(), [])
   },
