@@ -2,7 +2,12 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "what a command answers goes to stdout")]
 
+mod bulk;
+mod key;
+mod local;
+mod namespace;
 mod serve;
+mod stats;
 
 use std::process::ExitCode;
 
@@ -26,11 +31,26 @@ struct Cli {
 enum Command {
     /// Answer Workers KV clients until SIGTERM or SIGINT.
     Serve(serve::Args),
+    /// Create, list, rename and delete namespaces of a local store.
+    #[command(subcommand)]
+    Namespace(namespace::Command),
+    /// Write, read, list and delete keys of a local store.
+    #[command(subcommand)]
+    Key(key::Command),
+    /// The same for many keys, from a JSON file.
+    #[command(subcommand)]
+    Bulk(bulk::Command),
+    /// Print numbers about a local store.
+    Stats(stats::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
+        Command::Namespace(command) => namespace::run(command),
+        Command::Key(command) => key::run(command),
+        Command::Bulk(command) => bulk::run(command),
+        Command::Stats(args) => stats::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

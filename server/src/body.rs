@@ -157,7 +157,7 @@ pub(crate) async fn open_value(ns: Namespace, key: String) -> Result<Option<Valu
 }
 
 /// The body of a response with this value.
-pub(crate) async fn send_value(mut value: ValueStream) -> Result<Outgoing> {
+pub(crate) async fn send_value(value: ValueStream) -> Result<Outgoing> {
     if value.len() <= INLINE_BYTES_MAX {
         return blocking(move || Ok(whole(Bytes::from(value.read_all()?)))).await;
     }

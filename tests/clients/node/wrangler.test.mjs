@@ -108,7 +108,7 @@ test('wrangler', async (t) => {
     const some = [...keys.slice(0, 98), 'bulk/none']
     const text = await works('bulk', 'get', file('get.json', JSON.stringify(some)), ...remote)
     const values = json(text)
-    console.error(values['bulk/97'],values['bulk/none']);assert.deepEqual(values['bulk/97']?.value ?? values['bulk/97'], 'value 97')
+    assert.deepEqual(values['bulk/97']?.value ?? values['bulk/97'], 'value 97')
     assert.equal(values['bulk/none']?.value ?? null, null)
   })
 
