@@ -6,7 +6,9 @@ mod binding;
 mod body;
 pub mod kv;
 pub mod limits;
+mod multipart;
 mod query;
+mod rest;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -128,8 +130,17 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Outgoin
     let (store, token) = &**shared;
     let (head, incoming) = request.into_parts();
     let body = Body::new(incoming);
+    let rest = rest::owns(&head.uri);
     if !auth::allows(token.as_deref(), &head.headers) {
-        return binding::refuse(&Fault::new(401, 10000, "Authentication error"));
+        let fault = Fault::new(401, 10000, "Authentication error");
+        return if rest {
+            rest::refuse(&fault)
+        } else {
+            binding::refuse(&fault)
+        };
+    }
+    if rest {
+        return rest::answer(store, &head.method, &head.uri, &head.headers, body).await;
     }
     binding::answer(store, &head.method, &head.uri, &head.headers, body).await
 }
