@@ -33,7 +33,7 @@ fn child_writes_until_it_is_killed() {
         let value =
             vec![u8::try_from(n % 251).unwrap(); usize::try_from(n * 997 % 90_000).unwrap()];
         batch
-            .put(&ns, n.to_be_bytes(), value)
+            .put(&ns, n.to_le_bytes(), value)
             .put(&ns, "next", (n + 1).to_string());
         batch.durability(durability);
         store.write(batch).unwrap();
@@ -61,12 +61,12 @@ fn acknowledged_writes_survive_sigkill() {
             "{acknowledged} was acknowledged, the store ends at {next}"
         );
         for n in written..next {
-            let value = ns.get(n.to_be_bytes()).unwrap().unwrap();
+            let value = ns.get(n.to_le_bytes()).unwrap().unwrap();
             assert_eq!(value.len(), usize::try_from(n * 997 % 90_000).unwrap());
             assert!(value.iter().all(|byte| u64::from(*byte) == n % 251));
         }
         assert!(
-            ns.get(next.to_be_bytes()).unwrap().is_none(),
+            ns.get(next.to_le_bytes()).unwrap().is_none(),
             "a batch is whole or absent"
         );
         assert!(store.stats().damage.is_empty());

@@ -120,7 +120,8 @@ describe('sdk: values', () => {
     const before = seconds()
     await write(ns, 'ttl', 'v', { expiration_ttl: 300 })
     const at = await expires('ttl')
-    assert.ok(at >= before + 300 && at <= seconds() + 300, `${at}`)
+    // The server's clock is coarse: it may still be in the second before.
+    assert.ok(at >= before + 299 && at <= seconds() + 300, `${at}`)
     await write(ns, 'at', 'v', { expiration: before + 1000 })
     assert.equal(await expires('at'), before + 1000)
     await write(ns, 'both', 'v', { expiration: before + 9000, expiration_ttl: 100 })
