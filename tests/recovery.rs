@@ -59,6 +59,22 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
 }
 
 #[test]
+fn a_segment_that_never_joined_the_log_changes_nothing() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let (_store, _) = ten_keys(dir.path(), &clock);
+    let copy = killed(dir.path());
+    // An open that died before the tail was durable in its new segment.
+    let header = fs::read(newest_segment(dir.path())).unwrap();
+    let unfinished = copy.path().join("00000000000000ff.new");
+    fs::write(&unfinished, &header[..128]).unwrap();
+    let store = open(copy.path(), &clock);
+    let ns = store.find_namespace("n").unwrap();
+    assert!((0..10u8).all(|n| ns.get([n]).unwrap().is_some()));
+    assert!(!unfinished.exists());
+}
+
+#[test]
 fn a_log_cut_anywhere_opens_as_a_prefix() {
     let dir = tempdir().unwrap();
     let clock = Clock::manual(1);

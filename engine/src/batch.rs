@@ -1,9 +1,11 @@
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::log::commit::Op;
 use crate::namespace::Namespace;
 use crate::options::{Durability, PutOptions};
+use crate::store::Owner;
 
 /// Writes that happen together or not at all, also across namespaces.
 ///
@@ -96,6 +98,13 @@ impl WriteBatch {
             }
         }
         self
+    }
+
+    /// Whether all namespaces are of this store.
+    pub(crate) fn is_within(&self, store: &Arc<Owner>) -> bool {
+        self.ops
+            .iter()
+            .all(|write| Arc::ptr_eq(&write.namespace.owner, store))
     }
 
     /// The operations as the log takes them; large values are written and durable on return.

@@ -76,7 +76,7 @@ impl Core {
     /// # Errors
     /// `Corrupt` if the key was not found and a record that may be its own is damaged.
     pub(crate) fn find<'g>(
-        &self,
+        &'g self,
         namespace: u32,
         key: &[u8],
         hash: u64,

@@ -126,7 +126,7 @@ impl<T: Send + Sync + 'static> EpochCell<T> {
         EpochCell(Atomic::new(value))
     }
 
-    pub(crate) fn load<'g>(&self, guard: &'g Guard) -> &'g T {
+    pub(crate) fn load<'g>(&'g self, guard: &'g Guard) -> &'g T {
         let shared = self.0.load(Ordering::Acquire, guard);
         // SAFETY: the cell is never null (`new` and `replace` store a value), and a replaced value is
         // destroyed only after every guard that could hold it, `guard` included, is gone.

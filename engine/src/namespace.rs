@@ -257,14 +257,14 @@ impl Namespace {
         Ok(())
     }
 
-    fn lookup<'g>(&self, key: &[u8], guard: &'g Guard) -> Result<Option<Found<'g>>> {
+    fn lookup<'g>(&'g self, key: &[u8], guard: &'g Guard) -> Result<Option<Found<'g>>> {
         self.check_key(key)?;
         self.lookup_hashed(key, self.core().hash(self.state.number, key), guard)
     }
 
     /// The live, verified record of a key.
     fn lookup_hashed<'g>(
-        &self,
+        &'g self,
         key: &[u8],
         hash: u64,
         guard: &'g Guard,

@@ -15,7 +15,9 @@ use crate::core::{Core, key_hash};
 use crate::error::{Error, Result};
 use crate::format::VERSION;
 use crate::format::record::{Address, Header as RecordHeader, Kind, LargePointer, Record};
-use crate::format::segment::{HEADER_LEN, Header, Refusal, StoreId};
+use crate::format::segment::{
+    HEADER_LEN, Header, Kind as SegmentKind, Refusal, SEGMENT_LEN, StoreId,
+};
 use crate::index::keys::Keys;
 use crate::index::runs::KeyRecord;
 use crate::index::table::{Location, Table};
@@ -32,6 +34,8 @@ const LOCK: &str = "LOCK";
 struct Files {
     fronts: Vec<(u64, PathBuf)>,
     larges: Vec<(u64, PathBuf)>,
+    /// Segments that never joined the log.
+    unfinished: Vec<PathBuf>,
 }
 
 /// A front segment whose header is valid.
@@ -57,7 +61,8 @@ pub(crate) fn open(
     if let Some(parent) = dir.parent().filter(|_| create) {
         // The directory's own name must be durable too. Some parents cannot be opened; then the
         // name was there before us.
-        let _ = vfs.sync_dir(parent);
+        let here = parent.as_os_str().is_empty();
+        let _ = vfs.sync_dir(if here { Path::new(".") } else { parent });
     }
     // Look before locking, so that a directory that is no store stays untouched.
     let names = vfs.list(dir).map_err(|e| io_error("opening", dir, e))?;
@@ -78,6 +83,10 @@ pub(crate) fn open(
     // Look again: the last owner may have changed the files until it let go of the lock.
     let names = vfs.list(dir).map_err(|e| io_error("opening", dir, e))?;
     let files = sort(dir, &names)?;
+    for path in &files.unfinished {
+        vfs.remove(path)
+            .map_err(|e| io_error("removing", path, e))?;
+    }
     let (chain, strays) = chain(&*vfs, &files)?;
     let id = match chain.first() {
         Some(front) => front.header.store,
@@ -106,6 +115,8 @@ pub(crate) fn open(
     };
     let mut log = Appender::start(Arc::clone(&vfs), dir.into(), &replay.segments, &start)?;
     replay.rewrite_tail(&mut log, &tail)?;
+    // Only now does the new segment end the old one's valid part: its tail is durable here.
+    log.link()?;
     remove_strays(&*vfs, strays, tail.empty, &files, &replay);
     Ok(Core {
         vfs,
@@ -132,6 +143,7 @@ fn sort(dir: &Path, names: &[String]) -> Result<Files> {
     let mut files = Files {
         fronts: Vec::new(),
         larges: Vec::new(),
+        unfinished: Vec::new(),
     };
     for name in names {
         let id = |stem: &str| (stem.len() == 16).then(|| u64::from_str_radix(stem, 16).ok());
@@ -145,6 +157,13 @@ fn sort(dir: &Path, names: &[String]) -> Result<Files> {
             (Some(id), _) => files.fronts.push((id, dir.join(name))),
             (_, Some(id)) => files.larges.push((id, dir.join(name))),
             _ if name == LOCK => {}
+            _ if name
+                .strip_suffix(".new")
+                .and_then(|stem| id(stem).flatten())
+                .is_some() =>
+            {
+                files.unfinished.push(dir.join(name));
+            }
             _ => {
                 return Err(Error::NotAStore {
                     path: dir.into(),
@@ -174,20 +193,17 @@ fn new_store_id() -> Result<StoreId> {
 fn chain(vfs: &dyn Vfs, files: &Files) -> Result<(Vec<Front>, Vec<PathBuf>)> {
     let mut successors: HashMap<u64, Vec<Front>> = HashMap::new();
     let mut strays = Vec::new();
-    let newest = files.fronts.last().map(|(id, _)| *id);
     for (id, path) in &files.fronts {
-        match read_front(vfs, path, Some(*id) == newest)? {
-            Some(front) => successors
-                .entry(front.header.previous)
-                .or_default()
-                .push(front),
-            None => strays.push(path.clone()),
-        }
+        let front = read_front(vfs, path, *id)?;
+        successors
+            .entry(front.header.previous)
+            .or_default()
+            .push(front);
     }
     let mut chain: Vec<Front> = Vec::new();
     let mut previous = 0;
     while let Some(mut fronts) = successors.remove(&previous) {
-        fronts.sort_unstable_by_key(|front| front.header.epoch);
+        fronts.sort_unstable_by_key(|front| (front.header.epoch, front.header.id));
         let Some(front) = fronts.pop() else { break };
         strays.extend(fronts.into_iter().map(|front| front.path));
         previous = front.header.id;
@@ -223,7 +239,7 @@ fn chain(vfs: &dyn Vfs, files: &Files) -> Result<(Vec<Front>, Vec<PathBuf>)> {
 }
 
 /// Reads a front segment's header; `None` if its creation was cut short.
-fn read_front(vfs: &dyn Vfs, path: &Path, newest: bool) -> Result<Option<Front>> {
+fn read_front(vfs: &dyn Vfs, path: &Path, id: u64) -> Result<Front> {
     let file = vfs.open(path).map_err(|e| io_error("opening", path, e))?;
     let len = file.len().map_err(|e| io_error("reading", path, e))?;
     let mut bytes = [0u8; HEADER_LEN];
@@ -232,31 +248,33 @@ fn read_front(vfs: &dyn Vfs, path: &Path, newest: bool) -> Result<Option<Front>>
             .map_err(|e| io_error("reading", path, e))?;
     }
     match Header::decode(&bytes) {
-        Ok(header) => Ok(Some(Front {
-            header,
+        Ok(header)
+            if header.kind == SegmentKind::Front && header.id == id && len <= SEGMENT_LEN =>
+        {
+            let path = path.into();
+            Ok(Front {
+                header,
+                path,
+                file,
+                len,
+            })
+        }
+        Ok(_) => Err(Error::Corrupt {
             path: path.into(),
-            file,
-            len,
-        })),
+            offset: 0,
+            reason: "the header is another file's, or the file is too long",
+        }),
         Err(Refusal::Newer(found)) => Err(Error::UnsupportedFormat {
             path: path.into(),
             found,
             supported: VERSION,
         }),
-        Err(Refusal::Damaged(_)) if newest && is_unused(&*file, len) => Ok(None),
         Err(Refusal::Damaged(reason)) => Err(Error::Corrupt {
             path: path.into(),
             offset: 0,
             reason,
         }),
     }
-}
-
-/// Whether nothing was ever written behind the header: records come only after a durable header.
-fn is_unused(file: &dyn VfsFile, len: u64) -> bool {
-    let from = HEADER_LEN as u64;
-    let mut bytes = vec![0u8; usize::try_from(len.saturating_sub(from).min(1 << 20)).unwrap_or(0)];
-    file.read_at(&mut bytes, from).is_ok() && bytes.iter().all(|byte| *byte == 0)
 }
 
 /// The state that the log leads to, as it is rebuilt.
@@ -420,7 +438,10 @@ impl Replay {
 
     fn location(&self, address: Address) -> Option<Location> {
         let (number, _) = self.numbers.get(&address.segment)?;
-        Some(Location::new(*number, u64::from(address.offset)))
+        let offset = u64::from(address.offset);
+        // Offsets in records come from the disk.
+        let fits = offset.is_multiple_of(8) && offset < SEGMENT_LEN;
+        fits.then(|| Location::new(*number, offset))
     }
 
     /// The slot that a record replaces: the one it names, or, where damage ate that one, whichever

@@ -208,6 +208,9 @@ impl Store {
     /// As for [`Namespace::put_with`], and `TooLarge` if the batch exceeds 32 MiB, values above
     /// 64 KiB not counted.
     pub fn write(&self, batch: WriteBatch) -> Result<()> {
+        if !batch.is_within(&self.0) {
+            return Err(Error::NoSuchNamespace);
+        }
         let durability = batch.durability.unwrap_or(self.core().durability);
         let ops = batch.into_ops()?;
         let len: usize = ops.iter().map(encoded_len).sum();
@@ -344,7 +347,7 @@ impl Owner {
         if let Some(flusher) = self.flusher.lock().take() {
             flusher.stop();
         }
-        let Some(_lock) = self.core.lock.lock().take() else {
+        let Some(_held_until_the_end) = self.core.lock.lock().take() else {
             return Ok(());
         };
         let result = self.core.sync();
@@ -355,6 +358,8 @@ impl Owner {
                 .core
                 .commit(vec![keyless_op(Kind::Close, 0, Vec::new())], true);
         }
+        // Under the log's lock: a leader that is still at work finishes before the store is let go.
+        let _log = self.core.log.lock();
         self.core.poison();
         result
     }

@@ -22,18 +22,20 @@ pub struct ValueWriter {
     inline: Vec<u8>,
     large: Option<LargeWriter>,
     len: u64,
+    /// Whether a write failed: the value has a hole then and must not be stored.
+    failed: bool,
 }
 
 impl ValueWriter {
     pub(crate) fn new(namespace: Namespace, key: &[u8], options: &PutOptions) -> ValueWriter {
-        let (inline, large, len) = (Vec::new(), None, 0);
         ValueWriter {
             namespace,
             key: key.to_vec(),
             options: options.clone(),
-            inline,
-            large,
-            len,
+            inline: Vec::new(),
+            large: None,
+            len: 0,
+            failed: false,
         }
     }
 
@@ -42,6 +44,12 @@ impl ValueWriter {
     /// # Errors
     /// `TooLarge` once the value exceeds 25 MiB, `Full`, or an I/O error. Nothing is stored then.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = self.append(bytes);
+        self.failed |= written.is_err();
+        written
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.len = self
             .len
             .saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
@@ -82,6 +90,14 @@ impl ValueWriter {
 
     #[allow(clippy::type_complexity, reason = "a private pair of a pair")]
     fn into_op(self) -> Result<((Arc<crate::core::Core>, crate::log::commit::Op), bool)> {
+        if self.failed {
+            let source = std::io::Error::other("an earlier write of this value failed");
+            return Err(Error::Io {
+                doing: "storing a value",
+                path: self.namespace.core().dir.clone(),
+                source,
+            });
+        }
         let immediate = self.namespace.is_immediate(self.options.durability);
         let pointer = self.large.map(LargeWriter::finish).transpose()?;
         let op = self

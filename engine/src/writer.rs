@@ -91,8 +91,13 @@ impl<'a> Group<'a> {
         if !self.log.has_room(len) {
             self.log.sync().inspect_err(|_| self.core.poison())?;
             let time = self.core.clock.confirmed();
-            self.log
-                .rotate(&self.core.segments, self.core.new_file_id(), time)?;
+            let id = self.core.new_file_id();
+            let rotated = self.log.rotate(&self.core.segments, id, time);
+            rotated.inspect_err(|error| {
+                if !matches!(error, Error::Full) {
+                    self.core.poison();
+                }
+            })?;
         }
         let (old, outcome) = self.decide(request)?;
         self.encode(request, old, outcome);
@@ -118,11 +123,11 @@ impl<'a> Group<'a> {
             }
             let namespace = self.core.namespaces.by_number(op.namespace);
             namespace.ok_or(Error::NoSuchNamespace)?;
-            // A damaged record cannot be told from another key's; a put goes beside it.
-            let found = self
-                .core
-                .find(op.namespace, &op.key, op.hash, &guard)
-                .unwrap_or(None);
+            // A damaged record cannot be told from another key's: a put goes beside it, and a delete
+            // is logged, so that replay does not bring back what the damaged record had replaced.
+            let found = self.core.find(op.namespace, &op.key, op.hash, &guard);
+            let damaged = found.is_err();
+            let found = found.unwrap_or(None);
             let visible = found.as_ref().filter(|f| !f.is_expired(now));
             let generation = visible.map(|f| f.record.header.seqno);
             match op.condition {
@@ -143,7 +148,8 @@ impl<'a> Group<'a> {
                 };
                 (f.location, address, f.record.header.record_len())
             });
-            replaced.push((op.kind != Kind::Tombstone || old.is_some()).then_some(old));
+            let logged = op.kind != Kind::Tombstone || old.is_some() || damaged;
+            replaced.push(logged.then_some(old));
         }
         Ok((replaced, outcome))
     }

@@ -8,7 +8,7 @@ use crate::format::record::{self, Address};
 use crate::format::segment::{HEADER_LEN, Header, Kind, SEGMENT_LEN, StoreId};
 use crate::vfs::Vfs;
 
-use super::segment::{Segment, Segments, front_path, io_error};
+use super::segment::{Segment, Segments, front_path, io_error, unfinished_path};
 
 /// The first step of preallocation; each further one doubles the file.
 const FIRST_STEP: u64 = 1 << 20;
@@ -42,7 +42,8 @@ pub(crate) struct Start {
 }
 
 impl Appender {
-    /// Creates the first segment of a new epoch, durable when this returns.
+    /// Creates the first segment of a new epoch. It joins the log with [`link`](Appender::link), once
+    /// it holds what it takes over from the one before.
     pub(crate) fn start(
         vfs: Arc<dyn Vfs>,
         dir: PathBuf,
@@ -79,6 +80,23 @@ impl Appender {
                 offset,
             },
         )
+    }
+
+    /// Gives the active segment its name, durably: from here on it follows the one before it.
+    pub(crate) fn link(&self) -> Result<()> {
+        let (new, path) = (
+            unfinished_path(&self.dir, self.segment.id),
+            &self.segment.path,
+        );
+        let linked = self
+            .vfs
+            .rename(&new, path)
+            .and_then(|()| self.vfs.sync_dir(&self.dir));
+        linked.map_err(|e| match io_error("naming", path, e) {
+            // Half done, and not to be tried again.
+            Error::Full => Error::Poisoned,
+            other => other,
+        })
     }
 
     /// The active segment and its number.
@@ -172,12 +190,12 @@ impl Appender {
         self.number = segments.add(Arc::clone(&self.segment));
         self.end = HEADER_LEN as u64;
         self.allocated = FIRST_STEP;
-        Ok(())
+        self.link()
     }
 }
 
 fn create(vfs: &dyn Vfs, dir: &std::path::Path, start: &Start) -> Result<Arc<Segment>> {
-    let path = front_path(dir, start.id);
+    let (path, new) = (front_path(dir, start.id), unfinished_path(dir, start.id));
     let mut salt = [0u8; 4];
     random(&mut salt)?;
     let header = Header {
@@ -191,17 +209,16 @@ fn create(vfs: &dyn Vfs, dir: &std::path::Path, start: &Start) -> Result<Arc<Seg
         time: start.time,
     };
     let file = vfs
-        .create(&path)
-        .map_err(|e| io_error("creating", &path, e))?;
+        .create(&new)
+        .map_err(|e| io_error("creating", &new, e))?;
     let made = file
         .allocate(FIRST_STEP)
         .and_then(|()| file.write_at(&header.encode(), 0))
-        .and_then(|()| file.sync())
-        .and_then(|()| vfs.sync_dir(dir));
+        .and_then(|()| file.sync());
     if let Err(error) = made {
         // Nothing names the file yet, and a full disk should get its space back.
-        let _ = vfs.remove(&path);
-        return Err(io_error("creating", &path, error));
+        let _ = vfs.remove(&new);
+        return Err(io_error("creating", &new, error));
     }
     Ok(Arc::new(Segment::new(
         path,

@@ -115,7 +115,7 @@ impl Segments {
         Segments(EpochCell::new(vec![None]))
     }
 
-    pub(crate) fn get<'g>(&self, number: u32, guard: &'g Guard) -> Option<&'g Arc<Segment>> {
+    pub(crate) fn get<'g>(&'g self, number: u32, guard: &'g Guard) -> Option<&'g Arc<Segment>> {
         self.0
             .load(guard)
             .get(usize::try_from(number).ok()?)?
@@ -144,6 +144,11 @@ impl Segments {
 
 pub(crate) fn front_path(dir: &Path, id: u64) -> PathBuf {
     dir.join(format!("{id:016x}.seg"))
+}
+
+/// The name of a front segment until it is whole.
+pub(crate) fn unfinished_path(dir: &Path, id: u64) -> PathBuf {
+    dir.join(format!("{id:016x}.new"))
 }
 
 pub(crate) fn large_path(dir: &Path, id: u64) -> PathBuf {
