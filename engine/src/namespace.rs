@@ -320,7 +320,7 @@ impl Namespace {
         }
         let mut writer = ValueWriter::new(self.clone(), key, options);
         writer.write(value)?;
-        writer.into_plain_op()
+        writer.into_op()
     }
 
     /// A put of a value that lies in the record, or where `pointer` says.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::entry::Value;
 use crate::error::{Error, Result};
 use crate::format::record::{CHUNK, INLINE_MAX};
+use crate::log::commit::Op;
 use crate::log::large::{Large, LargeWriter};
 use crate::log::segment::large_path;
 use crate::namespace::{Namespace, VALUE_MAX};
@@ -83,31 +84,25 @@ impl ValueWriter {
     /// # Errors
     /// As for [`Namespace::put_with`].
     pub fn finish(self) -> Result<u64> {
-        let (op, immediate) = self.into_op()?;
-        let core = Arc::clone(&op.0);
-        Ok(core.commit(vec![op.1], immediate)?.generation)
+        let core = Arc::clone(self.namespace.core());
+        let immediate = self.namespace.is_immediate(self.options.durability);
+        Ok(core.commit(vec![self.into_op()?], immediate)?.generation)
     }
 
-    #[allow(clippy::type_complexity, reason = "a private pair of a pair")]
-    fn into_op(self) -> Result<((Arc<crate::core::Core>, crate::log::commit::Op), bool)> {
+    /// The put that stores the value; a large one is durable on return.
+    pub(crate) fn into_op(self) -> Result<Op> {
         if self.failed {
             let source = std::io::Error::other("an earlier write of this value failed");
+            let path = self.namespace.core().dir.clone();
             return Err(Error::Io {
                 doing: "storing a value",
-                path: self.namespace.core().dir.clone(),
+                path,
                 source,
             });
         }
-        let immediate = self.namespace.is_immediate(self.options.durability);
         let pointer = self.large.map(LargeWriter::finish).transpose()?;
-        let op = self
-            .namespace
-            .op(&self.key, &self.inline, pointer, &self.options)?;
-        Ok(((Arc::clone(self.namespace.core()), op), immediate))
-    }
-
-    pub(crate) fn into_plain_op(self) -> Result<crate::log::commit::Op> {
-        Ok(self.into_op()?.0.1)
+        self.namespace
+            .op(&self.key, &self.inline, pointer, &self.options)
     }
 }
 

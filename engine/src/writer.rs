@@ -33,6 +33,9 @@ struct Change<'a> {
     seqno: u64,
 }
 
+/// What an operation that is logged replaces: slot, permanent address and length of the old record.
+type Decision = Option<(Location, Address, usize)>;
+
 /// One turn of the leader.
 struct Group<'a> {
     core: &'a Core,
@@ -107,11 +110,7 @@ impl<'a> Group<'a> {
     }
 
     /// For each operation the record it replaces, or `None` if it changes nothing.
-    #[allow(clippy::type_complexity, reason = "used once, right here")]
-    fn decide(
-        &self,
-        request: &Request,
-    ) -> Result<(Vec<Option<Option<(Location, Address, usize)>>>, Outcome)> {
+    fn decide(&self, request: &Request) -> Result<(Vec<Option<Decision>>, Outcome)> {
         let guard = crossbeam_epoch::pin();
         let now = self.core.clock.now();
         let mut outcome = Outcome::default();
@@ -154,11 +153,10 @@ impl<'a> Group<'a> {
         Ok((replaced, outcome))
     }
 
-    #[allow(clippy::type_complexity, reason = "what decide returns")]
     fn encode(
         &mut self,
         request: &'a Arc<Request>,
-        replaced: Vec<Option<Option<(Location, Address, usize)>>>,
+        replaced: Vec<Option<Decision>>,
         mut outcome: Outcome,
     ) {
         let mut left = replaced.iter().flatten().count();
