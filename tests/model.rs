@@ -1,11 +1,13 @@
 //! Every history of puts, deletes, expiries, lists and reopenings agrees with an ordered map.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use rimstone::{Clock, ListOptions, PutOptions};
-use rimstone_tests::open;
+use rimstone_tests::{cases, copy, newest, open};
 use tempfile::tempdir;
 
 #[derive(Clone, Debug)]
@@ -30,7 +32,20 @@ enum Step {
     Advance {
         seconds: u64,
     },
-    Reopen,
+    Checkpoint,
+    Compact,
+    Reopen(How),
+}
+
+/// What happens to the store before it is opened again.
+#[derive(Clone, Copy, Debug)]
+enum How {
+    Closed,
+    Killed,
+    /// Killed, and its newest checkpoint damaged.
+    FellBack,
+    /// Killed, and everything but the log is gone.
+    Rebuilt,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -43,7 +58,12 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (any::<bool>(), 1..50usize, any::<bool>())
             .prop_map(|(prefix, limit, reverse)| Step::List { prefix, limit, reverse }),
         1 => (1..30u64).prop_map(|seconds| Step::Advance { seconds }),
-        1 => Just(Step::Reopen),
+        1 => Just(Step::Advance { seconds: 4_000 }),
+        1 => Just(Step::Checkpoint),
+        1 => Just(Step::Compact),
+        2 => prop_oneof![
+            Just(How::Closed), Just(How::Killed), Just(How::FellBack), Just(How::Rebuilt)
+        ].prop_map(Step::Reopen),
     ]
 }
 
@@ -60,11 +80,11 @@ fn name(key: u8) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(64), ..ProptestConfig::default() })]
 
     #[test]
     fn the_store_agrees_with_a_map(steps in prop::collection::vec(step(), 1..120)) {
-        let dir = tempdir().unwrap();
+        let mut dir = tempdir().unwrap();
         let clock = Clock::manual(1_000);
         let mut store = open(dir.path(), &clock);
         let mut ns = store.namespace("model").unwrap();
@@ -126,13 +146,43 @@ proptest! {
                     prop_assert_eq!(listed, expected);
                 }
                 Step::Advance { seconds } => clock.advance(seconds),
-                Step::Reopen => {
+                Step::Checkpoint => store.checkpoint().unwrap(),
+                Step::Compact => drop(store.compact().unwrap()),
+                Step::Reopen(how) => {
+                    let killed = (!matches!(how, How::Closed)).then(|| copy(dir.path()));
                     drop((ns, store));
+                    if let Some(killed) = killed {
+                        dir = killed;
+                    }
+                    let newest = newest(dir.path(), "ckpt");
+                    match (how, newest) {
+                        (How::FellBack, Some(path)) => damage(&path),
+                        (How::Rebuilt, _) => forget_all_but_the_log(dir.path()),
+                        _ => {}
+                    }
                     store = open(dir.path(), &clock);
                     ns = store.namespace("model").unwrap();
-                    prop_assert!(store.stats().damage.is_empty());
+                    let reported = store.stats().damage;
+                    prop_assert!(matches!(how, How::FellBack) || reported.is_empty(), "{:?}", reported);
                 }
             }
+        }
+    }
+}
+
+/// Changes one byte in the middle of a file.
+fn damage(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+fn forget_all_but_the_log(dir: &Path) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.extension().is_some_and(|e| e == "seg" || e == "large") {
+            fs::remove_file(path).unwrap();
         }
     }
 }

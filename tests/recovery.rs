@@ -1,29 +1,11 @@
 //! What a crash, a torn tail and damage do.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rimstone::{Clock, Error, Store};
-use rimstone_tests::open;
-use tempfile::{TempDir, tempdir};
-
-/// A copy of the files as they are now: what a killed process leaves behind.
-fn killed(dir: &Path) -> TempDir {
-    let copy = tempdir().unwrap();
-    for entry in fs::read_dir(dir).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
-    }
-    copy
-}
-
-fn newest_segment(dir: &Path) -> PathBuf {
-    let names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
-    names
-        .filter(|p| p.extension().is_some_and(|e| e == "seg"))
-        .max()
-        .unwrap()
-}
+use rimstone_tests::{copy, newest, open};
+use tempfile::tempdir;
 
 /// Ten keys, and where the last byte of each record lies in the newest segment.
 fn ten_keys(dir: &Path, clock: &Clock) -> (Store, Vec<usize>) {
@@ -32,7 +14,7 @@ fn ten_keys(dir: &Path, clock: &Clock) -> (Store, Vec<usize>) {
     let mut ends = Vec::new();
     for n in 0..10u8 {
         ns.put([n], vec![n + 1; 100]).unwrap();
-        let bytes = fs::read(newest_segment(dir)).unwrap();
+        let bytes = fs::read(newest(dir, "seg").unwrap()).unwrap();
         let used = bytes.iter().rposition(|b| *b != 0).unwrap() + 1;
         ends.push(used);
     }
@@ -44,16 +26,16 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
     let dir = tempdir().unwrap();
     let clock = Clock::manual(1);
     let (_store, _) = ten_keys(dir.path(), &clock);
-    let mut copy = killed(dir.path());
+    let mut snapshot = copy(dir.path());
     for _ in 0..3 {
-        let store = open(copy.path(), &clock);
+        let store = open(snapshot.path(), &clock);
         let ns = store.find_namespace("n").unwrap();
         for n in 0..10u8 {
             assert_eq!(&ns.get([n]).unwrap().unwrap()[..], &[n + 1; 100]);
         }
         assert!(store.stats().damage.is_empty());
-        copy = killed(copy.path());
-        let files = fs::read_dir(copy.path()).unwrap().count();
+        snapshot = copy(snapshot.path());
+        let files = fs::read_dir(snapshot.path()).unwrap().count();
         assert!(files <= 3, "reopening leaves no segments behind: {files}");
     }
 }
@@ -63,9 +45,9 @@ fn a_segment_that_never_joined_the_log_changes_nothing() {
     let dir = tempdir().unwrap();
     let clock = Clock::manual(1);
     let (_store, _) = ten_keys(dir.path(), &clock);
-    let copy = killed(dir.path());
+    let copy = copy(dir.path());
     // An open that died before the tail was durable in its new segment.
-    let header = fs::read(newest_segment(dir.path())).unwrap();
+    let header = fs::read(newest(dir.path(), "seg").unwrap()).unwrap();
     let unfinished = copy.path().join("00000000000000ff.new");
     fs::write(&unfinished, &header[..128]).unwrap();
     let store = open(copy.path(), &clock);
@@ -81,8 +63,8 @@ fn a_log_cut_anywhere_opens_as_a_prefix() {
     let (_store, ends) = ten_keys(dir.path(), &clock);
     let last = *ends.last().unwrap();
     for cut in (128..last).step_by(13) {
-        let copy = killed(dir.path());
-        let path = newest_segment(copy.path());
+        let copy = copy(dir.path());
+        let path = newest(copy.path(), "seg").unwrap();
         let mut bytes = fs::read(&path).unwrap();
         bytes[cut..].fill(0);
         fs::write(&path, &bytes).unwrap();
@@ -107,8 +89,8 @@ fn a_damaged_record_that_was_durable_is_reported_and_the_others_stay() {
     for n in 0..10u8 {
         ns.put([n], vec![n + 1; 100]).unwrap();
     }
-    let copy = killed(dir.path());
-    let path = newest_segment(copy.path());
+    let copy = copy(dir.path());
+    let path = newest(copy.path(), "seg").unwrap();
     let mut bytes = fs::read(&path).unwrap();
     let at = bytes.windows(100).position(|w| w == [5u8; 100]).unwrap();
     bytes[at + 50] ^= 1;
@@ -128,7 +110,7 @@ fn damage_under_an_open_store_is_never_served() {
     let store = Store::open(dir.path()).unwrap();
     let ns = store.namespace("n").unwrap();
     ns.put("k", vec![9; 100]).unwrap();
-    let path = newest_segment(dir.path());
+    let path = newest(dir.path(), "seg").unwrap();
     let bytes = fs::read(&path).unwrap();
     let at = bytes.windows(100).position(|w| w == [9u8; 100]).unwrap();
     use std::os::unix::fs::FileExt;
@@ -145,7 +127,7 @@ fn large_values_survive_a_kill_and_leave_no_files_once_deleted() {
     let ns = store.namespace("n").unwrap();
     ns.put("big", vec![3; 200_000]).unwrap();
     ns.put("big", vec![4; 200_000]).unwrap();
-    let copy = killed(dir.path());
+    let copy = copy(dir.path());
     let larges = |dir: &Path| {
         let names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
         names
@@ -166,7 +148,7 @@ fn large_values_survive_a_kill_and_leave_no_files_once_deleted() {
 fn a_newer_format_is_refused_by_name_and_nothing_changes() {
     let dir = tempdir().unwrap();
     Store::open(dir.path()).unwrap().close().unwrap();
-    let path = newest_segment(dir.path());
+    let path = newest(dir.path(), "seg").unwrap();
     let mut bytes = fs::read(&path).unwrap();
     bytes[8] = 9;
     let crc = crc32(&bytes[..124]);

@@ -1,5 +1,6 @@
 //! The rooms of an open store, joined: what a get and a commit walk through.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,6 +18,7 @@ use crate::index::table::{Location, Table};
 use crate::log::appender::Appender;
 use crate::log::commit::Queue;
 use crate::log::segment::{Segment, Segments};
+use crate::maintenance::{Maintenance, Signal};
 use crate::namespaces::Namespaces;
 use crate::options::Durability;
 use crate::vfs::Vfs;
@@ -38,7 +40,17 @@ pub(crate) struct Core {
     pub(crate) log: Mutex<Appender>,
     pub(crate) next_file: AtomicU64,
     pub(crate) poisoned: AtomicBool,
-    pub(crate) live_bytes: AtomicU64,
+    /// Ids of the large segments that live records point to. Changed by the committer.
+    pub(crate) larges: Mutex<HashSet<u64>>,
+    /// Large segments that no record points to since this sequence number.
+    pub(crate) garbage: Mutex<Vec<(u64, u64)>>,
+    pub(crate) maintenance: Mutex<Maintenance>,
+    /// Why maintenance failed when it last tried.
+    pub(crate) trouble: Mutex<Option<String>>,
+    /// The sequence number of the newest checkpoint.
+    pub(crate) checkpointed: AtomicU64,
+    /// Wakes the maintenance thread.
+    pub(crate) work: Arc<Signal>,
     pub(crate) damage: Vec<String>,
     /// Held while the store is open for writing.
     pub(crate) lock: Mutex<Option<Box<dyn Send + Sync>>>,
@@ -82,32 +94,45 @@ impl Core {
         hash: u64,
         guard: &'g Guard,
     ) -> Result<Option<Found<'g>>> {
-        let mut found = None;
-        let mut damage = None;
-        self.table.find(hash, guard, |location| {
-            let Some(segment) = self.segments.get(location.number(), guard) else {
-                return false;
-            };
-            match segment.record(location.offset()) {
-                Ok(record) if record.header.namespace == namespace && record.key == key => {
-                    found = Some(Found {
-                        location,
-                        segment,
-                        record,
-                    });
-                    true
+        loop {
+            let mut found = None;
+            let mut unread = Vec::new();
+            self.table.find(hash, guard, |location| {
+                let segment = self.segments.get(location.number(), guard);
+                match segment.map(|segment| (segment, segment.record(location.offset()))) {
+                    Some((segment, Ok(record))) => {
+                        if record.header.namespace != namespace || record.key != key {
+                            return false;
+                        }
+                        found = Some(Found {
+                            location,
+                            segment,
+                            record,
+                        });
+                        return true;
+                    }
+                    Some((_, Err(error))) => unread.push((location, Some(error))),
+                    None => unread.push((location, None)),
                 }
-                Ok(_) => false,
-                Err(error) => {
-                    damage = Some(error);
-                    false
-                }
+                false
+            });
+            if found.is_some() || unread.is_empty() {
+                return Ok(found);
             }
-        });
-        match (found, damage) {
-            (None, Some(error)) => Err(error),
-            (found, _) => Ok(found),
+            // A segment may have been reclaimed since its slot was loaded; the key then has another.
+            if unread
+                .iter()
+                .all(|(location, _)| self.holds(hash, *location, guard))
+            {
+                let damage = unread.into_iter().find_map(|(_, error)| error);
+                return damage.map_or(Ok(None), Err);
+            }
         }
+    }
+
+    /// Whether the table still has a slot with this location for `hash`.
+    pub(crate) fn holds(&self, hash: u64, location: Location, guard: &Guard) -> bool {
+        self.table.find(hash, guard, |l| l == location).is_some()
     }
 
     pub(crate) fn check_writable(&self) -> Result<()> {

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What can go wrong, one variant for each thing a caller can do about it.
 #[derive(Debug, thiserror::Error)]
@@ -99,3 +99,15 @@ pub enum Error {
 
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// An I/O error with what was being done, a full disk told apart.
+pub(crate) fn io_error(doing: &'static str, path: &Path, source: std::io::Error) -> Error {
+    match source.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Error::Full,
+        _ => Error::Io {
+            doing,
+            path: path.to_path_buf(),
+            source,
+        },
+    }
+}

@@ -32,6 +32,7 @@ mod format;
 mod index;
 mod list;
 mod log;
+mod maintenance;
 mod mem;
 mod namespace;
 mod namespaces;

@@ -66,13 +66,18 @@ impl Map {
     }
 }
 
+impl AsRef<[u8]> for Map {
+    fn as_ref(&self) -> &[u8] {
+        self.slice(0, self.len()).unwrap_or_default()
+    }
+}
+
 /// Eight slots of the point index: one cache line.
 #[derive(Default)]
 #[repr(C, align(64))]
 pub(crate) struct Bucket(pub(crate) [AtomicU64; 8]);
 
 /// The buckets of one partition, on the heap or in a private mapping of a checkpoint.
-#[allow(dead_code, reason = "checkpoints, which map buckets, come next")]
 pub(crate) enum BucketMemory {
     Owned(Box<[Bucket]>),
     Mapped {
@@ -82,7 +87,6 @@ pub(crate) enum BucketMemory {
     },
 }
 
-#[allow(dead_code, reason = "checkpoints, which map buckets, come next")]
 impl BucketMemory {
     pub(crate) fn zeroed(len: usize) -> BucketMemory {
         BucketMemory::Owned((0..len).map(|_| Bucket::default()).collect())

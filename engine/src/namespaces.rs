@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
 use crate::error::{Error, Result};
+use crate::format::checkpoint::NamespaceEntry;
 
 /// Longest name of a namespace, in bytes: 512 characters of UTF-8.
 pub(crate) const NAME_MAX: usize = 2048;
@@ -45,6 +46,8 @@ pub(crate) struct State {
     pub(crate) id: NamespaceId,
     name: RwLock<String>,
     dropped: AtomicBool,
+    /// The segment of the newest record about it.
+    segment: AtomicU64,
 }
 
 impl State {
@@ -66,8 +69,8 @@ impl State {
 pub(crate) struct Namespaces(RwLock<HashMap<u32, Arc<State>>>);
 
 impl Namespaces {
-    /// Applies a namespace record. Its body is `u8` dropped, 16 bytes of id, the name.
-    pub(crate) fn apply(&self, number: u32, body: &[u8]) {
+    /// Applies a namespace record of this segment. Its body is `u8` dropped, 16 bytes of id, the name.
+    pub(crate) fn apply(&self, number: u32, body: &[u8], segment: u64) {
         let Some(([dropped], rest)) = body.split_first_chunk::<1>() else {
             return;
         };
@@ -83,8 +86,10 @@ impl Namespaces {
                 id: NamespaceId(*id),
                 name,
                 dropped,
+                segment: AtomicU64::new(segment),
             })
         });
+        state.segment.store(segment, Ordering::Release);
         *state.name.write() = name;
         state.dropped.store(*dropped != 0, Ordering::Release);
     }
@@ -95,6 +100,25 @@ impl Namespaces {
         body.extend_from_slice(&id.0);
         body.extend_from_slice(name.as_bytes());
         body
+    }
+
+    /// Every namespace as its newest record says, dropped ones too.
+    pub(crate) fn entries(&self) -> Vec<NamespaceEntry> {
+        let entry = |state: &Arc<State>| NamespaceEntry {
+            number: state.number,
+            segment: state.segment.load(Ordering::Acquire),
+            body: Namespaces::body(state.id, &state.name(), state.check().is_err()),
+        };
+        self.0.read().values().map(entry).collect()
+    }
+
+    /// Forgets the dropped namespaces whose newest record is in this segment: with it goes the last
+    /// of what they held.
+    pub(crate) fn forget_dropped(&self, segment: u64) {
+        let forgotten = |state: &Arc<State>| {
+            state.check().is_err() && state.segment.load(Ordering::Acquire) == segment
+        };
+        self.0.write().retain(|_, state| !forgotten(state));
     }
 
     pub(crate) fn by_number(&self, number: u32) -> Option<Arc<State>> {

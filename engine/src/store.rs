@@ -1,10 +1,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::batch::WriteBatch;
 use crate::clock::Clock;
@@ -12,11 +11,15 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::format::record::Kind;
 use crate::log::commit::Op;
+use crate::maintenance::Worker;
 use crate::namespace::Namespace;
 use crate::namespaces::{NAME_MAX, NamespaceId, Namespaces, State};
-use crate::options::{Condition, Durability};
+use crate::options::Durability;
 use crate::vfs::{OsVfs, Vfs};
-use crate::writer::{BATCH_MAX, encoded_len};
+use crate::writer::{BATCH_MAX, space};
+
+/// Maintenance looks for work at least this often.
+const MAINTENANCE: Duration = Duration::from_secs(10);
 
 /// How a store is opened.
 #[derive(Clone)]
@@ -82,13 +85,29 @@ impl Options {
         let core =
             crate::recovery::open(self.vfs, &path, self.clock, self.durability, self.create)?;
         let core = Arc::new(core);
-        let flusher = match self.durability {
-            Durability::Interval(every) => Some(Flusher::start(Arc::clone(&core), every)),
-            Durability::Immediate | Durability::None => None,
-        };
+        let mut workers = Vec::new();
+        let (work, maintained) = (Arc::clone(&core.work), Arc::clone(&core));
+        let maintain = move |idle| maintained.maintain(idle);
+        workers.push(Worker::start(
+            "rimstone-maintain",
+            work,
+            MAINTENANCE,
+            maintain,
+        )?);
+        if let Durability::Interval(every) = self.durability {
+            let flushed = Arc::clone(&core);
+            // A failure poisons the store, which is how writers learn of it.
+            let flush = move |_| drop(flushed.sync());
+            workers.push(Worker::start(
+                "rimstone-flush",
+                Arc::default(),
+                every,
+                flush,
+            )?);
+        }
         Ok(Store(Arc::new(Owner {
             core,
-            flusher: Mutex::new(flusher),
+            workers: Mutex::new(workers),
         })))
     }
 }
@@ -101,7 +120,7 @@ pub struct Store(Arc<Owner>);
 /// What keeps a store open.
 pub(crate) struct Owner {
     pub(crate) core: Arc<Core>,
-    flusher: Mutex<Option<Flusher>>,
+    workers: Mutex<Vec<Worker>>,
 }
 
 impl Store {
@@ -213,7 +232,7 @@ impl Store {
         }
         let durability = batch.durability.unwrap_or(self.core().durability);
         let ops = batch.into_ops()?;
-        let len: usize = ops.iter().map(encoded_len).sum();
+        let len: usize = ops.iter().map(space).sum();
         if len > BATCH_MAX {
             let (len, max) = (u64::try_from(len).unwrap_or(u64::MAX), BATCH_MAX as u64);
             return Err(Error::TooLarge {
@@ -236,6 +255,41 @@ impl Store {
     /// `Poisoned`, or an I/O error, after which the store is poisoned.
     pub fn sync(&self) -> Result<()> {
         self.core().sync()
+    }
+
+    /// Writes a checkpoint, so that the next open replays only what is written after it. The store does
+    /// this by itself as the log grows.
+    ///
+    /// # Errors
+    /// `Full`, `Poisoned`, or an I/O error; the checkpoints before it stay.
+    pub fn checkpoint(&self) -> Result<()> {
+        let core = self.core();
+        core.check_writable()?;
+        core.checkpoint(&mut core.maintenance.lock())
+    }
+
+    /// Removes every segment in which nothing is live: overwritten, deleted, expired more than an hour
+    /// ago, or of a dropped namespace. Returns the bytes that became free. The store does this by
+    /// itself where it can tell without reading; a segment with anything live in it stays.
+    ///
+    /// # Errors
+    /// `Full`, `Poisoned`, or an I/O error.
+    pub fn compact(&self) -> Result<u64> {
+        let core = self.core();
+        core.check_writable()?;
+        let before = self.stats().disk_bytes;
+        {
+            let mut maintenance = core.maintenance.lock();
+            core.remove_garbage(true)?;
+            core.retire_dead(&mut maintenance, true)?;
+            // A retired segment goes once both checkpoints are past it.
+            if !maintenance.retired.is_empty() {
+                core.checkpoint(&mut maintenance)?;
+                core.checkpoint(&mut maintenance)?;
+            }
+            core.remove_garbage(true)?;
+        }
+        Ok(before.saturating_sub(self.stats().disk_bytes))
     }
 
     /// Closes the store: everything is durable when this returns, and later writes fail with
@@ -263,16 +317,20 @@ impl Store {
             let log = core.log.lock();
             (log.seqno, log.durable)
         };
+        let segments: Vec<_> = core.segments.all().into_iter().map(|(_, s)| s).collect();
         Stats {
             keys: u64::try_from(core.table.len()).unwrap_or(u64::MAX),
             namespaces: u64::try_from(core.namespaces.all().len()).unwrap_or(u64::MAX),
-            segments: u64::try_from(core.segments.all().len()).unwrap_or(u64::MAX),
+            segments: u64::try_from(segments.len()).unwrap_or(u64::MAX),
+            runs: u64::try_from(core.keys.run_ids().len()).unwrap_or(u64::MAX),
             disk_bytes,
-            live_bytes: core.live_bytes.load(Ordering::Relaxed),
+            live_bytes: segments.iter().map(|s| s.usage.counts().live_bytes).sum(),
+            checkpoint_seqno: core.checkpointed.load(Ordering::Relaxed),
             index_bytes: u64::try_from(core.table.bytes() + core.keys.bytes()).unwrap_or(0),
             last_seqno,
             durable_seqno,
             poisoned: core.poisoned.load(Ordering::Acquire),
+            maintenance_error: core.trouble.lock().clone(),
             damage: core.damage.clone(),
         }
     }
@@ -323,40 +381,28 @@ impl Store {
         dropped: bool,
     ) -> Result<()> {
         let body = Namespaces::body(id, name, dropped);
-        let op = keyless_op(Kind::Namespace, number, body);
+        let op = Op::keyless(Kind::Namespace, number, body);
         self.core().commit(vec![op], true).map(drop)
-    }
-}
-
-/// An operation that changes no key.
-fn keyless_op(kind: Kind, namespace: u32, body: Vec<u8>) -> Op {
-    Op {
-        kind,
-        namespace,
-        hash: u64::from(namespace),
-        key: Vec::new(),
-        body,
-        metadata_len: 0,
-        expiration: 0,
-        condition: Condition::None,
     }
 }
 
 impl Owner {
     fn close(&self) -> Result<()> {
-        if let Some(flusher) = self.flusher.lock().take() {
-            flusher.stop();
-        }
+        std::mem::take(&mut *self.workers.lock())
+            .into_iter()
+            .for_each(Worker::stop);
         let Some(_held_until_the_end) = self.core.lock.lock().take() else {
             return Ok(());
         };
         let result = self.core.sync();
         if result.is_ok() {
+            // Without it, the next open replays a little more.
+            let _ = self.core.checkpoint_to_close();
             // Tells the next open that everything before it is durable. On a full disk that open
             // does a little more instead.
             let _ = self
                 .core
-                .commit(vec![keyless_op(Kind::Close, 0, Vec::new())], true);
+                .commit(vec![Op::keyless(Kind::Close, 0, Vec::new())], true);
         }
         // Under the log's lock: a leader that is still at work finishes before the store is let go.
         let _log = self.core.log.lock();
@@ -381,6 +427,8 @@ pub struct Stats {
     pub namespaces: u64,
     /// Front segments.
     pub segments: u64,
+    /// Key runs, which listing reads.
+    pub runs: u64,
     /// Bytes of all files of the store.
     pub disk_bytes: u64,
     /// Bytes of records that the table points to.
@@ -391,36 +439,12 @@ pub struct Stats {
     pub last_seqno: u64,
     /// The newest sequence number known to be durable.
     pub durable_seqno: u64,
+    /// The sequence number of the newest checkpoint, from which opening replays; 0 without one.
+    pub checkpoint_seqno: u64,
+    /// Why the last checkpoint, merge or removal of files failed; it is tried again.
+    pub maintenance_error: Option<String>,
     /// Whether a failed write or flush stopped all writing.
     pub poisoned: bool,
     /// What was found damaged when the store was opened, one sentence each.
     pub damage: Vec<String>,
-}
-
-/// The thread behind [`Durability::Interval`].
-struct Flusher {
-    stop: Arc<(Mutex<bool>, Condvar)>,
-    thread: JoinHandle<()>,
-}
-
-impl Flusher {
-    fn start(core: Arc<Core>, every: Duration) -> Flusher {
-        let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let signal = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            let mut stopped = signal.0.lock();
-            while !*stopped {
-                signal.1.wait_for(&mut stopped, every);
-                // A failure poisons the store, which is how writers learn of it.
-                let _ = core.sync();
-            }
-        });
-        Flusher { stop, thread }
-    }
-
-    fn stop(self) {
-        *self.stop.0.lock() = true;
-        self.stop.1.notify_all();
-        let _ = self.thread.join();
-    }
 }

@@ -2,15 +2,17 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use crate::core::Core;
+use crossbeam_epoch::Guard;
+
+use crate::core::{Core, Found};
 use crate::error::{Error, Result};
-use crate::format::record::{Address, HEADER_LEN, Header, Kind};
+use crate::format::record::{Address, HEADER_LEN, Header, Kind, Replaced};
 use crate::index::runs::KeyRecord;
 use crate::index::table::Location;
 use crate::log::appender::Appender;
 use crate::log::commit::{Op, Outcome, Request};
+use crate::log::segment::large_path;
 use crate::options::Condition;
 
 /// Largest batch, encoded: it lies in one segment.
@@ -28,13 +30,29 @@ struct Decided<'a> {
 /// What publishing one operation changes.
 struct Change<'a> {
     op: &'a Op,
-    old: Option<(Location, usize)>,
+    header: Header,
+    old: Option<Old>,
     new: Location,
-    seqno: u64,
 }
 
-/// What an operation that is logged replaces: slot, permanent address and length of the old record.
-type Decision = Option<(Location, Address, usize)>;
+/// The record that an operation replaces.
+struct Old {
+    location: Location,
+    replaced: Replaced,
+    /// The segment of its value, if that is large.
+    large: Option<u64>,
+    expiration: u64,
+}
+
+impl Old {
+    /// Whether the record is visible longer than one that expires then.
+    fn outlives(&self, expiration: u64) -> bool {
+        expiration != 0 && (self.expiration == 0 || self.expiration > expiration)
+    }
+}
+
+/// What is decided of an operation that is logged.
+type Decision = Option<Old>;
 
 /// One turn of the leader.
 struct Group<'a> {
@@ -43,6 +61,10 @@ struct Group<'a> {
     decided: Vec<Decided<'a>>,
     hashes: HashSet<u64>,
     bytes: usize,
+    /// The newest sequence number before the group.
+    before: u64,
+    /// Whether maintenance has something to do.
+    work: bool,
 }
 
 impl Core {
@@ -51,7 +73,15 @@ impl Core {
         self.check_writable()?;
         self.warm(&ops);
         let request = Request::new(ops, immediate);
-        self.queue.submit(&request, |requests| self.lead(requests))
+        let committed = self.queue.submit(&request, |requests| self.lead(requests));
+        let refused = |e: &Error| !matches!(e, Error::Poisoned | Error::Io { .. });
+        if committed.as_ref().is_err_and(refused) {
+            // Nothing was written, so no record will name the values that were.
+            for pointer in request.ops.iter().filter_map(Op::large_pointer) {
+                let _ = self.vfs.remove(&large_path(&self.dir, pointer.segment));
+            }
+        }
+        committed
     }
 
     /// Touches the records that will be replaced, in the writer's own thread: overwriting a cold key
@@ -67,10 +97,12 @@ impl Core {
         let mut log = self.log.lock();
         let mut group = Group {
             core: self,
+            before: log.seqno,
             log: &mut log,
             decided: Vec::with_capacity(requests.len()),
             hashes: HashSet::new(),
             bytes: 0,
+            work: false,
         };
         for request in requests {
             if let Err(error) = group.take(request) {
@@ -78,6 +110,9 @@ impl Core {
             }
         }
         group.flush();
+        if group.work || log.wants_maintenance() {
+            self.work.wake();
+        }
     }
 }
 
@@ -85,7 +120,7 @@ impl<'a> Group<'a> {
     /// Decides and encodes a request. What it decides on is published: if the group already changes
     /// one of its keys, the group is written first.
     fn take(&mut self, request: &'a Arc<Request>) -> Result<()> {
-        let len: usize = request.ops.iter().map(encoded_len).sum();
+        let len: usize = request.ops.iter().map(space).sum();
         let meets = request.ops.iter().any(|op| self.hashes.contains(&op.hash));
         if meets || self.bytes.saturating_add(len) > GROUP_MAX || !self.log.has_room(len) {
             self.flush();
@@ -116,7 +151,7 @@ impl<'a> Group<'a> {
         let mut outcome = Outcome::default();
         let mut replaced = Vec::with_capacity(request.ops.len());
         for op in &request.ops {
-            if matches!(op.kind, Kind::Namespace | Kind::Close) {
+            if matches!(op.kind, Kind::Namespace | Kind::Close | Kind::Retire) {
                 replaced.push(Some(None));
                 continue;
             }
@@ -139,14 +174,7 @@ impl<'a> Group<'a> {
                 _ => {}
             }
             outcome.existed = generation.is_some();
-            let old = found.map(|f| {
-                let offset = u32::try_from(f.location.offset()).unwrap_or(u32::MAX);
-                let address = Address {
-                    segment: f.segment.id,
-                    offset,
-                };
-                (f.location, address, f.record.header.record_len())
-            });
+            let old = found.map(|found| old(&found));
             let logged = op.kind != Kind::Tombstone || old.is_some() || damaged;
             replaced.push(logged.then_some(old));
         }
@@ -156,46 +184,58 @@ impl<'a> Group<'a> {
     fn encode(
         &mut self,
         request: &'a Arc<Request>,
-        replaced: Vec<Option<Decision>>,
+        decisions: Vec<Option<Decision>>,
         mut outcome: Outcome,
     ) {
-        let mut left = replaced.iter().flatten().count();
+        let mut left = decisions.iter().flatten().count();
         let mut changes = Vec::with_capacity(left);
-        for (op, old) in request.ops.iter().zip(replaced) {
-            let Some(old) = old else { continue };
+        for (op, decision) in request.ops.iter().zip(decisions) {
+            let Some(old) = decision else { continue };
             left = left.saturating_sub(1);
-            let seqno = self.log.seqno.saturating_add(1);
-            self.log.seqno = seqno;
+            let mut replaced = old.as_ref().map(|old| old.replaced).unwrap_or_default();
+            if op.is_put() && old.as_ref().is_some_and(|old| old.outlives(op.expiration)) {
+                // Once the put has expired and its segment is gone, a rebuild from the log must not
+                // find the older version again.
+                self.push(Kind::Tombstone, op, &[], replaced, true);
+                replaced = Replaced::default();
+            }
             let (number, address) = self.log.next();
-            let header = Header {
-                kind: op.kind,
-                more: left > 0,
-                key_len: u16::try_from(op.key.len()).unwrap_or(u16::MAX),
-                metadata_len: op.metadata_len,
-                body_len: u32::try_from(op.body.len()).unwrap_or(u32::MAX),
-                seqno,
-                expiration: op.expiration,
-                namespace: op.namespace,
-                body_crc: crc32fast::hash(&op.body),
-                replaced: old.map(|(_, address, _)| address).unwrap_or_default(),
-                durable_lag: self.log.durable_lag(seqno),
-            };
-            self.log.push(&header, &op.key, &op.body);
-            let new = Location::new(number, u64::from(address.offset));
-            let old = old.map(|(location, _, len)| (location, len));
+            let header = self.push(op.kind, op, &op.body, replaced, left > 0);
+            outcome.generation = header.seqno;
             changes.push(Change {
                 op,
+                header,
                 old,
-                new,
-                seqno,
+                new: Location::new(number, u64::from(address.offset)),
             });
-            outcome.generation = seqno;
         }
         self.decided.push(Decided {
             request,
             changes,
             outcome,
         });
+    }
+
+    /// Encodes one record under the next sequence number.
+    fn push(&mut self, kind: Kind, op: &Op, body: &[u8], replaced: Replaced, more: bool) -> Header {
+        let seqno = self.log.seqno.saturating_add(1);
+        self.log.seqno = seqno;
+        let own = kind == op.kind;
+        let header = Header {
+            kind,
+            more,
+            key_len: u16::try_from(op.key.len()).unwrap_or(u16::MAX),
+            metadata_len: if own { op.metadata_len } else { 0 },
+            body_len: u32::try_from(body.len()).unwrap_or(u32::MAX),
+            seqno,
+            expiration: if own { op.expiration } else { 0 },
+            namespace: op.namespace,
+            body_crc: crc32fast::hash(body),
+            replaced,
+            durable_lag: self.log.durable_lag(seqno),
+        };
+        self.log.push(&header, &op.key, body);
+        header
     }
 
     /// Writes what was encoded, flushes it if a writer waits for that, publishes it in order, and
@@ -207,25 +247,45 @@ impl<'a> Group<'a> {
         if decided.is_empty() {
             return;
         }
-        let immediate = decided.iter().any(|d| d.request.immediate);
-        match self.write(&decided, immediate) {
+        match self.write(&decided) {
             Ok(()) => {
                 self.publish(&decided);
+                self.before = self.log.seqno;
                 decided.iter().for_each(|d| d.request.finish(Ok(d.outcome)));
             }
+            Err(Error::Full) => self.use_reserve(decided),
             Err(error) => fail(&decided, error),
         }
     }
 
-    fn write(&mut self, decided: &[Decided<'_>], immediate: bool) -> Result<()> {
-        let changes: usize = decided.iter().map(|d| d.changes.len()).sum();
-        if let Err(error) = self.log.reserve() {
-            // Nothing was written: the numbers were given out in memory only.
+    /// Nothing of a group could be written: what frees space goes on alone, the others have to wait.
+    fn use_reserve(&mut self, decided: Vec<Decided<'a>>) {
+        let alone = decided.len() == 1;
+        for d in decided {
+            if alone || !d.request.frees_space() {
+                d.request.finish(Err(Error::Full));
+                continue;
+            }
+            match self.take(d.request) {
+                Ok(()) => self.flush(),
+                Err(error) => d.request.finish(Err(error)),
+            }
+        }
+    }
+
+    /// Writes what was encoded.
+    ///
+    /// # Errors
+    /// `Full` if there is no space for it: nothing was written, nothing has changed. After any other
+    /// error the store is poisoned.
+    fn write(&mut self, decided: &[Decided<'_>]) -> Result<()> {
+        let frees_space = decided.iter().all(|d| d.request.frees_space());
+        if let Err(error) = self.log.reserve(frees_space) {
             self.log.discard();
-            let unused = u64::try_from(changes).unwrap_or(0);
-            self.log.seqno = self.log.seqno.saturating_sub(unused);
+            self.log.seqno = self.before;
             return Err(error);
         }
+        let immediate = decided.iter().any(|d| d.request.immediate);
         let written = self
             .log
             .write()
@@ -240,16 +300,17 @@ impl<'a> Group<'a> {
         })
     }
 
-    fn publish(&self, decided: &[Decided<'_>]) {
+    fn publish(&mut self, decided: &[Decided<'_>]) {
         let changes = || decided.iter().flat_map(|d| &d.changes);
+        let guard = crossbeam_epoch::pin();
         for change in changes() {
-            self.publish_one(change);
+            self.work |= self.core.publish(change, &guard);
         }
+        drop(guard);
         self.core.keys.apply(changes().filter_map(|change| {
-            let op = change.op;
+            let Change { op, header, .. } = change;
             let tombstone = op.kind == Kind::Tombstone;
-            let listed = tombstone || matches!(op.kind, Kind::Put | Kind::PutLarge);
-            listed.then(|| KeyRecord {
+            (tombstone || op.is_put()).then(|| KeyRecord {
                 namespace: op.namespace,
                 key: &op.key,
                 metadata: op
@@ -257,66 +318,100 @@ impl<'a> Group<'a> {
                     .get(..usize::from(op.metadata_len))
                     .unwrap_or_default(),
                 expiration: op.expiration,
-                seqno: change.seqno,
+                seqno: header.seqno,
                 tombstone,
             })
         }));
     }
+}
 
-    fn publish_one(&self, change: &Change<'_>) {
-        let (core, op) = (self.core, change.op);
-        let old = change.old.map(|(location, _)| location);
-        match (op.kind, old) {
-            (Kind::Put | Kind::PutLarge, Some(old)) => {
-                let replaced = core.table.replace(op.hash, old, change.new);
-                debug_assert!(replaced, "only the leader changes slots");
-            }
-            (Kind::Put | Kind::PutLarge, None) => {
-                if !core.table.insert(op.hash, change.new) {
+impl Core {
+    /// Applies one change that is in the log; returns whether it leaves work for maintenance.
+    fn publish(&self, change: &Change<'_>, guard: &Guard) -> bool {
+        let Change {
+            op,
+            header,
+            old,
+            new,
+        } = change;
+        let segment = self.segments.get(new.number(), guard);
+        let segment = segment.expect("the active segment is in the list");
+        let at = old.as_ref().map(|old| old.location);
+        match op.kind {
+            Kind::Put | Kind::PutLarge => {
+                segment.usage.add(header);
+                // Maintenance takes away the slots of what is dead.
+                let replaced = at.is_some_and(|at| self.table.replace(op.hash, at, *new));
+                if !replaced && !self.table.insert(op.hash, *new) {
                     // More than 32 keys of one hash: nobody meets that by chance. The write is in
                     // the log but cannot be found, so no later one may build on it.
-                    core.poison();
+                    self.poison();
                 }
             }
-            (Kind::Tombstone, Some(old)) => {
-                let removed = core.table.remove(op.hash, old);
-                debug_assert!(removed, "only the leader changes slots");
+            Kind::Tombstone => {
+                segment.usage.pin();
+                let _reclaimed_before = at.is_some_and(|at| self.table.remove(op.hash, at));
             }
-            (Kind::Namespace, _) => core.namespaces.apply(op.namespace, &op.body),
-            (Kind::Tombstone, None) | (Kind::Close, _) => {}
+            Kind::Namespace => {
+                segment.usage.pin();
+                self.namespaces.apply(op.namespace, &op.body, segment.id);
+            }
+            Kind::Retire => segment.usage.pin(),
+            Kind::Close => {}
         }
-        if matches!(op.kind, Kind::Put | Kind::PutLarge) {
-            count(&core.live_bytes, encoded_len(op), true);
+        if let Some(pointer) = op.large_pointer() {
+            self.larges.lock().insert(pointer.segment);
         }
-        if let Some((_, len)) = change.old {
-            count(&core.live_bytes, len, false);
-        }
+        let Some(old) = old else { return false };
+        let large = old.large.is_some_and(|large| {
+            self.larges.lock().remove(&large);
+            self.garbage.lock().push((header.seqno, large));
+            true
+        });
+        let segment = self.segments.get(old.location.number(), guard);
+        segment.is_some_and(|s| s.usage.take(old.replaced.len)) || large
+    }
+}
+
+fn old(found: &Found<'_>) -> Old {
+    let header = &found.record.header;
+    let address = Address {
+        segment: found.segment.id,
+        offset: u32::try_from(found.location.offset()).unwrap_or(u32::MAX),
+    };
+    let large = found.record.large_pointer().map(|pointer| pointer.segment);
+    Old {
+        location: found.location,
+        replaced: Replaced {
+            address,
+            len: u32::try_from(header.record_len()).unwrap_or(u32::MAX),
+            large: large.is_some(),
+        },
+        large,
+        expiration: header.expiration,
     }
 }
 
 fn fail(decided: &[Decided<'_>], error: Error) {
-    let full = matches!(error, Error::Full);
     let mut first = Some(error);
     for d in decided {
-        let other = if full { Error::Full } else { Error::Poisoned };
-        d.request.finish(Err(first.take().unwrap_or(other)));
+        d.request
+            .finish(Err(first.take().unwrap_or(Error::Poisoned)));
     }
 }
 
-/// Adds to or takes from a byte count.
-pub(crate) fn count(counter: &std::sync::atomic::AtomicU64, len: usize, add: bool) {
-    let len = u64::try_from(len).unwrap_or(0);
-    if add {
-        counter.fetch_add(len, Ordering::Relaxed);
+/// Bytes of log that an operation may take: its record, and the tombstone that may precede it.
+pub(crate) fn space(op: &Op) -> usize {
+    let record = |body: usize| {
+        HEADER_LEN
+            .saturating_add(op.key.len())
+            .saturating_add(body)
+            .next_multiple_of(8)
+    };
+    let tombstone = if op.is_put() && op.expiration != 0 {
+        record(0)
     } else {
-        counter.fetch_sub(len, Ordering::Relaxed);
-    }
-}
-
-/// Bytes of the record that an operation becomes.
-pub(crate) fn encoded_len(op: &Op) -> usize {
-    HEADER_LEN
-        .saturating_add(op.key.len())
-        .saturating_add(op.body.len())
-        .next_multiple_of(8)
+        0
+    };
+    record(op.body.len()).saturating_add(tombstone)
 }

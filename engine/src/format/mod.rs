@@ -1,10 +1,7 @@
 //! Bytes to types and back. Pure: no file, no clock. `docs/format.md` has the layouts.
 
+pub(crate) mod checkpoint;
 pub(crate) mod record;
-#[allow(
-    dead_code,
-    reason = "run files join the store together with checkpoints"
-)]
 pub(crate) mod run;
 pub(crate) mod segment;
 

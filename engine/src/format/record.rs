@@ -15,6 +15,7 @@ pub(crate) const CHUNK: usize = 64 << 10;
 pub(crate) const RECORD_MAX: usize = HEADER_LEN + KEY_MAX + METADATA_MAX + INLINE_MAX;
 
 const MORE: u8 = 1;
+const REPLACED_LARGE: u8 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -28,6 +29,8 @@ pub(crate) enum Kind {
     Namespace = 4,
     /// A clean close.
     Close = 5,
+    /// A front segment that no live record is left in: body is its id as `u64`.
+    Retire = 6,
 }
 
 /// The header's fields, but for its checksum.
@@ -44,10 +47,20 @@ pub(crate) struct Header {
     pub(crate) expiration: u64,
     pub(crate) namespace: u32,
     pub(crate) body_crc: u32,
-    /// The record this one replaced, by permanent segment id; segment 0 for none.
-    pub(crate) replaced: Address,
+    pub(crate) replaced: Replaced,
     /// How far the sequence number known durable lay behind this record's.
     pub(crate) durable_lag: u32,
+}
+
+/// The record that another took the place of: so replay counts what is live without reading it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Replaced {
+    /// Segment 0 for none.
+    pub(crate) address: Address,
+    /// Bytes of the whole record.
+    pub(crate) len: u32,
+    /// Whether its value lay in a segment of its own.
+    pub(crate) large: bool,
 }
 
 /// A record for ever: permanent segment id and byte offset.
@@ -92,6 +105,7 @@ impl Header {
             3 => Kind::Tombstone,
             4 => Kind::Namespace,
             5 => Kind::Close,
+            6 => Kind::Retire,
             _ => return None,
         };
         let header = Header {
@@ -104,9 +118,13 @@ impl Header {
             expiration: field!(bytes, 24, u64),
             namespace: field!(bytes, 32, u32),
             body_crc: field!(bytes, 36, u32),
-            replaced: Address {
-                segment: field!(bytes, 40, u64),
-                offset: field!(bytes, 48, u32),
+            replaced: Replaced {
+                address: Address {
+                    segment: field!(bytes, 40, u64),
+                    offset: field!(bytes, 48, u32),
+                },
+                len: field!(bytes, 56, u32),
+                large: field!(bytes, 5, u8) & REPLACED_LARGE != 0,
             },
             durable_lag: field!(bytes, 52, u32),
         };
@@ -121,7 +139,13 @@ impl Header {
 pub(crate) fn encode(out: &mut Vec<u8>, header: &Header, place: Place, key: &[u8], body: &[u8]) {
     let mut raw = [0u8; HEADER_LEN];
     set!(raw, 4, header.kind as u8);
-    set!(raw, 5, if header.more { MORE } else { 0 });
+    let more = if header.more { MORE } else { 0 };
+    let large = if header.replaced.large {
+        REPLACED_LARGE
+    } else {
+        0
+    };
+    set!(raw, 5, more | large);
     set!(raw, 6, header.key_len);
     set!(raw, 8, header.body_len);
     set!(raw, 12, header.metadata_len);
@@ -129,9 +153,10 @@ pub(crate) fn encode(out: &mut Vec<u8>, header: &Header, place: Place, key: &[u8
     set!(raw, 24, header.expiration);
     set!(raw, 32, header.namespace);
     set!(raw, 36, header.body_crc);
-    set!(raw, 40, header.replaced.segment);
-    set!(raw, 48, header.replaced.offset);
+    set!(raw, 40, header.replaced.address.segment);
+    set!(raw, 48, header.replaced.address.offset);
     set!(raw, 52, header.durable_lag);
+    set!(raw, 56, header.replaced.len);
     let crc = checksum(place, &raw, key);
     set!(raw, 0, crc);
     out.extend_from_slice(&raw);
@@ -174,6 +199,11 @@ impl<'a> Record<'a> {
         self.body
             .get(usize::from(self.header.metadata_len)..)
             .unwrap_or_default()
+    }
+
+    /// Where the value lies, if that is large.
+    pub(crate) fn large_pointer(&self) -> Option<LargePointer> {
+        (self.header.kind == Kind::PutLarge).then(|| LargePointer::decode(self.value()))?
     }
 
     pub(crate) fn body_is_intact(&self) -> bool {
@@ -234,9 +264,13 @@ mod tests {
             expiration: 10,
             namespace: 11,
             body_crc: crc32fast::hash(body),
-            replaced: Address {
-                segment: 12,
-                offset: 136,
+            replaced: Replaced {
+                address: Address {
+                    segment: 12,
+                    offset: 136,
+                },
+                len: 80,
+                large: true,
             },
             durable_lag: 2,
         }

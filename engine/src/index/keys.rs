@@ -1,25 +1,48 @@
-//! The keys of the store in order, for `list`: today the memtable alone, which replay fills.
+//! The keys of the store in order, for `list`: the memtable and the run files.
 
 use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::runs::{self, KeyRecord, Memtable, Outcome, Query, Sources, cursor};
-use crate::error::{Error, Result};
+use parking_lot::RwLock;
+
+use super::runs::{
+    self, Frozen, KeyRecord, Memtable, MergeError, Outcome, Query, Run, RunDamage, RunWriter,
+    Sources, cursor, pick_merge,
+};
+use crate::error::{Error, Result, io_error};
 use crate::list::{ListOptions, Page};
+use crate::vfs::{Output, Vfs, VfsFile};
 
 /// Records examined for one page at most, for each key asked for: a range full of dead keys gives a
 /// short page and a cursor instead of a stall.
 const WORK_PER_KEY: usize = 20;
 const WORK_MIN: usize = 1000;
 
-/// The ordered index.
+/// The ordered index: the newest keys in memory, the others in run files.
 pub(crate) struct Keys {
     memtable: Memtable,
+    older: RwLock<Older>,
+}
+
+/// What the memtable no longer holds.
+#[derive(Default)]
+struct Older {
+    /// Newest first: keys on their way into a run.
+    frozen: Vec<Arc<Frozen>>,
+    /// Newest first.
+    runs: Vec<Arc<Run>>,
 }
 
 impl Keys {
-    pub(crate) fn new() -> Keys {
+    pub(crate) fn new(runs: Vec<Arc<Run>>) -> Keys {
+        let older = Older {
+            frozen: Vec::new(),
+            runs,
+        };
         Keys {
             memtable: Memtable::new(),
+            older: RwLock::new(older),
         }
     }
 
@@ -28,8 +51,83 @@ impl Keys {
         self.memtable.insert(changes);
     }
 
+    /// Memory in use.
     pub(crate) fn bytes(&self) -> usize {
-        self.memtable.bytes()
+        let frozen: usize = self.older.read().frozen.iter().map(|f| f.bytes()).sum();
+        self.memtable.bytes() + frozen
+    }
+
+    /// The ids of the runs, newest first.
+    pub(crate) fn run_ids(&self) -> Vec<u64> {
+        self.older.read().runs.iter().map(|run| run.id()).collect()
+    }
+
+    /// Sets the memtable's keys apart, to be written to a run.
+    pub(crate) fn freeze(&self) {
+        let mut older = self.older.write();
+        let frozen = self.memtable.freeze();
+        if frozen.len() > 0 {
+            older.frozen.insert(0, frozen);
+        }
+    }
+
+    /// Writes the frozen keys to a run. `is_dead` says of a record that nobody will ask for it again.
+    /// Called by one thread at a time, as is [`merge`](Keys::merge).
+    pub(crate) fn write_frozen(
+        &self,
+        files: &RunFiles<'_>,
+        is_dead: impl Fn(&KeyRecord<'_>) -> bool,
+    ) -> Result<()> {
+        let (frozen, bottom) = {
+            let older = self.older.read();
+            (older.frozen.clone(), older.runs.is_empty())
+        };
+        if frozen.is_empty() {
+            return Ok(());
+        }
+        let count = frozen.len();
+        let sources = Sources {
+            frozen,
+            ..Sources::default()
+        };
+        let run = files.write(&sources, bottom, is_dead)?;
+        let mut older = self.older.write();
+        // Keys that were frozen meanwhile are newer, and stay in front.
+        let left = older.frozen.len().saturating_sub(count);
+        older.frozen.truncate(left);
+        older.runs.splice(0..0, run);
+        Ok(())
+    }
+
+    /// Merges the runs that most need it into one; false if none do.
+    pub(crate) fn merge(
+        &self,
+        files: &RunFiles<'_>,
+        is_dead: impl Fn(&KeyRecord<'_>) -> bool,
+    ) -> Result<bool> {
+        let runs = self.older.read().runs.clone();
+        let sizes: Vec<u64> = runs.iter().map(|run| run.summary().bytes).collect();
+        let Some(picked) = pick_merge(&sizes) else {
+            return Ok(false);
+        };
+        let bottom = picked.end == runs.len();
+        let sources = Sources {
+            runs: runs.get(picked.clone()).unwrap_or_default().to_vec(),
+            ..Sources::default()
+        };
+        let run = files.write(&sources, bottom, is_dead)?;
+        self.older.write().runs.splice(picked, run);
+        Ok(true)
+    }
+
+    /// Everything as it is at one moment.
+    fn sources(&self) -> Sources {
+        let older = self.older.read();
+        Sources {
+            memtable: self.memtable.snapshot(),
+            frozen: older.frozen.clone(),
+            runs: older.runs.clone(),
+        }
     }
 
     /// One page of a namespace's keys at time `now`.
@@ -81,23 +179,111 @@ impl Keys {
             now,
             work,
         };
-        let sources = Sources {
-            memtable: self.memtable.snapshot(),
-            ..Sources::default()
-        };
+        let sources = self.sources();
         let mut page = Page::default();
         let outcome = runs::list(&sources, &query, |record| {
             page.push(record.key, record.metadata, record.expiration, record.seqno);
         });
-        let outcome = outcome.map_err(|damage| Error::Corrupt {
-            path: format!("{:016x}.run", damage.run).into(),
-            offset: damage.damage.offset,
-            reason: damage.damage.reason,
-        })?;
+        let outcome = outcome.map_err(|damage| corrupt(&damage))?;
         if let Outcome::More { after } = outcome {
             page.cursor = Some(cursor::encode(secret, &print, &after));
         }
         Ok(page)
+    }
+}
+
+/// Where run files are written and read.
+pub(crate) struct RunFiles<'a> {
+    pub(crate) vfs: &'a dyn Vfs,
+    pub(crate) dir: &'a Path,
+    pub(crate) store: [u8; 16],
+    pub(crate) next_id: &'a dyn Fn() -> u64,
+}
+
+impl RunFiles<'_> {
+    /// Writes the newest record of every key to a run, which is durable and open on return; `None` if
+    /// there is none to write.
+    fn write(
+        &self,
+        sources: &Sources,
+        bottom: bool,
+        is_dead: impl Fn(&KeyRecord<'_>) -> bool,
+    ) -> Result<Option<Arc<Run>>> {
+        let id = (self.next_id)();
+        let path = self.path(id);
+        let made = self.create(&path, id, sources, bottom, is_dead);
+        if !matches!(made, Ok(Some(_))) {
+            // Nothing names the file; if it cannot be removed, the next open does.
+            let _ = self.vfs.remove(&path);
+        }
+        made
+    }
+
+    fn create(
+        &self,
+        path: &Path,
+        id: u64,
+        sources: &Sources,
+        bottom: bool,
+        is_dead: impl Fn(&KeyRecord<'_>) -> bool,
+    ) -> Result<Option<Arc<Run>>> {
+        let writing = |e| io_error("writing", path, e);
+        let file = self.vfs.create(path);
+        let file = file.map_err(|e| io_error("creating", path, e))?;
+        let mut out = Output::new(&*file, 0);
+        let mut writer = RunWriter::new(self.store, id, |b| out.push(b)).map_err(writing)?;
+        let merged = runs::merge(sources, bottom, is_dead, |record| writer.push(record));
+        merged.map_err(|error| match error {
+            MergeError::Damage(damage) => corrupt(&damage),
+            MergeError::Io(error) => writing(error),
+        })?;
+        let summary = writer.finish().map_err(writing)?;
+        out.flush().map_err(writing)?;
+        if summary.records == 0 {
+            return Ok(None);
+        }
+        file.sync().map_err(|e| io_error("flushing", path, e))?;
+        self.map(path, &*file).map(Some)
+    }
+
+    /// Opens a run that a checkpoint names.
+    pub(crate) fn open(&self, id: u64) -> Result<Arc<Run>> {
+        let path = self.path(id);
+        let file = self.vfs.open(&path);
+        let file = file.map_err(|e| io_error("opening", &path, e))?;
+        let run = self.map(&path, &*file)?;
+        if run.id() == id && run.store_id() == self.store {
+            return Ok(run);
+        }
+        Err(Error::Corrupt {
+            path,
+            offset: 0,
+            reason: "the header is another run's",
+        })
+    }
+
+    fn map(&self, path: &Path, file: &dyn VfsFile) -> Result<Arc<Run>> {
+        let len = file.len().map_err(|e| io_error("reading", path, e))?;
+        let map = file.map(usize::try_from(len).unwrap_or(usize::MAX));
+        let map = map.map_err(|e| io_error("mapping", path, e))?;
+        let run = Run::open(Arc::new(map)).map_err(|damage| Error::Corrupt {
+            path: path.into(),
+            offset: damage.offset,
+            reason: damage.reason,
+        })?;
+        Ok(Arc::new(run))
+    }
+
+    pub(crate) fn path(&self, id: u64) -> PathBuf {
+        self.dir.join(format!("{id:016x}.run"))
+    }
+}
+
+fn corrupt(damage: &RunDamage) -> Error {
+    Error::Corrupt {
+        path: format!("{:016x}.run", damage.run).into(),
+        offset: damage.damage.offset,
+        reason: damage.damage.reason,
     }
 }
 

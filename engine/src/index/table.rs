@@ -14,18 +14,21 @@
 )]
 
 use std::array;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_epoch::Guard;
 use parking_lot::Mutex;
 
-use crate::mem::{Bucket, BucketMemory, EpochCell};
+use crate::mem::{Bucket, BucketMemory, EpochCell, Map};
 
-const PARTITIONS: usize = 1024;
+pub(crate) const PARTITIONS: usize = 1024;
 const SLOTS: usize = 8;
 /// Buckets a key may sit in: its home and the three that follow.
 const REACH: usize = 4;
 const MAX_DOUBLINGS: u32 = 14;
+/// Buckets of a new partition: four sizes, so that the partitions do not all double at one moment.
+const BASES: [u32; 4] = [4, 5, 6, 7];
 const TAG_BITS: u32 = 18;
 const TAG_SHIFT: u32 = 46;
 const DISPLACEMENT_SHIFT: u32 = 44;
@@ -152,6 +155,22 @@ impl Buckets {
         false
     }
 
+    fn image(&self, entries: usize) -> Image {
+        let buckets = self.memory.buckets();
+        let mut bytes = Vec::with_capacity(size_of_val(buckets));
+        for bucket in buckets {
+            let words: [u64; SLOTS] = array::from_fn(|i| bucket.0[i].load(Ordering::Relaxed));
+            for word in words {
+                bytes.extend_from_slice(&word.to_le_bytes());
+            }
+        }
+        Image {
+            entries,
+            doublings: self.doublings,
+            bytes,
+        }
+    }
+
     /// Every word with its home bucket.
     fn words(&self) -> impl Iterator<Item = (usize, u64)> {
         let buckets = self.memory.buckets();
@@ -213,6 +232,20 @@ fn wrap(index: usize, count: usize) -> usize {
     if index >= count { index - count } else { index }
 }
 
+/// What a partition held at one moment.
+pub(crate) struct Image {
+    pub(crate) entries: usize,
+    pub(crate) doublings: u32,
+    /// The buckets as they lie in memory, words little-endian.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Bytes of the buckets of a partition that was doubled this often; `None` if none ever was.
+pub(crate) fn image_len(partition: usize, doublings: u32) -> Option<usize> {
+    let base = usize::try_from(BASES[partition & 3]).ok()?;
+    (doublings <= MAX_DOUBLINGS).then(|| (base << doublings) * size_of::<Bucket>())
+}
+
 /// Stores a word (0 empties the slot) and keeps the overflow mark. Only the holder of the
 /// partition's mutex stores, so nothing comes between the load and the store.
 fn set(slot: &AtomicU64, word: u64) {
@@ -222,8 +255,23 @@ fn set(slot: &AtomicU64, word: u64) {
     );
 }
 
+#[derive(Default)]
 struct PartState {
     entries: usize,
+    /// The last capture that has this partition.
+    captured: u64,
+    /// The partition as it was when that capture began, if it was changed before it was visited.
+    aside: Option<Image>,
+}
+
+impl PartState {
+    /// Before a change: if a capture has yet to visit the partition, keeps it as it is.
+    fn keep_aside(&mut self, buckets: &Buckets, capture: u64) {
+        if self.captured < capture {
+            self.aside = Some(buckets.image(self.entries));
+            self.captured = capture;
+        }
+    }
 }
 
 #[repr(align(64))]
@@ -232,20 +280,85 @@ struct Partition {
     writer: Mutex<PartState>,
 }
 
+impl Partition {
+    fn new(buckets: Buckets, entries: usize) -> Partition {
+        let state = PartState {
+            entries,
+            ..PartState::default()
+        };
+        Partition {
+            buckets: EpochCell::new(buckets),
+            writer: Mutex::new(state),
+        }
+    }
+}
+
 /// The point index. It holds no keys: whoever asks compares them.
 pub(crate) struct Table {
     partitions: Box<[Partition; PARTITIONS]>,
+    /// Counts captures; see [`begin_capture`](Table::begin_capture).
+    capture: AtomicU64,
 }
 
 impl Table {
     pub(crate) fn new() -> Table {
-        // Four bases, so that the partitions do not all double at the same moment.
-        let partitions = array::from_fn(|p| Partition {
-            buckets: EpochCell::new(Buckets::new([4, 5, 6, 7][p & 3], 0)),
-            writer: Mutex::new(PartState { entries: 0 }),
-        });
+        Table::of(Box::new(array::from_fn(|p| {
+            Partition::new(Buckets::new(BASES[p & 3], 0), 0)
+        })))
+    }
+
+    fn of(partitions: Box<[Partition; PARTITIONS]>) -> Table {
         Table {
-            partitions: Box::new(partitions),
+            partitions,
+            capture: AtomicU64::new(0),
+        }
+    }
+
+    /// The table whose buckets lie in a private mapping, from `offset` on: for each partition how
+    /// often it was doubled and how many entries it has. `None` if they do not lie there.
+    pub(crate) fn mapped(
+        map: &Arc<Map>,
+        mut offset: usize,
+        partitions: &[(u32, usize)],
+    ) -> Option<Table> {
+        let mut mapped = Vec::with_capacity(PARTITIONS);
+        for (p, (doublings, entries)) in partitions.iter().enumerate() {
+            let len = image_len(p, *doublings)?;
+            let memory = BucketMemory::mapped(Arc::clone(map), offset, len / size_of::<Bucket>())?;
+            offset += len;
+            let buckets = Buckets {
+                memory,
+                base: BASES[p & 3],
+                doublings: *doublings,
+            };
+            mapped.push(Partition::new(buckets, *entries));
+        }
+        let mapped = mapped.into_boxed_slice().try_into().ok()?;
+        Some(Table::of(mapped))
+    }
+
+    /// Begins to capture the table as it is now; no entry may be added or replaced meanwhile. From
+    /// here on whoever changes a partition first keeps it aside, until it was visited.
+    pub(crate) fn begin_capture(&self) {
+        self.capture.fetch_add(1, Ordering::Release);
+    }
+
+    /// A partition as it was when the capture began. Each is asked for once.
+    pub(crate) fn captured(&self, partition: usize) -> Image {
+        let partition = &self.partitions[partition];
+        let mut state = partition.writer.lock();
+        state.captured = self.capture.load(Ordering::Acquire);
+        let guard = crossbeam_epoch::pin();
+        let aside = state.aside.take();
+        aside.unwrap_or_else(|| partition.buckets.load(&guard).image(state.entries))
+    }
+
+    /// Ends a capture that may not have visited every partition.
+    pub(crate) fn end_capture(&self) {
+        for partition in self.partitions.iter() {
+            let mut state = partition.writer.lock();
+            state.captured = self.capture.load(Ordering::Acquire);
+            state.aside = None;
         }
     }
 
@@ -292,6 +405,7 @@ impl Table {
         let mut state = partition.writer.lock();
         let guard = crossbeam_epoch::pin();
         let buckets = partition.buckets.load(&guard);
+        state.keep_aside(buckets, self.capture.load(Ordering::Acquire));
         let slots = buckets.memory.buckets().len() * SLOTS;
         let crowded = (state.entries + 1) * 5 > slots * 4;
         let (home, tag) = buckets.spot(hash);
@@ -343,8 +457,13 @@ impl Table {
         let partition = self.partition(hash);
         let mut state = partition.writer.lock();
         let guard = crossbeam_epoch::pin();
-        let slot = partition.buckets.load(&guard).slot(hash, old);
-        slot.map(|slot| f(slot, &mut state)).is_some()
+        let buckets = partition.buckets.load(&guard);
+        let Some(slot) = buckets.slot(hash, old) else {
+            return false;
+        };
+        state.keep_aside(buckets, self.capture.load(Ordering::Acquire));
+        f(slot, &mut state);
+        true
     }
 
     /// Number of entries.

@@ -3,15 +3,19 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, io_error};
 use crate::format::record::{self, Address};
 use crate::format::segment::{HEADER_LEN, Header, Kind, SEGMENT_LEN, StoreId};
 use crate::vfs::Vfs;
 
-use super::segment::{Segment, Segments, front_path, io_error, unfinished_path};
+use super::segment::{Segment, Segments, front_path, unfinished_path};
 
 /// The first step of preallocation; each further one doubles the file.
 const FIRST_STEP: u64 = 1 << 20;
+/// Bytes of log after which maintenance looks whether something is due.
+const MAINTENANCE: u64 = 16 << 20;
+/// Space that only what frees space may use, so that deletes go on when the disk is full.
+const RESERVE: u64 = 256 << 10;
 
 /// Appends records to the newest front segment and makes them durable.
 pub(crate) struct Appender {
@@ -28,6 +32,10 @@ pub(crate) struct Appender {
     /// The newest sequence number given out, and the newest known durable.
     pub(crate) seqno: u64,
     pub(crate) durable: u64,
+    /// Bytes of log since the last checkpoint.
+    pub(crate) since_checkpoint: u64,
+    /// Bytes of log since maintenance was last asked for.
+    since_maintenance: u64,
 }
 
 /// What a new front segment follows.
@@ -64,7 +72,13 @@ impl Appender {
             buffer: Vec::new(),
             seqno: start.seqno,
             durable: start.seqno,
+            since_checkpoint: 0,
+            since_maintenance: 0,
         })
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// The number and permanent address that the next record will have.
@@ -127,11 +141,13 @@ impl Appender {
     }
 
     /// Reserves the space for what was pushed, before anything is written: a full disk changes
-    /// nothing.
-    pub(crate) fn reserve(&mut self) -> Result<()> {
+    /// nothing. What frees space may use the last of it.
+    pub(crate) fn reserve(&mut self, frees_space: bool) -> Result<()> {
         let end = self
             .end
             .saturating_add(u64::try_from(self.buffer.len()).unwrap_or(u64::MAX));
+        let slack = if frees_space { 0 } else { RESERVE };
+        let end = end.saturating_add(slack).min(SEGMENT_LEN.max(end));
         if end <= self.allocated {
             return Ok(());
         }
@@ -150,12 +166,22 @@ impl Appender {
             .file
             .write_at(&self.buffer, self.end)
             .map_err(|e| io_error("writing", &self.segment.path, e))?;
-        self.end = self
-            .end
-            .saturating_add(u64::try_from(self.buffer.len()).unwrap_or(0));
+        let len = u64::try_from(self.buffer.len()).unwrap_or(0);
+        self.end = self.end.saturating_add(len);
+        self.since_checkpoint = self.since_checkpoint.saturating_add(len);
+        self.since_maintenance = self.since_maintenance.saturating_add(len);
         self.buffer.clear();
         self.segment.publish(self.end);
         Ok(())
+    }
+
+    /// Whether enough was written since the last yes that maintenance may have something to do.
+    pub(crate) fn wants_maintenance(&mut self) -> bool {
+        let wants = self.since_maintenance >= MAINTENANCE;
+        if wants {
+            self.since_maintenance = 0;
+        }
+        wants
     }
 
     /// Makes all written records durable. After an error the store is poisoned: the flush is never

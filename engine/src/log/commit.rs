@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::Result;
-use crate::format::record::Kind;
+use crate::format::record::{Kind, LargePointer};
 use crate::options::Condition;
 
 /// One change of one key or namespace.
@@ -23,6 +23,32 @@ pub(crate) struct Op {
     pub(crate) metadata_len: u16,
     pub(crate) expiration: u64,
     pub(crate) condition: Condition,
+}
+
+impl Op {
+    /// An operation that changes no key.
+    pub(crate) fn keyless(kind: Kind, namespace: u32, body: Vec<u8>) -> Op {
+        Op {
+            kind,
+            namespace,
+            hash: u64::from(namespace),
+            key: Vec::new(),
+            body,
+            metadata_len: 0,
+            expiration: 0,
+            condition: Condition::None,
+        }
+    }
+
+    pub(crate) fn is_put(&self) -> bool {
+        matches!(self.kind, Kind::Put | Kind::PutLarge)
+    }
+
+    /// Where the value of a put lies, if that is large.
+    pub(crate) fn large_pointer(&self) -> Option<LargePointer> {
+        let pointer = self.body.get(usize::from(self.metadata_len)..);
+        (self.kind == Kind::PutLarge).then(|| LargePointer::decode(pointer?))?
+    }
 }
 
 /// What became of a request's last operation.
@@ -57,6 +83,11 @@ impl Request {
             state,
             changed,
         })
+    }
+
+    /// Whether no operation adds data: such a request may use the last space of a full disk.
+    pub(crate) fn frees_space(&self) -> bool {
+        self.ops.iter().all(|op| !op.is_put())
     }
 
     /// Wakes the writer with its result.

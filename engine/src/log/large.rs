@@ -9,14 +9,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, io_error};
 use crate::format::field;
 use crate::format::record::{CHUNK, LargePointer};
 use crate::format::segment::{HEADER_LEN, Header, Kind, LARGE_START, StoreId};
 use crate::mem::Map;
 use crate::vfs::{Vfs, VfsFile};
-
-use super::segment::io_error;
 
 /// A large value being written.
 pub(crate) struct LargeWriter {

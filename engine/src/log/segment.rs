@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_epoch::Guard;
+use parking_lot::Mutex;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, io_error};
 use crate::format::record::{self, Address, HEADER_LEN, Place, Record};
 use crate::format::segment::{Header, SEGMENT_LEN};
 use crate::mem::{EpochCell, Map};
@@ -18,8 +19,71 @@ pub(crate) struct Segment {
     pub(crate) salt: u32,
     pub(crate) path: PathBuf,
     pub(crate) file: Box<dyn VfsFile>,
+    /// Changed by the committer alone.
+    pub(crate) usage: Usage,
     map: Map,
     published: AtomicU64,
+}
+
+/// What is still needed of a segment.
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    live: AtomicU64,
+    live_bytes: AtomicU64,
+    pins: AtomicU64,
+    last_visible: AtomicU64,
+}
+
+/// [`Usage`] at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Puts that the table points to, and their bytes.
+    pub(crate) live: u64,
+    pub(crate) live_bytes: u64,
+    /// Records that older segments need: tombstones, namespaces, retirements.
+    pub(crate) pins: u64,
+    /// The last second in which one of all puts is visible, `u64::MAX` for ever.
+    pub(crate) last_visible: u64,
+}
+
+impl Usage {
+    pub(crate) fn counts(&self) -> Counts {
+        Counts {
+            live: self.live.load(Ordering::Relaxed),
+            live_bytes: self.live_bytes.load(Ordering::Relaxed),
+            pins: self.pins.load(Ordering::Relaxed),
+            last_visible: self.last_visible.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What a checkpoint says.
+    pub(crate) fn set(&self, counts: Counts) {
+        self.live.store(counts.live, Ordering::Relaxed);
+        self.live_bytes.store(counts.live_bytes, Ordering::Relaxed);
+        self.pins.store(counts.pins, Ordering::Relaxed);
+        self.last_visible
+            .store(counts.last_visible, Ordering::Relaxed);
+    }
+
+    /// The table points to one more record of the segment.
+    pub(crate) fn add(&self, header: &record::Header) {
+        let len = u64::try_from(header.record_len()).unwrap_or(0);
+        self.live.fetch_add(1, Ordering::Relaxed);
+        self.live_bytes.fetch_add(len, Ordering::Relaxed);
+        // An expiration of 0 is never, and becomes the highest.
+        self.last_visible
+            .fetch_max(header.expiration.wrapping_sub(1), Ordering::Relaxed);
+    }
+
+    /// The table no longer points to a record of this length; returns whether it was the last.
+    pub(crate) fn take(&self, len: u32) -> bool {
+        self.live_bytes.fetch_sub(u64::from(len), Ordering::Relaxed);
+        self.live.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+
+    pub(crate) fn pin(&self) {
+        self.pins.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Segment {
@@ -37,6 +101,7 @@ impl Segment {
             salt: header.salt,
             path,
             file,
+            usage: Usage::default(),
             map,
             published,
         })
@@ -108,37 +173,76 @@ impl AsRef<[u8]> for Slice {
 }
 
 /// The front segments by the number that slots hold; number 0 is unused.
-pub(crate) struct Segments(EpochCell<Vec<Option<Arc<Segment>>>>);
+pub(crate) struct Segments {
+    list: EpochCell<Vec<Option<Arc<Segment>>>>,
+    change: Mutex<()>,
+}
 
 impl Segments {
     pub(crate) fn new() -> Segments {
-        Segments(EpochCell::new(vec![None]))
+        Segments {
+            list: EpochCell::new(vec![None]),
+            change: Mutex::new(()),
+        }
     }
 
     pub(crate) fn get<'g>(&'g self, number: u32, guard: &'g Guard) -> Option<&'g Arc<Segment>> {
-        self.0
+        self.list
             .load(guard)
             .get(usize::try_from(number).ok()?)?
             .as_ref()
     }
 
-    pub(crate) fn all(&self) -> Vec<Arc<Segment>> {
-        self.0
-            .load(&crossbeam_epoch::pin())
-            .iter()
-            .flatten()
-            .cloned()
-            .collect()
+    /// All segments with their numbers, oldest first.
+    pub(crate) fn all(&self) -> Vec<(u32, Arc<Segment>)> {
+        let guard = crossbeam_epoch::pin();
+        let list = self.list.load(&guard);
+        let numbered = (0u32..).zip(list);
+        let mut all: Vec<_> = numbered
+            .filter_map(|(number, segment)| Some((number, Arc::clone(segment.as_ref()?))))
+            .collect();
+        all.sort_unstable_by_key(|(_, segment)| segment.id);
+        all
     }
 
-    /// Adds a segment and returns its number. Only the committer adds segments.
+    /// Adds a segment and returns its number, which may have been another's before.
     pub(crate) fn add(&self, segment: Arc<Segment>) -> u32 {
+        let mut added = 0;
+        self.change(|list| {
+            let used = list.iter().skip(1).take_while(|s| s.is_some()).count();
+            added = used.saturating_add(1);
+            set(list, added, Some(segment));
+        });
+        u32::try_from(added).unwrap_or(u32::MAX)
+    }
+
+    /// Puts a segment back under the number that a checkpoint's slots have for it.
+    pub(crate) fn restore(&self, number: u32, segment: Arc<Segment>) {
+        let at = usize::try_from(number).unwrap_or(usize::MAX);
+        self.change(|list| set(list, at, Some(segment)));
+    }
+
+    /// Forgets a segment that no slot names; who reads it keeps it.
+    pub(crate) fn remove(&self, number: u32) {
+        let at = usize::try_from(number).unwrap_or(usize::MAX);
+        self.change(|list| set(list, at, None));
+    }
+
+    fn change(&self, f: impl FnOnce(&mut Vec<Option<Arc<Segment>>>)) {
+        let _alone = self.change.lock();
         let guard = crossbeam_epoch::pin();
-        let mut segments = self.0.load(&guard).clone();
-        let number = u32::try_from(segments.len()).unwrap_or(u32::MAX);
-        segments.push(Some(segment));
-        self.0.replace(segments, &guard);
-        number
+        let mut list = self.list.load(&guard).clone();
+        f(&mut list);
+        self.list.replace(list, &guard);
+    }
+}
+
+fn set(list: &mut Vec<Option<Arc<Segment>>>, at: usize, segment: Option<Arc<Segment>>) {
+    if list.len() <= at {
+        list.resize(at.saturating_add(1), None);
+    }
+    if let Some(place) = list.get_mut(at) {
+        *place = segment;
     }
 }
 
@@ -153,16 +257,4 @@ pub(crate) fn unfinished_path(dir: &Path, id: u64) -> PathBuf {
 
 pub(crate) fn large_path(dir: &Path, id: u64) -> PathBuf {
     dir.join(format!("{id:016x}.large"))
-}
-
-/// An I/O error with what was being done, a full disk told apart.
-pub(crate) fn io_error(doing: &'static str, path: &Path, source: std::io::Error) -> Error {
-    match source.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Error::Full,
-        _ => Error::Io {
-            doing,
-            path: path.to_path_buf(),
-            source,
-        },
-    }
 }

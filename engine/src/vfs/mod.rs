@@ -4,12 +4,14 @@
 //! and a get reads its slices without a virtual call.
 
 mod os;
+mod output;
 
 use std::io;
 use std::path::Path;
 
 pub use crate::mem::Map;
 pub use os::OsVfs;
+pub(crate) use output::Output;
 
 /// A file system. All names are inside the store's one directory.
 pub trait Vfs: Send + Sync {

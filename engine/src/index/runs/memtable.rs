@@ -95,10 +95,7 @@ impl Memtable {
             chunks.push(Arc::new(taken.arrivals.sorted(&mut taken.order)));
         }
         chunks.extend(taken.published.iter().cloned());
-        Arc::new(Frozen {
-            chunks,
-            seqno_max: taken.seqno_max,
-        })
+        Arc::new(Frozen { chunks })
     }
 
     /// Returns about how many bytes of memory the records take, overwritten ones included until they
@@ -109,6 +106,7 @@ impl Memtable {
     }
 
     /// Returns how many records there are, overwritten ones included until they are merged.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         let inner = self.inner.lock();
         inner.chunk_entries + inner.arrivals.entries.len()
@@ -136,7 +134,6 @@ impl MemSnapshot {
 pub(crate) struct Frozen {
     /// Newest first.
     chunks: Vec<Arc<Chunk>>,
-    seqno_max: u64,
 }
 
 impl Frozen {
@@ -151,11 +148,6 @@ impl Frozen {
 
     pub(crate) fn bytes(&self) -> usize {
         self.chunks().map(Chunk::memory).sum()
-    }
-
-    /// Returns the highest seqno inserted, 0 without any.
-    pub(crate) fn seqno_max(&self) -> u64 {
-        self.seqno_max
     }
 }
 
@@ -172,7 +164,6 @@ struct Inner {
     published: Arc<[Arc<Chunk>]>,
     chunk_bytes: usize,
     chunk_entries: usize,
-    seqno_max: u64,
     order: Vec<Order>,
 }
 
@@ -187,7 +178,6 @@ impl Inner {
     fn push(&mut self, record: &KeyRecord<'_>) {
         self.version += 1;
         self.sorted = None;
-        self.seqno_max = self.seqno_max.max(record.seqno);
         self.arrivals.push(record);
         if self.arrivals.entries.len() == ARRIVALS || self.arrivals.bytes.len() >= ARRIVAL_BYTES {
             self.sort_arrivals();

@@ -10,12 +10,6 @@
 //! a pure data structure: no file, no thread and no clock. The engine reads and writes the bytes of
 //! runs, says what time it is, and decides when to freeze and merge.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "run files join the store together with checkpoints"
-)]
-
 pub(crate) mod cursor;
 mod memtable;
 mod merge;
@@ -34,7 +28,7 @@ mod tests;
 use std::ops::Bound;
 use std::sync::Arc;
 
-pub(crate) use crate::format::run::{Damage, KeyRecord, Run, RunWriter, Summary};
+pub(crate) use crate::format::run::{Damage, KeyRecord, Run, RunWriter};
 pub(crate) use memtable::{Frozen, MemSnapshot, Memtable};
 pub(crate) use merge::{MergeError, merge};
 pub(crate) use tiers::pick_merge;

@@ -1,0 +1,381 @@
+//! The checkpoint: the state of the store at one sequence number, so that opening replays only what
+//! came after it.
+//!
+//! A header of [`HEADER_LEN`] bytes, written last; from [`DATA_START`] the buckets of the table's
+//! partitions, one after the other; then the lists of [`Meta`].
+
+use super::record::Address;
+use super::segment::StoreId;
+use super::{VERSION, field, set};
+
+pub(crate) const HEADER_LEN: usize = 144;
+/// Where the partitions begin: a page, so that they can be mapped.
+pub(crate) const DATA_START: u64 = 4096;
+/// Numbers that slots can hold.
+const NUMBER_MAX: u32 = 1 << 20;
+
+const MAGIC: [u8; 8] = *b"RIMSCKPT";
+
+/// Which state a checkpoint holds, and where the log goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) store: StoreId,
+    pub(crate) id: u64,
+    /// All changes up to this one, and none after it.
+    pub(crate) seqno: u64,
+    /// Where the first record after it lies.
+    pub(crate) position: Address,
+    pub(crate) epoch: u64,
+    /// No file had this id or a higher one.
+    pub(crate) next_file: u64,
+    /// The latest confirmed time.
+    pub(crate) time: u64,
+    pub(crate) meta_offset: u64,
+    pub(crate) meta_len: u64,
+    pub(crate) meta_crc: u32,
+}
+
+/// The lists of a checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Meta {
+    pub(crate) segments: Vec<SegmentEntry>,
+    /// Retired segments whose files are still there, in the order of retirement.
+    pub(crate) retired: Vec<Retired>,
+    pub(crate) namespaces: Vec<NamespaceEntry>,
+    /// Ids of the key runs, newest first.
+    pub(crate) runs: Vec<u64>,
+    /// Ids of the large segments that live records point to.
+    pub(crate) larges: Vec<u64>,
+    pub(crate) partitions: Vec<PartitionEntry>,
+}
+
+/// A front segment that slots may name, by the number they have for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentEntry {
+    pub(crate) number: u32,
+    pub(crate) id: u64,
+    pub(crate) len: u64,
+    pub(crate) live: u64,
+    pub(crate) live_bytes: u64,
+    pub(crate) pins: u64,
+    pub(crate) last_visible: u64,
+}
+
+/// A segment that was retired, and the sequence number of the record that did it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Retired {
+    pub(crate) id: u64,
+    pub(crate) seqno: u64,
+}
+
+/// A namespace as its newest record says, and the segment of that record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NamespaceEntry {
+    pub(crate) number: u32,
+    pub(crate) segment: u64,
+    pub(crate) body: Vec<u8>,
+}
+
+/// One partition of the table. The directory tells its size, hence the offsets of all that follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PartitionEntry {
+    pub(crate) entries: u32,
+    pub(crate) doublings: u32,
+    pub(crate) crc: u32,
+}
+
+/// Why a checkpoint was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Damaged(&'static str),
+    Newer(u16),
+}
+
+impl Header {
+    pub(crate) fn encode(&self) -> [u8; HEADER_LEN] {
+        let mut bytes = [0u8; HEADER_LEN];
+        let parts = [
+            (0, &MAGIC[..]),
+            (16, &self.store.id[..]),
+            (32, &self.store.secret[..]),
+        ];
+        for (at, part) in parts {
+            if let Some(place) = bytes.get_mut(at..at + part.len()) {
+                place.copy_from_slice(part);
+            }
+        }
+        set!(bytes, 8, VERSION);
+        set!(bytes, 64, self.id);
+        set!(bytes, 72, self.seqno);
+        set!(bytes, 80, self.position.segment);
+        set!(bytes, 88, self.position.offset);
+        set!(bytes, 92, self.meta_crc);
+        set!(bytes, 96, self.epoch);
+        set!(bytes, 104, self.next_file);
+        set!(bytes, 112, self.time);
+        set!(bytes, 120, self.meta_offset);
+        set!(bytes, 128, self.meta_len);
+        let crc = crc32fast::hash(bytes.get(..140).unwrap_or_default());
+        set!(bytes, 140, crc);
+        bytes
+    }
+
+    /// The header at the start of `bytes`.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Header, Refusal> {
+        let covered = bytes.get(..140).filter(|_| bytes.len() >= HEADER_LEN);
+        let covered = covered.ok_or(Refusal::Damaged("no checkpoint header"))?;
+        if !covered.starts_with(&MAGIC) {
+            return Err(Refusal::Damaged("no checkpoint header"));
+        }
+        if crc32fast::hash(covered) != field!(bytes, 140, u32) {
+            return Err(Refusal::Damaged("checkpoint header checksum"));
+        }
+        let version = field!(bytes, 8, u16);
+        if version != VERSION {
+            return Err(Refusal::Newer(version));
+        }
+        let mut store = StoreId {
+            id: [0; 16],
+            secret: [0; 32],
+        };
+        for (at, part) in [(16, &mut store.id[..]), (32, &mut store.secret[..])] {
+            if let Some(from) = bytes.get(at..at + part.len()) {
+                part.copy_from_slice(from);
+            }
+        }
+        Ok(Header {
+            store,
+            id: field!(bytes, 64, u64),
+            seqno: field!(bytes, 72, u64),
+            position: Address {
+                segment: field!(bytes, 80, u64),
+                offset: field!(bytes, 88, u32),
+            },
+            meta_crc: field!(bytes, 92, u32),
+            epoch: field!(bytes, 96, u64),
+            next_file: field!(bytes, 104, u64),
+            time: field!(bytes, 112, u64),
+            meta_offset: field!(bytes, 120, u64),
+            meta_len: field!(bytes, 128, u64),
+        })
+    }
+}
+
+impl Meta {
+    /// Each list is its length as `u32`, then its entries, fields in the order of the types above.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        len(&mut out, self.segments.len());
+        for entry in &self.segments {
+            out.extend_from_slice(&entry.number.to_le_bytes());
+            let fields = [
+                entry.id,
+                entry.len,
+                entry.live,
+                entry.live_bytes,
+                entry.pins,
+                entry.last_visible,
+            ];
+            fields
+                .iter()
+                .for_each(|field| out.extend_from_slice(&field.to_le_bytes()));
+        }
+        len(&mut out, self.retired.len());
+        for entry in &self.retired {
+            out.extend_from_slice(&entry.id.to_le_bytes());
+            out.extend_from_slice(&entry.seqno.to_le_bytes());
+        }
+        len(&mut out, self.namespaces.len());
+        for entry in &self.namespaces {
+            out.extend_from_slice(&entry.number.to_le_bytes());
+            out.extend_from_slice(&entry.segment.to_le_bytes());
+            len(&mut out, entry.body.len());
+            out.extend_from_slice(&entry.body);
+        }
+        for ids in [&self.runs, &self.larges] {
+            len(&mut out, ids.len());
+            ids.iter()
+                .for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
+        }
+        len(&mut out, self.partitions.len());
+        for entry in &self.partitions {
+            for field in [entry.entries, entry.doublings, entry.crc] {
+                out.extend_from_slice(&field.to_le_bytes());
+            }
+        }
+        out
+    }
+
+    /// The lists that `bytes` hold, which must be all of them, or `None`.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Meta> {
+        let mut from = Reader(bytes);
+        let meta = Meta {
+            segments: from.list(|from| {
+                Some(SegmentEntry {
+                    number: from.u32().filter(|n| (1..NUMBER_MAX).contains(n))?,
+                    id: from.u64()?,
+                    len: from.u64()?,
+                    live: from.u64()?,
+                    live_bytes: from.u64()?,
+                    pins: from.u64()?,
+                    last_visible: from.u64()?,
+                })
+            })?,
+            retired: from.list(|from| {
+                Some(Retired {
+                    id: from.u64()?,
+                    seqno: from.u64()?,
+                })
+            })?,
+            namespaces: from.list(|from| {
+                let (number, segment) = (from.u32()?, from.u64()?);
+                let len = from.u32()?;
+                let body = from.bytes(usize::try_from(len).ok()?)?.to_vec();
+                Some(NamespaceEntry {
+                    number,
+                    segment,
+                    body,
+                })
+            })?,
+            runs: from.list(Reader::u64)?,
+            larges: from.list(Reader::u64)?,
+            partitions: from.list(|from| {
+                Some(PartitionEntry {
+                    entries: from.u32()?,
+                    doublings: from.u32()?,
+                    crc: from.u32()?,
+                })
+            })?,
+        };
+        from.0.is_empty().then_some(meta)
+    }
+}
+
+fn len(out: &mut Vec<u8>, len: usize) {
+    let len = u32::try_from(len).unwrap_or(u32::MAX);
+    out.extend_from_slice(&len.to_le_bytes());
+}
+
+/// Bytes that are taken from the front.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(head)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.bytes(4).map(|bytes| field!(bytes, 0, u32))
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.bytes(8).map(|bytes| field!(bytes, 0, u64))
+    }
+
+    /// A list takes no more memory than the bytes that are there: it grows as entries are read.
+    fn list<T>(&mut self, mut entry: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        (0..self.u32()?).map(|_| entry(self)).collect()
+    }
+}
+
+/// What the file `CURRENT` says: the name of the newest checkpoint and a checksum of it.
+pub(crate) fn encode_current(id: u64) -> String {
+    let name = file_name(id);
+    format!("{name} {:08x}\n", crc32fast::hash(name.as_bytes()))
+}
+
+/// The checkpoint that a `CURRENT` file names, or `None` if it is damaged.
+pub(crate) fn decode_current(bytes: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let id = u64::from_str_radix(text.get(..16)?, 16).ok()?;
+    (encode_current(id) == text).then_some(id)
+}
+
+pub(crate) fn file_name(id: u64) -> String {
+    format!("{id:016x}.ckpt")
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            store: StoreId {
+                id: [1; 16],
+                secret: [2; 32],
+            },
+            id: 3,
+            seqno: 4,
+            position: Address {
+                segment: 5,
+                offset: 136,
+            },
+            epoch: 6,
+            next_file: 7,
+            time: 8,
+            meta_offset: 4096,
+            meta_len: 9,
+            meta_crc: 10,
+        }
+    }
+
+    #[test]
+    fn a_header_is_what_was_encoded_and_every_changed_bit_is_refused() {
+        let bytes = header().encode();
+        assert_eq!(Header::decode(&bytes), Ok(header()));
+        for bit in 0..HEADER_LEN * 8 {
+            let mut damaged = bytes;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(Header::decode(&damaged).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn lists_are_what_was_encoded_and_no_part_of_them_is_taken_for_all() {
+        let meta = Meta {
+            segments: vec![SegmentEntry {
+                number: 1,
+                id: 2,
+                len: 3,
+                live: 4,
+                live_bytes: 5,
+                pins: 6,
+                last_visible: 7,
+            }],
+            retired: vec![Retired { id: 8, seqno: 9 }],
+            namespaces: vec![NamespaceEntry {
+                number: 10,
+                segment: 11,
+                body: b"body".to_vec(),
+            }],
+            runs: vec![12, 13],
+            larges: vec![14],
+            partitions: vec![PartitionEntry {
+                entries: 15,
+                doublings: 16,
+                crc: 17,
+            }],
+        };
+        let bytes = meta.encode();
+        assert_eq!(Meta::decode(&bytes), Some(meta));
+        for end in 0..bytes.len() {
+            assert_eq!(Meta::decode(&bytes[..end]), None, "cut at {end}");
+        }
+        assert_eq!(Meta::decode(&[bytes, vec![0]].concat()), None);
+    }
+
+    #[test]
+    fn current_names_a_checkpoint_or_nothing() {
+        let text = encode_current(0xabc);
+        assert_eq!(decode_current(text.as_bytes()), Some(0xabc));
+        for at in 0..text.len() {
+            let mut damaged = text.clone().into_bytes();
+            damaged[at] ^= 1;
+            assert_eq!(decode_current(&damaged), None, "byte {at}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Saves the table with the lists that belong to it, and maps what was saved.
+//!
+//! A checkpoint file is written once. It is whole when its header is there, which comes last and
+//! only after the log is durable through the checkpoint's sequence number; so any whole one may be
+//! opened. `CURRENT` names the newest.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::table::{Image, PARTITIONS, Table, image_len};
+use crate::error::{Error, Result, io_error};
+use crate::format::VERSION;
+use crate::format::checkpoint::{
+    DATA_START, HEADER_LEN, Header, Meta, PartitionEntry, Refusal, decode_current, encode_current,
+    file_name,
+};
+use crate::vfs::{Map, Output, Vfs};
+
+pub(crate) const CURRENT: &str = "CURRENT";
+/// The name of `CURRENT` until it is whole.
+pub(crate) const CURRENT_NEW: &str = "CURRENT.new";
+
+/// A checkpoint that was read.
+pub(crate) struct Checkpoint {
+    pub(crate) header: Header,
+    pub(crate) meta: Meta,
+    pub(crate) table: Table,
+}
+
+/// Writes a checkpoint of the table as it was when its capture began. `header` and `meta` come
+/// without what is said of the partitions. Before the header makes the file whole, `settle` adds the
+/// runs and makes the log durable.
+pub(crate) fn save(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    mut header: Header,
+    mut meta: Meta,
+    table: &Table,
+    settle: impl FnOnce(&mut Meta) -> Result<()>,
+) -> Result<()> {
+    let path = dir.join(file_name(header.id));
+    let writing = |e| io_error("writing", &path, e);
+    let write = || {
+        let file = vfs.create(&path).map_err(writing)?;
+        let mut out = Output::new(&*file, DATA_START);
+        for partition in 0..PARTITIONS {
+            let image = table.captured(partition);
+            meta.partitions.push(entry(&image));
+            out.push(&image.bytes).map_err(writing)?;
+        }
+        settle(&mut meta)?;
+        let lists = meta.encode();
+        out.push(&lists).map_err(writing)?;
+        let end = out.flush().map_err(writing)?;
+        header.meta_len = u64::try_from(lists.len()).unwrap_or(0);
+        header.meta_offset = end.saturating_sub(header.meta_len);
+        header.meta_crc = crc32fast::hash(&lists);
+        file.write_at(&header.encode(), 0).map_err(writing)?;
+        file.sync().map_err(|e| io_error("flushing", &path, e))?;
+        vfs.sync_dir(dir).map_err(|e| io_error("flushing", dir, e))
+    };
+    let saved = write();
+    table.end_capture();
+    if saved.is_err() {
+        // Nothing names the file; if it cannot be removed, the next open does.
+        let _ = vfs.remove(&path);
+    }
+    saved
+}
+
+fn entry(image: &Image) -> PartitionEntry {
+    PartitionEntry {
+        entries: u32::try_from(image.entries).unwrap_or(u32::MAX),
+        doublings: image.doublings,
+        crc: crc32fast::hash(&image.bytes),
+    }
+}
+
+/// Makes a checkpoint the one that the next open uses.
+pub(crate) fn publish(vfs: &dyn Vfs, dir: &Path, id: u64) -> Result<()> {
+    let (new, path) = (dir.join(CURRENT_NEW), dir.join(CURRENT));
+    match vfs.remove(&new) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(io_error("removing", &new, e));
+        }
+        _ => {}
+    }
+    let file = vfs
+        .create(&new)
+        .map_err(|e| io_error("creating", &new, e))?;
+    file.write_at(encode_current(id).as_bytes(), 0)
+        .and_then(|()| file.sync())
+        .and_then(|()| vfs.rename(&new, &path))
+        .and_then(|()| vfs.sync_dir(dir))
+        .map_err(|e| io_error("writing", &path, e))
+}
+
+/// The checkpoint that `CURRENT` names; `None` if it is damaged.
+pub(crate) fn current(vfs: &dyn Vfs, dir: &Path) -> Result<Option<u64>> {
+    let path = dir.join(CURRENT);
+    let file = vfs.open(&path).map_err(|e| io_error("opening", &path, e))?;
+    let len = file.len().map_err(|e| io_error("reading", &path, e))?;
+    let mut bytes = vec![0; usize::try_from(len.min(64)).unwrap_or(0)];
+    file.read_at(&mut bytes, 0)
+        .map_err(|e| io_error("reading", &path, e))?;
+    Ok(decode_current(&bytes))
+}
+
+/// Maps a checkpoint and verifies all of it.
+///
+/// # Errors
+/// As for [`read`].
+pub(crate) fn load(vfs: &dyn Vfs, dir: &Path, id: u64) -> Result<Checkpoint> {
+    let (header, meta, map) = read(vfs, dir, id)?;
+    let table = map_table(&map, &meta).ok_or_else(|| Error::Corrupt {
+        path: dir.join(file_name(id)),
+        offset: DATA_START,
+        reason: "checksum of the table",
+    })?;
+    Ok(Checkpoint {
+        header,
+        meta,
+        table,
+    })
+}
+
+/// Maps a checkpoint and reads its header and lists.
+///
+/// # Errors
+/// `Corrupt` if it is damaged or not whole, `UnsupportedFormat`, or an I/O error.
+pub(crate) fn read(vfs: &dyn Vfs, dir: &Path, id: u64) -> Result<(Header, Meta, Arc<Map>)> {
+    let path = dir.join(file_name(id));
+    let file = vfs.open(&path).map_err(|e| io_error("opening", &path, e))?;
+    let damage = |reason| Error::Corrupt {
+        path: path.clone(),
+        offset: 0,
+        reason,
+    };
+    if file.len().map_err(|e| io_error("reading", &path, e))? < DATA_START {
+        return Err(damage("the checkpoint is not whole"));
+    }
+    let map = file
+        .map_private()
+        .map_err(|e| io_error("mapping", &path, e))?;
+    let header = Header::decode(map.slice(0, HEADER_LEN).unwrap_or_default());
+    let header = header.map_err(|refusal| match refusal {
+        Refusal::Damaged(reason) => damage(reason),
+        Refusal::Newer(found) => Error::UnsupportedFormat {
+            path: path.clone(),
+            found,
+            supported: VERSION,
+        },
+    })?;
+    if header.id != id {
+        return Err(damage("the header is another checkpoint's"));
+    }
+    let place = usize::try_from(header.meta_offset)
+        .ok()
+        .zip(usize::try_from(header.meta_len).ok());
+    let lists = place.and_then(|(offset, len)| map.slice(offset, len));
+    let lists = lists.filter(|lists| crc32fast::hash(lists) == header.meta_crc);
+    let meta = lists.and_then(Meta::decode);
+    let meta = meta.ok_or_else(|| damage("checksum of the checkpoint's lists"))?;
+    Ok((header, meta, Arc::new(map)))
+}
+
+fn map_table(map: &Arc<Map>, meta: &Meta) -> Option<Table> {
+    let start = usize::try_from(DATA_START).ok()?;
+    let mut offset = start;
+    let mut sizes = Vec::with_capacity(PARTITIONS);
+    for (partition, entry) in meta.partitions.iter().enumerate() {
+        let len = image_len(partition, entry.doublings)?;
+        if crc32fast::hash(map.slice(offset, len)?) != entry.crc {
+            return None;
+        }
+        offset = offset.checked_add(len)?;
+        sizes.push((entry.doublings, usize::try_from(entry.entries).ok()?));
+    }
+    Table::mapped(map, start, &sizes)
+}

@@ -1,0 +1,437 @@
+//! What an open store does beside reading and writing: checkpoints, key runs, retiring segments that
+//! nothing live is left in, and removing files that nothing leads to.
+//!
+//! One thread does all of it, or whoever holds the lock on [`Maintenance`]. It takes the log's lock
+//! only to note what the state is; nothing is written to a disk under it but the log itself.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::core::{Core, key_hash};
+use crate::error::{Error, Result, io_error};
+use crate::format::checkpoint::{Header, Meta, Retired, SegmentEntry, file_name};
+use crate::format::record::Kind;
+use crate::format::segment::HEADER_LEN;
+use crate::index::checkpoint;
+use crate::index::keys::RunFiles;
+use crate::index::runs::KeyRecord;
+use crate::index::table::Location;
+use crate::log::commit::Op;
+use crate::log::scan::{Scan, Step};
+use crate::log::segment::{Segment, front_path, large_path};
+
+/// Checkpoints that are kept: the newest, and one to fall back to.
+const KEPT: usize = 2;
+/// A checkpoint is due after this much log, or this many times the table's size if that is more, so
+/// that checkpoints stay a fraction of what is written.
+const CHECKPOINT_MIN: u64 = 64 << 20;
+const CHECKPOINT_SHARE: u64 = 5;
+/// On closing a checkpoint is made after this much log, or this fraction of the table's size.
+const CLOSE_MIN: u64 = 1 << 20;
+const CLOSE_FRACTION: u64 = 8;
+/// Memory for the newest keys, beyond which they become a run.
+const MEMTABLE_MAX: usize = 64 << 20;
+/// Large segments to be removed that are worth a flush of the log.
+const GARBAGE_MAX: usize = 64;
+/// What has expired is erased this many seconds later, in case the clock was wrong.
+const GRACE: u64 = 3600;
+
+/// What maintenance remembers.
+#[derive(Debug, Default)]
+pub(crate) struct Maintenance {
+    /// The checkpoints that could be opened, oldest first.
+    pub(crate) kept: Vec<Kept>,
+    /// Segments to be removed once all kept checkpoints are past their retirement, in that order.
+    pub(crate) retired: Vec<Retired>,
+}
+
+/// A checkpoint file.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) id: u64,
+    pub(crate) seqno: u64,
+    pub(crate) runs: Vec<u64>,
+}
+
+/// A record that a slot names.
+struct Slot {
+    hash: u64,
+    location: Location,
+    large: Option<u64>,
+    is_dead: bool,
+}
+
+impl Core {
+    /// Does what is due. A failure is kept for [`Stats`](crate::Stats), and tried again.
+    pub(crate) fn maintain(&self, idle: bool) {
+        let mut state = self.maintenance.lock();
+        if self.check_writable().is_err() {
+            return;
+        }
+        let done = self
+            .remove_garbage(idle)
+            .and_then(|()| self.retire_dead(&mut state, false))
+            .and_then(|()| {
+                let since = self.log.lock().since_checkpoint;
+                let table = u64::try_from(self.table.bytes()).unwrap_or(u64::MAX);
+                if since >= CHECKPOINT_MIN.max(table.saturating_mul(CHECKPOINT_SHARE)) {
+                    self.checkpoint(&mut state)
+                } else {
+                    self.shrink_memtable()
+                }
+            });
+        *self.trouble.lock() = done.err().map(|error| error.to_string());
+    }
+
+    /// Makes a checkpoint when closing, if replaying what follows the last one would take long.
+    pub(crate) fn checkpoint_to_close(&self) -> Result<()> {
+        let since = self.log.lock().since_checkpoint;
+        let table = u64::try_from(self.table.bytes()).unwrap_or(u64::MAX);
+        if since < CLOSE_MIN.max(table / CLOSE_FRACTION) {
+            return Ok(());
+        }
+        self.checkpoint(&mut self.maintenance.lock())
+    }
+
+    /// Saves the state as it is now, so that opening replays only what comes after.
+    pub(crate) fn checkpoint(&self, state: &mut Maintenance) -> Result<()> {
+        let id = self.new_file_id();
+        let (header, meta) = self.begin_checkpoint(id, &state.retired)?;
+        let (seqno, mut runs) = (header.seqno, Vec::new());
+        let dir = &self.dir;
+        checkpoint::save(&*self.vfs, dir, header, meta, &self.table, |meta| {
+            self.write_frozen()?;
+            meta.runs = self.keys.run_ids();
+            runs.clone_from(&meta.runs);
+            self.sync()
+        })?;
+        checkpoint::publish(&*self.vfs, dir, id)?;
+        state.kept.push(Kept { id, seqno, runs });
+        self.checkpointed.store(seqno, Ordering::Relaxed);
+        self.remove_unused(state)?;
+        self.merge_runs()
+    }
+
+    /// Notes the state between two groups of the committer, and sets apart what it may change.
+    fn begin_checkpoint(&self, id: u64, retired: &[Retired]) -> Result<(Header, Meta)> {
+        let mut log = self.log.lock();
+        self.check_writable()?;
+        let (_, position) = log.next();
+        let header = Header {
+            store: self.id,
+            id,
+            seqno: log.seqno,
+            position,
+            epoch: log.epoch(),
+            next_file: self.new_file_id(),
+            time: self.clock.confirmed(),
+            meta_offset: 0,
+            meta_len: 0,
+            meta_crc: 0,
+        };
+        let segments = self.segments.all().into_iter().map(|(number, segment)| {
+            let counts = segment.usage.counts();
+            SegmentEntry {
+                number,
+                id: segment.id,
+                len: segment.published(),
+                live: counts.live,
+                live_bytes: counts.live_bytes,
+                pins: counts.pins,
+                last_visible: counts.last_visible,
+            }
+        });
+        let meta = Meta {
+            segments: segments.collect(),
+            retired: retired.to_vec(),
+            namespaces: self.namespaces.entries(),
+            larges: self.larges.lock().iter().copied().collect(),
+            ..Meta::default()
+        };
+        self.table.begin_capture();
+        self.keys.freeze();
+        log.since_checkpoint = 0;
+        Ok((header, meta))
+    }
+
+    fn shrink_memtable(&self) -> Result<()> {
+        if self.keys.bytes() < MEMTABLE_MAX {
+            return Ok(());
+        }
+        self.keys.freeze();
+        self.write_frozen()?;
+        self.merge_runs()
+    }
+
+    fn write_frozen(&self) -> Result<()> {
+        let next_id = || self.new_file_id();
+        self.keys
+            .write_frozen(&self.run_files(&next_id), self.dead_keys())
+    }
+
+    fn merge_runs(&self) -> Result<()> {
+        let next_id = || self.new_file_id();
+        let files = self.run_files(&next_id);
+        while self.keys.merge(&files, self.dead_keys())? {}
+        Ok(())
+    }
+
+    fn run_files<'a>(&'a self, next_id: &'a dyn Fn() -> u64) -> RunFiles<'a> {
+        RunFiles {
+            vfs: &*self.vfs,
+            dir: &self.dir,
+            store: self.id.id,
+            next_id,
+        }
+    }
+
+    /// Whether nobody will ask for a key again: it expired long ago, or its namespace was dropped.
+    /// For keys that were written before this is called.
+    fn dead_keys(&self) -> impl Fn(&KeyRecord<'_>) -> bool {
+        let now = self.clock.confirmed();
+        let namespaces: HashSet<u32> = self.namespaces.all().iter().map(|s| s.number).collect();
+        move |record| is_erasable(record.expiration, now) || !namespaces.contains(&record.namespace)
+    }
+
+    /// Removes the files of large values that no record leads to any more, once that is durable.
+    pub(crate) fn remove_garbage(&self, all: bool) -> Result<()> {
+        let mut garbage = std::mem::take(&mut *self.garbage.lock());
+        let mut durable = self.log.lock().durable;
+        let waiting = garbage.iter().filter(|(seqno, _)| *seqno > durable).count();
+        if waiting >= GARBAGE_MAX || (all && waiting > 0) {
+            self.sync()?;
+            durable = u64::MAX;
+        }
+        garbage.retain(|(seqno, large)| {
+            let removable = *seqno <= durable;
+            if removable {
+                // If it cannot be removed now, the next open does.
+                let _ = self.vfs.remove(&large_path(&self.dir, *large));
+            }
+            !removable
+        });
+        self.garbage.lock().append(&mut garbage);
+        Ok(())
+    }
+
+    /// Retires the segments in which nothing is live: of those that hold what older segments need,
+    /// only the oldest. With `thorough` segments are read to find out.
+    pub(crate) fn retire_dead(&self, state: &mut Maintenance, thorough: bool) -> Result<()> {
+        let (active, _) = self.log.lock().active();
+        let now = self.clock.confirmed();
+        let mut oldest = true;
+        for (number, segment) in self.segments.all() {
+            if number == active {
+                break;
+            }
+            let counts = segment.usage.counts();
+            let expired = is_erasable(counts.last_visible.saturating_add(1), now);
+            let slots = if counts.pins > 0 && !oldest {
+                None
+            } else if counts.live == 0 {
+                Some(Vec::new())
+            } else if expired || thorough {
+                self.slots(number, &segment, now)
+                    .filter(|slots| slots.iter().all(|slot| slot.is_dead))
+            } else {
+                None
+            };
+            match slots {
+                Some(slots) => self.retire(state, number, &segment, &slots)?,
+                None => oldest = false,
+            }
+        }
+        Ok(())
+    }
+
+    /// What the table still needs of a segment; `None` if not all of it can be read.
+    fn slots(&self, number: u32, segment: &Segment, now: u64) -> Option<Vec<Slot>> {
+        let namespaces: HashSet<u32> = self.namespaces.all().iter().map(|s| s.number).collect();
+        let mut slots = Vec::new();
+        let mut scan = Scan::new(segment, HEADER_LEN as u64, segment.published(), 0);
+        let guard = crossbeam_epoch::pin();
+        loop {
+            let (offset, record) = match scan.step() {
+                Step::Record { offset, record } => (offset, record),
+                Step::Damage { .. } => return None,
+                Step::End { .. } => return Some(slots),
+            };
+            let header = record.header;
+            let location = Location::new(number, offset);
+            let hash = key_hash(&self.id, header.namespace, record.key);
+            if matches!(header.kind, Kind::Put | Kind::PutLarge)
+                && self.holds(hash, location, &guard)
+            {
+                slots.push(Slot {
+                    hash,
+                    location,
+                    large: record.large_pointer().map(|pointer| pointer.segment),
+                    is_dead: is_erasable(header.expiration, now)
+                        || !namespaces.contains(&header.namespace),
+                });
+            }
+        }
+    }
+
+    /// Retires a segment: from here on nobody may need it but who reads it now, and the kept
+    /// checkpoints. Dead records in it lose their slots, which replay repeats.
+    fn retire(
+        &self,
+        state: &mut Maintenance,
+        number: u32,
+        segment: &Arc<Segment>,
+        slots: &[Slot],
+    ) -> Result<()> {
+        let naming = self.naming.lock();
+        let mut ops = self.namespaces_to_keep(segment.id);
+        let id = segment.id.to_le_bytes().to_vec();
+        ops.push(Op::keyless(Kind::Retire, 0, id));
+        let seqno = self.commit(ops, false)?.generation;
+        self.namespaces.forget_dropped(segment.id);
+        drop(naming);
+        for slot in slots {
+            let removed = self.table.remove(slot.hash, slot.location);
+            if let Some(large) = slot.large.filter(|_| removed) {
+                self.larges.lock().remove(&large);
+                self.garbage.lock().push((seqno, large));
+            }
+        }
+        self.segments.remove(number);
+        let id = segment.id;
+        state.retired.push(Retired { id, seqno });
+        Ok(())
+    }
+
+    /// Logs again what a segment says of namespaces. Of the dropped ones only the newest of all must
+    /// stay known, so that its number is not given out again.
+    fn namespaces_to_keep(&self, segment: u64) -> Vec<Op> {
+        let newest = self.namespaces.next_number().saturating_sub(1);
+        let entries = self.namespaces.entries().into_iter();
+        let entries = entries.filter(|entry| {
+            let exists = entry.body.first() == Some(&0);
+            entry.segment == segment && (exists || entry.number == newest)
+        });
+        entries
+            .map(|entry| Op::keyless(Kind::Namespace, entry.number, entry.body))
+            .collect()
+    }
+
+    /// Removes the files that no kept checkpoint, no record and no key run leads to.
+    fn remove_unused(&self, state: &mut Maintenance) -> Result<()> {
+        while state.kept.len() > KEPT {
+            let path = self.dir.join(file_name(state.kept.remove(0).id));
+            self.remove(&path)?;
+        }
+        let mut runs: HashSet<u64> = self.keys.run_ids().into_iter().collect();
+        state.kept.iter().for_each(|kept| runs.extend(&kept.runs));
+        let names = self.vfs.list(&self.dir);
+        for name in names.map_err(|e| io_error("listing", &self.dir, e))? {
+            let id = name
+                .strip_suffix(".run")
+                .map(|id| u64::from_str_radix(id, 16));
+            if id.is_some_and(|id| id.is_ok_and(|id| !runs.contains(&id))) {
+                self.remove(&self.dir.join(name))?;
+            }
+        }
+        let past = state.kept.iter().map(|kept| kept.seqno).min().unwrap_or(0);
+        while let Some(first) = state.retired.first().filter(|first| first.seqno <= past) {
+            self.remove(&front_path(&self.dir, first.id))?;
+            state.retired.remove(0);
+            // In the order of retirement, also after a power cut.
+            let synced = self.vfs.sync_dir(&self.dir);
+            synced.map_err(|e| io_error("flushing", &self.dir, e))?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, path: &std::path::Path) -> Result<()> {
+        match self.vfs.remove(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(io_error("removing", path, e))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether what expires then may be erased. An expiration of 0 is never.
+fn is_erasable(expiration: u64, now: u64) -> bool {
+    expiration != 0 && expiration.saturating_add(GRACE) <= now
+}
+
+/// Wakes a thread that waits for work.
+#[derive(Default)]
+pub(crate) struct Signal {
+    state: Mutex<SignalState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct SignalState {
+    wanted: bool,
+    stopped: bool,
+}
+
+impl Signal {
+    pub(crate) fn wake(&self) {
+        self.state.lock().wanted = true;
+        self.changed.notify_one();
+    }
+
+    fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits until there is work or the time is over. Returns whether it was the time, `None` when
+    /// there will be no more work.
+    fn wait(&self, time: Duration) -> Option<bool> {
+        let mut state = self.state.lock();
+        let mut over = false;
+        while !state.stopped && !state.wanted && !over {
+            over = self.changed.wait_for(&mut state, time).timed_out();
+        }
+        let wanted = std::mem::take(&mut state.wanted);
+        (!state.stopped).then_some(!wanted)
+    }
+}
+
+/// A thread that does something each time it is woken, and from time to time.
+pub(crate) struct Worker {
+    signal: Arc<Signal>,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    pub(crate) fn start(
+        name: &str,
+        signal: Arc<Signal>,
+        every: Duration,
+        mut work: impl FnMut(bool) + Send + 'static,
+    ) -> Result<Worker> {
+        let waiting = Arc::clone(&signal);
+        let thread = std::thread::Builder::new()
+            .name(name.into())
+            .spawn(move || {
+                while let Some(idle) = waiting.wait(every) {
+                    work(idle);
+                }
+            });
+        let thread = thread.map_err(|source| Error::Io {
+            doing: "starting a thread",
+            path: name.into(),
+            source,
+        })?;
+        Ok(Worker { signal, thread })
+    }
+
+    pub(crate) fn stop(self) {
+        self.signal.stop();
+        let _ = self.thread.join();
+    }
+}

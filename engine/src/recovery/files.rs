@@ -1,0 +1,167 @@
+//! The files of a store's directory, and the chain that its front segments make.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result, io_error};
+use crate::format::VERSION;
+use crate::format::segment::{HEADER_LEN, Header, Kind, Refusal, SEGMENT_LEN};
+use crate::index::checkpoint::{CURRENT, CURRENT_NEW};
+use crate::log::segment::front_path;
+use crate::vfs::{Vfs, VfsFile};
+
+pub(super) const LOCK: &str = "LOCK";
+
+/// The files of a store's directory, by kind.
+#[derive(Default)]
+pub(super) struct Files {
+    pub(super) fronts: BTreeMap<u64, PathBuf>,
+    pub(super) larges: BTreeMap<u64, PathBuf>,
+    pub(super) runs: BTreeMap<u64, PathBuf>,
+    pub(super) checkpoints: BTreeMap<u64, PathBuf>,
+    pub(super) has_current: bool,
+    /// Files that never got their name.
+    pub(super) unfinished: Vec<PathBuf>,
+}
+
+impl Files {
+    /// Lists a directory.
+    ///
+    /// # Errors
+    /// `NotAStore` if there is a file that no store has.
+    pub(super) fn list(vfs: &dyn Vfs, dir: &Path) -> Result<Files> {
+        let mut files = Files::default();
+        for name in vfs.list(dir).map_err(|e| io_error("opening", dir, e))? {
+            let path = dir.join(&name);
+            let (stem, kind) = name.split_once('.').unwrap_or((&name, ""));
+            let id = u64::from_str_radix(stem, 16).ok();
+            match (id.filter(|_| stem.len() == 16), kind) {
+                (Some(id), "seg") => drop(files.fronts.insert(id, path)),
+                (Some(id), "large") => drop(files.larges.insert(id, path)),
+                (Some(id), "run") => drop(files.runs.insert(id, path)),
+                (Some(id), "ckpt") => drop(files.checkpoints.insert(id, path)),
+                (Some(_), "new") => files.unfinished.push(path),
+                _ if name == CURRENT_NEW => files.unfinished.push(path),
+                _ if name == CURRENT => files.has_current = true,
+                _ if name == LOCK => {}
+                _ => {
+                    let (path, found) = (dir.into(), name);
+                    return Err(Error::NotAStore { path, found });
+                }
+            }
+        }
+        let derived = files.has_current || !files.checkpoints.is_empty();
+        if files.fronts.is_empty() && (derived || !files.larges.is_empty()) {
+            return Err(Error::Corrupt {
+                path: dir.into(),
+                offset: 0,
+                reason: "all segments of the log are missing",
+            });
+        }
+        Ok(files)
+    }
+
+    /// The highest id of any file, 0 without one.
+    pub(super) fn newest(&self) -> u64 {
+        let kinds = [&self.fronts, &self.larges, &self.runs, &self.checkpoints];
+        let newest = kinds.iter().filter_map(|files| files.keys().next_back());
+        newest.copied().max().unwrap_or(0)
+    }
+}
+
+/// A front segment whose header is valid.
+pub(super) struct Front {
+    pub(super) header: Header,
+    pub(super) path: PathBuf,
+    pub(super) file: Box<dyn VfsFile>,
+    pub(super) len: u64,
+}
+
+/// Front segments in the order of the log.
+#[derive(Default)]
+pub(super) struct Chain {
+    pub(super) fronts: Vec<Front>,
+    /// Segments that are named and not there.
+    pub(super) holes: Vec<u64>,
+    /// Segments behind a torn tail that a recovery cut off.
+    pub(super) strays: Vec<PathBuf>,
+}
+
+impl Chain {
+    /// The log from this segment on, from the first one there is if that is 0.
+    ///
+    /// Ids rise along the log, and each segment names the one before it: what lies between the two is
+    /// not part of the log any more.
+    pub(super) fn read(vfs: &dyn Vfs, files: &Files, from: u64) -> Result<Chain> {
+        let mut chain = Chain::default();
+        let mut previous = u64::MAX;
+        for (id, path) in files.fronts.range(from..).rev() {
+            if *id > previous {
+                chain.strays.push(path.clone());
+                continue;
+            }
+            if *id < previous && !chain.fronts.is_empty() {
+                chain.holes.push(previous);
+            }
+            let front = Front::read(vfs, path.clone(), *id)?;
+            previous = front.header.previous;
+            chain.fronts.push(front);
+        }
+        let first = chain.fronts.last().map_or(0, |front| front.header.id);
+        if from != 0 && first != from {
+            return Err(missing(front_path(Path::new(""), from)));
+        }
+        if from == 0 && !chain.fronts.is_empty() && previous != 0 {
+            chain.holes.push(previous);
+        }
+        chain.fronts.reverse();
+        Ok(chain)
+    }
+}
+
+pub(super) fn missing(path: PathBuf) -> Error {
+    Error::Corrupt {
+        path,
+        offset: 0,
+        reason: "the segment is missing",
+    }
+}
+
+impl Front {
+    pub(super) fn read(vfs: &dyn Vfs, path: PathBuf, id: u64) -> Result<Front> {
+        let file = match vfs.open(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(missing(path)),
+            opened => opened.map_err(|e| io_error("opening", &path, e))?,
+        };
+        let len = file.len().map_err(|e| io_error("reading", &path, e))?;
+        let mut bytes = [0u8; HEADER_LEN];
+        if len >= HEADER_LEN as u64 {
+            file.read_at(&mut bytes, 0)
+                .map_err(|e| io_error("reading", &path, e))?;
+        }
+        let reason = match Header::decode(&bytes) {
+            Ok(header) if header.kind == Kind::Front && header.id == id && len <= SEGMENT_LEN => {
+                return Ok(Front {
+                    header,
+                    path,
+                    file,
+                    len,
+                });
+            }
+            Ok(_) => "the header is another file's, or the file is too long",
+            Err(Refusal::Newer(found)) => {
+                return Err(Error::UnsupportedFormat {
+                    path,
+                    found,
+                    supported: VERSION,
+                });
+            }
+            Err(Refusal::Damaged(reason)) => reason,
+        };
+        Err(Error::Corrupt {
+            path,
+            offset: 0,
+            reason,
+        })
+    }
+}

@@ -1,0 +1,291 @@
+//! Opening: map the newest checkpoint, replay what follows it in the log, make the log's tail
+//! durable, begin a new epoch. Without a checkpoint all of the log is replayed.
+
+mod files;
+mod replay;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::Mutex;
+
+use self::files::{Chain, Files, Front, LOCK, missing};
+use self::replay::Replay;
+use crate::clock::Clock;
+use crate::core::Core;
+use crate::error::{Error, Result, io_error};
+use crate::format::checkpoint::{Header, Meta, Retired};
+use crate::format::segment::StoreId;
+use crate::index::checkpoint::{self, CURRENT, Checkpoint};
+use crate::index::keys::RunFiles;
+use crate::index::runs::Run;
+use crate::log::appender::{Appender, Start, random};
+use crate::log::segment::front_path;
+use crate::maintenance::{Kept, Maintenance};
+use crate::options::Durability;
+use crate::vfs::Vfs;
+
+/// Opens the store in `dir`, creating it if `create` says so.
+pub(crate) fn open(
+    vfs: Arc<dyn Vfs>,
+    dir: &Path,
+    clock: Clock,
+    durability: Durability,
+    create: bool,
+) -> Result<Core> {
+    if create {
+        create_dir(&*vfs, dir)?;
+    }
+    // Look before locking, so that a directory that is no store stays untouched.
+    let files = Files::list(&*vfs, dir)?;
+    if !create && files.fronts.is_empty() {
+        let source = std::io::ErrorKind::NotFound.into();
+        return Err(Error::Io {
+            doing: "looking for a store",
+            path: dir.into(),
+            source,
+        });
+    }
+    let lock = lock(&*vfs, dir)?;
+    // Look again: the last owner may have changed the files until it let go of the lock.
+    let files = Files::list(&*vfs, dir)?;
+    for path in &files.unfinished {
+        vfs.remove(path)
+            .map_err(|e| io_error("removing", path, e))?;
+    }
+
+    let mut damage = Vec::new();
+    let base = Base::find(&*vfs, dir, &files, &mut damage)?;
+    let is_current = damage.is_empty();
+    let mut maintenance = Maintenance::default();
+    let mut newest = files.newest();
+    let (mut replay, chain) = match base {
+        Some(base) => {
+            let header = base.checkpoint.header;
+            clock.raise(header.time);
+            newest = newest.max(header.next_file);
+            maintenance.kept = base.kept(&*vfs, dir, &files);
+            let chain = Chain::read(&*vfs, &files, header.position.segment)?;
+            (Replay::from(base.checkpoint, base.runs), chain)
+        }
+        None => {
+            let chain = Chain::read(&*vfs, &files, 0)?;
+            let id = match chain.fronts.first() {
+                Some(front) => front.header.store,
+                None => new_store_id()?,
+            };
+            (Replay::new(id), chain)
+        }
+    };
+    if let Some(last) = chain.fronts.last() {
+        clock.raise(last.header.time);
+    }
+    for entry in replay.sealed() {
+        let front = Front::read(&*vfs, front_path(dir, entry.id), entry.id)?;
+        replay.add(front, entry.len)?;
+    }
+    let mut strays = unknown_fronts(&files, &replay);
+    strays.extend_from_slice(&chain.strays);
+    let holes = chain.holes.clone();
+    let tail = replay.run(chain)?;
+    if let Some(hole) = holes.iter().find(|id| !replay.retirements.contains(id)) {
+        return Err(missing(front_path(dir, *hole)));
+    }
+
+    let start = Start {
+        store: replay.id,
+        id: newest.saturating_add(1),
+        epoch: tail.epoch.saturating_add(1),
+        previous: tail.previous,
+        previous_len: tail.previous_len,
+        seqno: replay.durable,
+        time: clock.confirmed(),
+    };
+    let mut log = Appender::start(Arc::clone(&vfs), dir.into(), &replay.segments, &start)?;
+    replay.rewrite_tail(&mut log, &tail)?;
+    // Only now does the new segment end the old one's valid part: its tail is durable here.
+    log.link()?;
+    strays.extend(tail.empty.map(|(_, path)| path));
+    strays.extend(unreferenced(&files, &replay, &maintenance.kept));
+    if !is_current {
+        // What `CURRENT` named is no use, and is removed below.
+        match maintenance.kept.last() {
+            Some(kept) => checkpoint::publish(&*vfs, dir, kept.id)?,
+            None => strays.push(dir.join(CURRENT)),
+        }
+    }
+    for path in strays {
+        // What cannot be removed now is found again by the next open.
+        let _ = vfs.remove(&path);
+    }
+    let there = |retired: &Retired| files.fronts.contains_key(&retired.id);
+    maintenance.retired = replay.retired.into_iter().filter(there).collect();
+    damage.append(&mut replay.damage);
+    let checkpointed = maintenance.kept.last().map_or(0, |kept| kept.seqno);
+    Ok(Core {
+        vfs,
+        dir: dir.into(),
+        id: replay.id,
+        clock,
+        durability,
+        segments: replay.segments,
+        table: replay.table,
+        keys: replay.keys,
+        namespaces: replay.namespaces,
+        naming: Mutex::default(),
+        queue: crate::log::commit::Queue::default(),
+        log: Mutex::new(log),
+        next_file: AtomicU64::new(newest.saturating_add(2)),
+        poisoned: false.into(),
+        larges: Mutex::new(replay.larges),
+        garbage: Mutex::default(),
+        maintenance: Mutex::new(maintenance),
+        trouble: Mutex::default(),
+        checkpointed: checkpointed.into(),
+        work: Arc::default(),
+        damage,
+        lock: Mutex::new(Some(lock)),
+    })
+}
+
+fn create_dir(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+    vfs.create_dir(dir)
+        .map_err(|e| io_error("creating", dir, e))?;
+    if let Some(parent) = dir.parent() {
+        // The directory's own name must be durable too. Some parents cannot be opened; then the
+        // name was there before us.
+        let here = parent.as_os_str().is_empty();
+        let _ = vfs.sync_dir(if here { Path::new(".") } else { parent });
+    }
+    Ok(())
+}
+
+fn lock(vfs: &dyn Vfs, dir: &Path) -> Result<Box<dyn Send + Sync>> {
+    let path = dir.join(LOCK);
+    vfs.lock(&path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::WouldBlock => Error::Locked { path: dir.into() },
+        _ => io_error("locking", &path, e),
+    })
+}
+
+fn new_store_id() -> Result<StoreId> {
+    let mut store = StoreId {
+        id: [0; 16],
+        secret: [0; 32],
+    };
+    random(&mut store.id)?;
+    random(&mut store.secret)?;
+    Ok(store)
+}
+
+/// The checkpoint that replay begins from, with its runs.
+struct Base {
+    checkpoint: Checkpoint,
+    runs: Vec<Arc<Run>>,
+}
+
+impl Base {
+    /// The checkpoint that `CURRENT` names, else the newest that is whole; any whole one is right.
+    fn find(
+        vfs: &dyn Vfs,
+        dir: &Path,
+        files: &Files,
+        damage: &mut Vec<String>,
+    ) -> Result<Option<Base>> {
+        let named = if files.has_current {
+            let named = checkpoint::current(vfs, dir)?;
+            if named.is_none() {
+                let path = dir.join(CURRENT);
+                damage.push(format!("{} is damaged", path.display()));
+            }
+            named
+        } else {
+            None
+        };
+        let others = files.checkpoints.keys().rev().copied();
+        let others = others.filter(|id| Some(*id) != named);
+        for id in named.into_iter().chain(others) {
+            match Base::load(vfs, dir, id) {
+                Ok(base) => return Ok(Some(base)),
+                // One that was not finished when the power failed is no damage; it was never named.
+                Err(error) if may_fall_back(&error) => {
+                    if Some(id) == named {
+                        damage.push(format!("{error}; an older state and the log replace it"));
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn load(vfs: &dyn Vfs, dir: &Path, id: u64) -> Result<Base> {
+        let checkpoint = checkpoint::load(vfs, dir, id)?;
+        let files = RunFiles {
+            vfs,
+            dir,
+            store: checkpoint.header.store.id,
+            next_id: &|| 0,
+        };
+        let runs = checkpoint.meta.runs.iter().map(|id| files.open(*id));
+        let runs = runs.collect::<Result<_>>()?;
+        Ok(Base { checkpoint, runs })
+    }
+
+    /// This checkpoint, and before it the one to fall back to.
+    fn kept(&self, vfs: &dyn Vfs, dir: &Path, files: &Files) -> Vec<Kept> {
+        let Checkpoint { header, meta, .. } = &self.checkpoint;
+        let older = files.checkpoints.range(..header.id).rev();
+        let older = older.filter_map(|(id, _)| {
+            let (header, meta, _) = checkpoint::read(vfs, dir, *id).ok()?;
+            Some(kept(&header, &meta))
+        });
+        let mut all: Vec<_> = older.take(1).collect();
+        all.push(kept(header, meta));
+        all
+    }
+}
+
+fn kept(header: &Header, meta: &Meta) -> Kept {
+    Kept {
+        id: header.id,
+        seqno: header.seqno,
+        runs: meta.runs.clone(),
+    }
+}
+
+/// Whether an error says that a file is not what it was, rather than that it cannot be read now.
+fn may_fall_back(error: &Error) -> bool {
+    match error {
+        Error::Corrupt { .. } => true,
+        Error::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
+/// Segments before the checkpoint that it does not know: removed before it was made.
+fn unknown_fronts(files: &Files, replay: &Replay) -> Vec<PathBuf> {
+    let before = files.fronts.range(..replay.position().segment);
+    let unknown = before.filter(|(id, _)| !replay.knows(**id));
+    unknown.map(|(_, path)| path.clone()).collect()
+}
+
+/// What no kept checkpoint and no record leads to: replaced and uncommitted large values, key runs
+/// and checkpoints that were not finished.
+fn unreferenced(files: &Files, replay: &Replay, kept: &[Kept]) -> Vec<PathBuf> {
+    let larges = files.larges.iter().filter(|(id, _)| {
+        // With damage in the log a missing reference proves nothing.
+        replay.damage.is_empty() && !replay.larges.contains(id)
+    });
+    let runs = files
+        .runs
+        .iter()
+        .filter(|(id, _)| !kept.iter().any(|kept| kept.runs.contains(id)));
+    let checkpoints = files
+        .checkpoints
+        .iter()
+        .filter(|(id, _)| !kept.iter().any(|kept| kept.id == **id));
+    let all = larges.chain(runs).chain(checkpoints);
+    all.map(|(_, path)| path.clone()).collect()
+}

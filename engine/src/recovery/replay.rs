@@ -1,0 +1,497 @@
+//! Replay is the commit path again: the same records in the same order with the same outcome. A
+//! record names the one it replaced, so replay compares words and reads no old record.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::files::{Chain, Front};
+use crate::core::key_hash;
+use crate::error::{Error, Result};
+use crate::format::checkpoint::{Retired, SegmentEntry};
+use crate::format::field;
+use crate::format::record::{Address, Header as RecordHeader, Kind, Record, Replaced};
+use crate::format::segment::{HEADER_LEN, SEGMENT_LEN, StoreId};
+use crate::index::checkpoint::Checkpoint;
+use crate::index::keys::Keys;
+use crate::index::runs::{KeyRecord, Run};
+use crate::index::table::{Location, Table};
+use crate::log::appender::Appender;
+use crate::log::scan::{Scan, Step};
+use crate::log::segment::{Counts, Segment, Segments};
+use crate::namespaces::Namespaces;
+
+/// The state that the log leads to, as it is rebuilt.
+pub(super) struct Replay {
+    pub(super) id: StoreId,
+    pub(super) segments: Segments,
+    pub(super) table: Table,
+    pub(super) keys: Keys,
+    pub(super) namespaces: Namespaces,
+    pub(super) larges: HashSet<u64>,
+    pub(super) retired: Vec<Retired>,
+    pub(super) seqno: u64,
+    /// The highest sequence number that a record says was durable.
+    pub(super) durable: u64,
+    /// Bytes of log that were read.
+    pub(super) bytes: u64,
+    pub(super) damage: Vec<String>,
+    /// Segments that the log says were retired.
+    pub(super) retirements: HashSet<u64>,
+    /// What a checkpoint says of segments, by id.
+    known: HashMap<u64, SegmentEntry>,
+    /// Where the log goes on after the checkpoint.
+    position: Address,
+    /// Each segment with the number that slots have for it, by id.
+    numbers: HashMap<u64, (u32, Arc<Segment>)>,
+    /// Whether every record that another names was replayed or is in the checkpoint.
+    is_exact: bool,
+}
+
+/// The end of the log: where the new segment links, and what must be written again.
+#[derive(Default)]
+pub(super) struct Tail {
+    pub(super) epoch: u64,
+    pub(super) previous: u64,
+    pub(super) previous_len: u64,
+    /// The newest segment, when it holds no record and can go.
+    pub(super) empty: Option<(u64, PathBuf)>,
+    /// Records that no later one says were durable, batch by batch.
+    records: Vec<Address>,
+}
+
+/// A record as a scan meets it.
+struct Scanned {
+    offset: u32,
+    seqno: u64,
+    /// Whether more of its batch follow.
+    more: bool,
+}
+
+/// The record that another takes the place of.
+struct Old {
+    location: Location,
+    len: u32,
+    large: Option<u64>,
+}
+
+impl Replay {
+    /// From the beginning of the log.
+    pub(super) fn new(id: StoreId) -> Replay {
+        Replay {
+            id,
+            segments: Segments::new(),
+            table: Table::new(),
+            keys: Keys::new(Vec::new()),
+            namespaces: Namespaces::default(),
+            larges: HashSet::new(),
+            retired: Vec::new(),
+            seqno: 0,
+            durable: 0,
+            bytes: 0,
+            damage: Vec::new(),
+            retirements: HashSet::new(),
+            known: HashMap::new(),
+            position: Address::default(),
+            numbers: HashMap::new(),
+            is_exact: true,
+        }
+    }
+
+    /// From a checkpoint on.
+    pub(super) fn from(checkpoint: Checkpoint, runs: Vec<Arc<Run>>) -> Replay {
+        let Checkpoint {
+            header,
+            meta,
+            table,
+        } = checkpoint;
+        let mut replay = Replay::new(header.store);
+        replay.table = table;
+        replay.keys = Keys::new(runs);
+        for entry in &meta.namespaces {
+            replay
+                .namespaces
+                .apply(entry.number, &entry.body, entry.segment);
+        }
+        replay.larges.extend(meta.larges);
+        replay.retired = meta.retired;
+        replay.seqno = header.seqno;
+        replay.durable = header.seqno;
+        replay.known = meta
+            .segments
+            .iter()
+            .map(|entry| (entry.id, *entry))
+            .collect();
+        replay.position = header.position;
+        replay
+    }
+
+    /// Where in the log replay begins; segment 0 for its first.
+    pub(super) fn position(&self) -> Address {
+        self.position
+    }
+
+    /// The segments before that position which slots may name.
+    pub(super) fn sealed(&self) -> Vec<SegmentEntry> {
+        let before = |entry: &&SegmentEntry| entry.id < self.position.segment;
+        self.known.values().filter(before).copied().collect()
+    }
+
+    /// Whether a checkpoint knows this segment.
+    pub(super) fn knows(&self, id: u64) -> bool {
+        self.known.contains_key(&id) || self.retired.iter().any(|retired| retired.id == id)
+    }
+
+    /// Takes a segment in, under the number that the checkpoint's slots have for it if they do.
+    pub(super) fn add(&mut self, front: Front, end: u64) -> Result<Arc<Segment>> {
+        if front.header.store != self.id {
+            return Err(Error::Corrupt {
+                path: front.path,
+                offset: 16,
+                reason: "the segment is another store's",
+            });
+        }
+        let len = end.min(front.len);
+        if len < end {
+            let path = front.path.display();
+            self.damage
+                .push(format!("{path}: bytes {len} to {end} are missing"));
+        }
+        let segment = Arc::new(Segment::new(front.path, front.file, &front.header, len)?);
+        let number = match self.known.get(&segment.id) {
+            Some(entry) => {
+                segment.usage.set(Counts {
+                    live: entry.live,
+                    live_bytes: entry.live_bytes,
+                    pins: entry.pins,
+                    last_visible: entry.last_visible,
+                });
+                self.segments.restore(entry.number, Arc::clone(&segment));
+                entry.number
+            }
+            None => self.segments.add(Arc::clone(&segment)),
+        };
+        self.numbers
+            .insert(segment.id, (number, Arc::clone(&segment)));
+        Ok(segment)
+    }
+
+    /// Applies everything known durable and returns the rest.
+    pub(super) fn run(&mut self, chain: Chain) -> Result<Tail> {
+        self.is_exact = chain.holes.is_empty();
+        let mut tail = Tail::default();
+        let successors = chain.fronts.iter().skip(1);
+        let mut ends: Vec<_> = successors
+            .map(|front| Some((front.header.previous, front.header.previous_len)))
+            .collect();
+        ends.push(None);
+        for (front, next) in chain.fronts.into_iter().zip(ends) {
+            let (header, path) = (front.header, front.path.clone());
+            // A successor says where the segment ends, unless one between them is missing.
+            let known = next.filter(|(id, _)| *id == header.id).map(|(_, len)| len);
+            let end = known.unwrap_or(front.len);
+            let segment = self.add(front, end)?;
+            let mut whole = Vec::new();
+            let valid_len = self.scan(&segment, known.unwrap_or(0), &mut whole);
+            tail.epoch = header.epoch;
+            if next.is_some() {
+                self.apply_all(&segment, &whole);
+                continue;
+            }
+            let at = whole.partition_point(|scanned| scanned.seqno <= self.durable);
+            // A batch is durable or not as a whole: go back to the start of its own.
+            let (kept, again) = whole.split_at(batch_start(&whole, at));
+            self.apply_all(&segment, kept);
+            tail.previous = segment.id;
+            tail.previous_len = again.first().map_or(valid_len, |s| u64::from(s.offset));
+            if kept.is_empty() && !self.known.contains_key(&segment.id) {
+                // Nothing of it is needed once the tail is written again.
+                tail.empty = Some((segment.id, path));
+                tail.previous = header.previous;
+                tail.previous_len = header.previous_len;
+            }
+            let address = |offset| Address {
+                segment: segment.id,
+                offset,
+            };
+            tail.records = again.iter().map(|s| address(s.offset)).collect();
+        }
+        self.seqno = self.seqno.max(self.durable);
+        Ok(tail)
+    }
+
+    /// The records of whole batches. Returns where the last whole batch ends.
+    fn scan(&mut self, segment: &Segment, end: u64, whole: &mut Vec<Scanned>) -> u64 {
+        let start = if segment.id == self.position.segment {
+            u64::from(self.position.offset)
+        } else {
+            HEADER_LEN as u64
+        };
+        let mut scan = Scan::new(segment, start, end, self.seqno.saturating_add(1));
+        let (mut valid_len, mut pending) = (start, Vec::new());
+        loop {
+            if end != 0 && valid_len >= end && pending.is_empty() {
+                break;
+            }
+            match scan.step() {
+                Step::Record { offset, record } => {
+                    let header = record.header;
+                    self.seqno = header.seqno;
+                    self.durable = self
+                        .durable
+                        .max(header.durable_seqno().min(header.seqno.saturating_sub(1)));
+                    self.retirements.extend(retired_id(&record));
+                    if header.kind != Kind::Close {
+                        pending.push(Scanned {
+                            offset: u32::try_from(offset).unwrap_or(0),
+                            seqno: header.seqno,
+                            more: header.more,
+                        });
+                    }
+                    if !header.more {
+                        whole.append(&mut pending);
+                        let len = u64::try_from(header.record_len()).unwrap_or(0);
+                        valid_len = offset.saturating_add(len);
+                    }
+                }
+                Step::Damage { offset, next } => {
+                    let path = segment.path.display();
+                    self.damage
+                        .push(format!("{path}: bytes {offset} to {next} are damaged"));
+                    pending.clear();
+                }
+                Step::End { offset } => {
+                    if offset < end {
+                        let path = segment.path.display();
+                        self.damage
+                            .push(format!("{path}: bytes {offset} to {end} are missing"));
+                    }
+                    break;
+                }
+            }
+        }
+        self.bytes = self.bytes.saturating_add(valid_len.saturating_sub(start));
+        valid_len
+    }
+
+    fn apply_all(&mut self, segment: &Arc<Segment>, records: &[Scanned]) {
+        for scanned in records {
+            if let Ok(record) = segment.record(u64::from(scanned.offset)) {
+                self.apply(&record, segment, scanned.offset);
+            }
+        }
+    }
+
+    fn location(&self, address: Address) -> Option<Location> {
+        let (number, _) = self.numbers.get(&address.segment)?;
+        let offset = u64::from(address.offset);
+        // Offsets in records come from the disk.
+        let fits = offset.is_multiple_of(8) && offset < SEGMENT_LEN;
+        fits.then(|| Location::new(*number, offset))
+    }
+
+    /// The record that another replaces: the one it names, or, where that one may be gone, whichever
+    /// the key has, since an older version must not come back.
+    fn old(&self, record: &Record<'_>, hash: u64) -> Option<Old> {
+        let guard = crossbeam_epoch::pin();
+        let at = |location: Location| {
+            let segment = self.segments.get(location.number(), &guard)?;
+            segment.record(location.offset()).ok()
+        };
+        let Replaced {
+            address,
+            len,
+            large,
+        } = record.header.replaced;
+        let named = self.location(address);
+        if self.is_exact && self.damage.is_empty() {
+            let location = named?;
+            let pointer = at(location).filter(|_| large);
+            return Some(Old {
+                location,
+                len,
+                large: pointer
+                    .and_then(|old| old.large_pointer())
+                    .map(|p| p.segment),
+            });
+        }
+        let namespace = record.header.namespace;
+        let location = self.table.find(hash, &guard, |location| {
+            named == Some(location)
+                || at(location)
+                    .is_some_and(|old| old.header.namespace == namespace && old.key == record.key)
+        })?;
+        let old = at(location);
+        let len = old.map_or(len, |old| {
+            u32::try_from(old.header.record_len()).unwrap_or(len)
+        });
+        let large = old.and_then(|old| old.large_pointer()).map(|p| p.segment);
+        Some(Old {
+            location,
+            len,
+            large,
+        })
+    }
+
+    /// Applies one record, which lies at this place.
+    fn apply(&mut self, record: &Record<'_>, segment: &Arc<Segment>, offset: u32) {
+        let header = &record.header;
+        self.seqno = self.seqno.max(header.seqno);
+        match header.kind {
+            Kind::Put | Kind::PutLarge => self.apply_put(record, segment, offset),
+            Kind::Tombstone => {
+                segment.usage.pin();
+                let hash = key_hash(&self.id, header.namespace, record.key);
+                let old = self.old(record, hash);
+                if let Some(old) = old.filter(|old| self.table.remove(hash, old.location)) {
+                    self.release(&old);
+                }
+            }
+            Kind::Namespace => {
+                segment.usage.pin();
+                self.namespaces
+                    .apply(header.namespace, record.body, segment.id);
+                return;
+            }
+            Kind::Retire => {
+                segment.usage.pin();
+                if let Some(id) = retired_id(record) {
+                    self.retire(id, header.seqno);
+                }
+                return;
+            }
+            Kind::Close => return,
+        }
+        self.keys.apply([KeyRecord {
+            namespace: header.namespace,
+            key: record.key,
+            metadata: record.metadata(),
+            expiration: header.expiration,
+            seqno: header.seqno,
+            tombstone: header.kind == Kind::Tombstone,
+        }]);
+    }
+
+    fn apply_put(&mut self, record: &Record<'_>, segment: &Arc<Segment>, offset: u32) {
+        let hash = key_hash(&self.id, record.header.namespace, record.key);
+        let address = Address {
+            segment: segment.id,
+            offset,
+        };
+        let Some(new) = self.location(address) else {
+            return;
+        };
+        segment.usage.add(&record.header);
+        let old = self.old(record, hash);
+        let replaced = old.filter(|old| self.table.replace(hash, old.location, new));
+        if let Some(old) = &replaced {
+            self.release(old);
+        } else if !self.table.insert(hash, new) {
+            self.damage
+                .push(format!("too many keys share the hash {hash:016x}"));
+        }
+        if let Some(pointer) = record.large_pointer() {
+            self.larges.insert(pointer.segment);
+        }
+    }
+
+    /// Counts a record that the table no longer points to.
+    fn release(&mut self, old: &Old) {
+        let guard = crossbeam_epoch::pin();
+        if let Some(segment) = self.segments.get(old.location.number(), &guard) {
+            segment.usage.take(old.len);
+        }
+        if let Some(large) = old.large {
+            self.larges.remove(&large);
+        }
+    }
+
+    /// Repeats a retirement: whatever slots the segment still has are those of dead records.
+    fn retire(&mut self, id: u64, seqno: u64) {
+        self.retired.push(Retired { id, seqno });
+        self.namespaces.forget_dropped(id);
+        let Some((number, segment)) = self.numbers.remove(&id) else {
+            // Its file is gone, and nothing of it was replayed.
+            return;
+        };
+        let mut left = segment.usage.counts().live;
+        let mut scan = Scan::new(&segment, HEADER_LEN as u64, segment.published(), 0);
+        while left > 0 {
+            match scan.step() {
+                Step::Record { offset, record } => {
+                    let hash = key_hash(&self.id, record.header.namespace, record.key);
+                    if self.table.remove(hash, Location::new(number, offset)) {
+                        left -= 1;
+                        if let Some(pointer) = record.large_pointer() {
+                            self.larges.remove(&pointer.segment);
+                        }
+                    }
+                }
+                Step::Damage { .. } => {}
+                Step::End { .. } => break,
+            }
+        }
+        // A slot that is left must not come to mean another segment.
+        if left == 0 {
+            self.segments.remove(number);
+        }
+    }
+
+    /// Writes the records that may not be durable again, to the new segment, and flushes it. After a
+    /// failed flush the system may show bytes that never reached the disk; this is what makes them
+    /// safe to trust.
+    pub(super) fn rewrite_tail(&mut self, log: &mut Appender, tail: &Tail) -> Result<()> {
+        let mut moved: HashMap<Address, Address> = HashMap::new();
+        for old in &tail.records {
+            let Some((_, segment)) = self.numbers.get(&old.segment) else {
+                continue;
+            };
+            let record = segment.record(u64::from(old.offset))?;
+            let mut replaced = record.header.replaced;
+            if let Some(address) = moved.get(&replaced.address) {
+                replaced.address = *address;
+            }
+            let lag = record.header.seqno.saturating_sub(self.durable);
+            let header = RecordHeader {
+                replaced,
+                durable_lag: u32::try_from(lag).unwrap_or(u32::MAX),
+                ..record.header
+            };
+            let (_, new) = log.next();
+            log.push(&header, record.key, record.body);
+            moved.insert(*old, new);
+        }
+        log.reserve(true)?;
+        log.write()?;
+        log.seqno = self.seqno;
+        log.sync()?;
+        log.durable = self.seqno;
+        log.since_checkpoint = self.bytes;
+        let (number, segment) = log.active();
+        self.numbers
+            .insert(segment.id, (number, Arc::clone(&segment)));
+        for new in tail.records.iter().filter_map(|old| moved.get(old)) {
+            let record = segment.record(u64::from(new.offset))?;
+            self.apply(&record, &segment, new.offset);
+        }
+        if let Some((id, _)) = &tail.empty
+            && let Some((number, _)) = self.numbers.remove(id)
+        {
+            self.segments.remove(number);
+        }
+        Ok(())
+    }
+}
+
+/// The segment that a record retires.
+fn retired_id(record: &Record<'_>) -> Option<u64> {
+    let is_id = record.header.kind == Kind::Retire && record.body.len() == 8;
+    is_id.then(|| field!(record.body, 0, u64))
+}
+
+fn batch_start(records: &[Scanned], mut at: usize) -> usize {
+    while at > 0 && records.get(at - 1).is_some_and(|scanned| scanned.more) {
+        at -= 1;
+    }
+    at
+}
