@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod basics;
+mod checkpoint;
 mod kill;
 mod model;
 mod recovery;
+mod retire;

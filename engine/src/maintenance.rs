@@ -236,8 +236,11 @@ impl Core {
             } else if counts.live == 0 {
                 Some(Vec::new())
             } else if expired || thorough {
-                self.slots(number, &segment, now)
-                    .filter(|slots| slots.iter().all(|slot| slot.is_dead))
+                // All of it must be readable: a slot that is left would come to mean another segment.
+                self.slots(number, &segment, now).filter(|slots| {
+                    u64::try_from(slots.len()) == Ok(counts.live)
+                        && slots.iter().all(|slot| slot.is_dead)
+                })
             } else {
                 None
             };
@@ -249,11 +252,11 @@ impl Core {
         Ok(())
     }
 
-    /// What the table still needs of a segment; `None` if not all of it can be read.
+    /// What the table still needs of a segment; `None` if some of it is damaged.
     fn slots(&self, number: u32, segment: &Segment, now: u64) -> Option<Vec<Slot>> {
         let namespaces: HashSet<u32> = self.namespaces.all().iter().map(|s| s.number).collect();
         let mut slots = Vec::new();
-        let mut scan = Scan::new(segment, HEADER_LEN as u64, segment.published(), 0);
+        let mut scan = Scan::new(segment, HEADER_LEN as u64, 0, 0);
         let guard = crossbeam_epoch::pin();
         loop {
             let (offset, record) = match scan.step() {

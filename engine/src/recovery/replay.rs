@@ -415,7 +415,7 @@ impl Replay {
             return;
         };
         let mut left = segment.usage.counts().live;
-        let mut scan = Scan::new(&segment, HEADER_LEN as u64, segment.published(), 0);
+        let mut scan = Scan::new(&segment, HEADER_LEN as u64, 0, 0);
         while left > 0 {
             match scan.step() {
                 Step::Record { offset, record } => {

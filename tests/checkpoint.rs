@@ -1,0 +1,189 @@
+//! Checkpoints: what opening replays, and what it does when one of its files is damaged.
+
+use std::fs;
+use std::path::Path;
+
+use rimstone::{Clock, ListOptions, Namespace, Store};
+use rimstone_tests::{copy, newest, open};
+use tempfile::tempdir;
+
+/// A store with keys before its first checkpoint, between both, and after the second.
+fn three_parts(dir: &Path, clock: &Clock) -> (Store, Namespace) {
+    let store = open(dir, clock);
+    let ns = store.namespace("n").unwrap();
+    for part in 0..3 {
+        for n in 0..100 {
+            ns.put(format!("{part}:{n:03}"), format!("value {part} {n}"))
+                .unwrap();
+        }
+        ns.put("shared", format!("{part}")).unwrap();
+        ns.delete(format!("{part}:050")).unwrap();
+        if part < 2 {
+            store.checkpoint().unwrap();
+        }
+    }
+    (store, ns)
+}
+
+fn assert_three_parts(store: &Store) {
+    let ns = store.find_namespace("n").unwrap();
+    for part in 0..3 {
+        for n in 0..100 {
+            let value = ns.get(format!("{part}:{n:03}")).unwrap();
+            let expected = (n != 50).then(|| format!("value {part} {n}").into_bytes());
+            assert_eq!(value.map(|v| v.to_vec()), expected, "{part}:{n:03}");
+        }
+    }
+    assert_eq!(&ns.get("shared").unwrap().unwrap()[..], b"2");
+    assert_eq!(ns.list(&ListOptions::new()).unwrap().len(), 298);
+    let reverse = ns.list(&ListOptions::new().reverse().limit(2)).unwrap();
+    let names: Vec<_> = reverse.keys().map(|k| k.name.to_vec()).collect();
+    assert_eq!(names, [b"shared".to_vec(), b"2:099".to_vec()]);
+}
+
+#[test]
+fn a_killed_store_opens_from_its_checkpoint_and_the_log_behind_it() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let (store, _ns) = three_parts(dir.path(), &clock);
+    let seqno = store.stats().checkpoint_seqno;
+    assert!(seqno > 0);
+    let killed = copy(dir.path());
+    let store = open(killed.path(), &clock);
+    assert_three_parts(&store);
+    assert_eq!(store.stats().damage, Vec::<String>::new());
+    assert_eq!(store.stats().checkpoint_seqno, seqno);
+}
+
+#[test]
+fn only_two_checkpoints_and_the_runs_they_need_are_kept() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let (store, ns) = three_parts(dir.path(), &clock);
+    for n in 0..20 {
+        ns.put(format!("more {n}"), "value").unwrap();
+        store.checkpoint().unwrap();
+    }
+    let count = |kind| {
+        let names = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path());
+        names
+            .filter(|path| path.extension().is_some_and(|e| e == kind))
+            .count()
+    };
+    assert_eq!(count("ckpt"), 2);
+    assert!(count("run") <= 20, "{} runs", count("run"));
+    assert!(store.stats().runs <= 9, "{} runs", store.stats().runs);
+}
+
+/// Damages or removes one file of a killed store, and says what opening it reports.
+fn opened_after(harm: impl Fn(&Path)) -> (Store, tempfile::TempDir) {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let (_store, _ns) = three_parts(dir.path(), &clock);
+    let killed = copy(dir.path());
+    harm(killed.path());
+    let store = open(killed.path(), &clock);
+    assert_three_parts(&store);
+    (store, killed)
+}
+
+/// Flips one bit at each of a hundred places of a file, one at a time.
+fn flipped(path: &Path, mut test: impl FnMut()) {
+    let bytes = fs::read(path).unwrap();
+    for step in 0..100 {
+        let mut damaged = bytes.clone();
+        let at = step * (bytes.len() - 1) / 99;
+        damaged[at] ^= 1 << (step % 8);
+        fs::write(path, damaged).unwrap();
+        test();
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_costs_time_and_no_key() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let (_store, _ns) = three_parts(dir.path(), &clock);
+    let killed = copy(dir.path());
+    let path = newest(killed.path(), "ckpt").unwrap();
+    let mut reported = 0;
+    flipped(&path, || {
+        let copy = copy(killed.path());
+        let store = open(copy.path(), &clock);
+        assert_three_parts(&store);
+        reported += u32::from(!store.stats().damage.is_empty());
+    });
+    // What lies between the header and the first partition is not used.
+    assert!(reported > 90, "{reported}");
+}
+
+#[test]
+fn damage_to_current_is_reported_once_and_repaired() {
+    let (store, dir) = opened_after(|dir| fs::write(dir.join("CURRENT"), "nonsense").unwrap());
+    assert_eq!(store.stats().damage.len(), 1);
+    drop(store);
+    let store = open(dir.path(), &Clock::manual(1));
+    assert_eq!(store.stats().damage, Vec::<String>::new());
+}
+
+#[test]
+fn a_missing_current_is_what_a_crash_in_the_first_checkpoint_leaves() {
+    let (store, _dir) = opened_after(|dir| fs::remove_file(dir.join("CURRENT")).unwrap());
+    assert_eq!(store.stats().damage, Vec::<String>::new());
+}
+
+#[test]
+fn a_missing_or_damaged_run_is_rebuilt_from_the_log() {
+    opened_after(|dir| fs::remove_file(newest(dir, "run").unwrap()).unwrap());
+    opened_after(|dir| {
+        let path = newest(dir, "run").unwrap();
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    });
+}
+
+#[test]
+fn without_any_derived_file_the_log_is_enough() {
+    let (store, _dir) = opened_after(|dir| {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|e| e != "seg") {
+                fs::remove_file(path).unwrap();
+            }
+        }
+    });
+    assert_eq!(store.stats().damage, Vec::<String>::new());
+}
+
+#[test]
+fn a_checkpoint_is_taken_while_writers_go_on_and_holds_one_moment() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    // Each round writes the same number to every key, one key after the other.
+    let round = |n: u32| {
+        for key in 0..500u32 {
+            ns.put(key.to_le_bytes(), n.to_le_bytes()).unwrap();
+        }
+    };
+    round(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| (1..20).for_each(round));
+        for _ in 0..6 {
+            store.checkpoint().unwrap();
+            let killed = copy(dir.path());
+            let store = open(killed.path(), &clock);
+            let ns = store.find_namespace("n").unwrap();
+            let value = |key: u32| {
+                let value = ns.get(key.to_le_bytes()).unwrap().unwrap();
+                u32::from_le_bytes(value[..].try_into().unwrap())
+            };
+            let values: Vec<_> = (0..500).map(value).collect();
+            // A prefix of the history: one step down, of one, somewhere.
+            assert!(values.is_sorted_by(|a, b| a >= b), "{values:?}");
+            assert!(values[0] - values[499] <= 1, "{values:?}");
+            assert_eq!(store.stats().damage, Vec::<String>::new());
+        }
+    });
+}

@@ -1,0 +1,222 @@
+//! Segments in which nothing is live go away, and nothing comes back with them.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rimstone::{Clock, Error, Namespace, PutOptions, Store};
+use rimstone_tests::{copy, open};
+use tempfile::tempdir;
+
+/// More than the hour that expired data is kept, in case the clock was wrong.
+const LATER: u64 = 4_000;
+
+fn files(dir: &Path, kind: &str) -> usize {
+    let names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    names
+        .filter(|path| path.extension().is_some_and(|e| e == kind))
+        .count()
+}
+
+/// Opens the store again, which begins a new segment.
+fn reopened(dir: &Path, clock: &Clock, store: Store, ns: Namespace) -> (Store, Namespace) {
+    drop((store, ns));
+    let store = open(dir, clock);
+    let ns = store.namespace("n").unwrap();
+    (store, ns)
+}
+
+/// What a killed store holds for a key after its index was rebuilt from the log alone.
+fn rebuilt(dir: &Path, clock: &Clock, key: &str) -> Option<Vec<u8>> {
+    let copy = copy(dir);
+    for entry in fs::read_dir(copy.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "seg" && e != "large") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let store = open(copy.path(), clock);
+    assert_eq!(store.stats().damage, Vec::<String>::new());
+    let ns = store.find_namespace("n").unwrap();
+    ns.get(key).unwrap().map(|value| value.to_vec())
+}
+
+#[test]
+fn a_segment_whose_keys_were_all_overwritten_goes() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let mut store = open(dir.path(), &clock);
+    let mut ns = store.namespace("n").unwrap();
+    for round in 0..10 {
+        for key in 0..100 {
+            ns.put(format!("{key}"), format!("{round}")).unwrap();
+        }
+        (store, ns) = reopened(dir.path(), &clock, store, ns);
+    }
+    assert!(files(dir.path(), "seg") > 10);
+    let freed = store.compact().unwrap();
+    assert!(freed > 8 << 20, "{freed} bytes of preallocated segments");
+    assert!(files(dir.path(), "seg") <= 3);
+    assert_eq!(&ns.get("7").unwrap().unwrap()[..], b"9");
+    assert_eq!(rebuilt(dir.path(), &clock, "7"), Some(b"9".to_vec()));
+}
+
+/// A tombstone stays while an older segment may hold what it deleted.
+#[test]
+fn a_deleted_key_does_not_come_back_when_its_tombstone_could_go() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    ns.put("stays", "here").unwrap();
+    ns.put("key", "old").unwrap();
+    let (store, ns) = reopened(dir.path(), &clock, store, ns);
+    ns.delete("key").unwrap();
+    let (store, ns) = reopened(dir.path(), &clock, store, ns);
+    ns.put("other", "value").unwrap();
+    store.compact().unwrap();
+    assert_eq!(ns.get("key").unwrap(), None);
+    assert_eq!(rebuilt(dir.path(), &clock, "key"), None);
+    assert_eq!(rebuilt(dir.path(), &clock, "stays"), Some(b"here".to_vec()));
+}
+
+/// A put that expires sooner than what it replaced leaves a tombstone behind.
+#[test]
+fn an_expired_key_does_not_uncover_an_older_version() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    ns.put("stays", "here").unwrap();
+    ns.put("key", "for ever").unwrap();
+    let (store, ns) = reopened(dir.path(), &clock, store, ns);
+    let soon = PutOptions::new().expiration_ttl(Duration::from_secs(60));
+    ns.put_with("key", "for a minute", &soon).unwrap();
+    let (store, ns) = reopened(dir.path(), &clock, store, ns);
+    ns.put("other", "value").unwrap();
+    clock.advance(LATER);
+    store.compact().unwrap();
+    assert_eq!(ns.get("key").unwrap(), None);
+    assert_eq!(rebuilt(dir.path(), &clock, "key"), None);
+}
+
+#[test]
+fn expired_segments_go_an_hour_after_their_last_key() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    let (store, ns) = reopened(dir.path(), &clock, store, ns);
+    let minute = PutOptions::new().expiration_ttl(Duration::from_secs(60));
+    for key in 0..100 {
+        ns.put_with(format!("{key}"), vec![7; 70_000], &minute)
+            .unwrap();
+    }
+    let (store, ns) = reopened(dir.path(), &clock, store, ns);
+    ns.put("other", "value").unwrap();
+    clock.advance(61);
+    store.compact().unwrap();
+    assert_eq!(files(dir.path(), "large"), 100, "the clock may be wrong");
+    clock.advance(3600);
+    let freed = store.compact().unwrap();
+    assert!(freed > 7_000_000, "{freed}");
+    assert_eq!(files(dir.path(), "large"), 0);
+    assert_eq!(store.stats().keys, 1);
+}
+
+#[test]
+fn a_dropped_namespace_is_reclaimed_and_its_keys_stay_gone() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let store = open(dir.path(), &clock);
+    let keep = store.namespace("n").unwrap();
+    keep.put("stays", "here").unwrap();
+    let (store, keep) = reopened(dir.path(), &clock, store, keep);
+    let doomed = store.namespace("doomed").unwrap();
+    for key in 0..1000 {
+        doomed.put(format!("{key}"), vec![7; 1000]).unwrap();
+    }
+    let id = doomed.id();
+    drop(doomed);
+    let (store, keep) = reopened(dir.path(), &clock, store, keep);
+    keep.put("stays", "moved on").unwrap();
+    store.drop_namespace(id).unwrap();
+    let (store, keep) = reopened(dir.path(), &clock, store, keep);
+    keep.put("other", "value").unwrap();
+    store.compact().unwrap();
+    assert!(store.stats().keys <= 2, "{} keys", store.stats().keys);
+    // A namespace made now, or after a rebuild, sees nothing of it.
+    let again = store.namespace("doomed").unwrap();
+    assert_eq!(again.get("7").unwrap(), None);
+    assert_eq!(
+        rebuilt(dir.path(), &clock, "stays"),
+        Some(b"moved on".to_vec())
+    );
+}
+
+#[test]
+fn replaced_and_refused_large_values_leave_no_file() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    for round in 0..5u8 {
+        ns.put("key", vec![round; 100_000]).unwrap();
+    }
+    let absent = PutOptions::new().if_absent();
+    let refused = ns.put_with("key", vec![9; 100_000], &absent);
+    assert!(
+        matches!(refused, Err(Error::Conflict { .. })),
+        "{refused:?}"
+    );
+    store.compact().unwrap();
+    assert_eq!(files(dir.path(), "large"), 1);
+    assert_eq!(ns.get("key").unwrap().unwrap()[..], [4; 100_000]);
+}
+
+/// Space comes back by itself while the same keys are overwritten, and no reader ever misses one.
+#[test]
+fn readers_always_find_a_key_while_segments_go_under_them() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    let value = |round: usize| vec![u8::try_from(round % 251).unwrap(); 60_000];
+    for key in 0..4 {
+        ns.put(format!("{key}"), value(0)).unwrap();
+        ns.put(format!("large {key}"), vec![0; 70_000]).unwrap();
+    }
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for reader in 0..2 {
+            let (ns, done) = (&ns, &done);
+            scope.spawn(move || {
+                let mut at = reader;
+                while !done.load(Ordering::Relaxed) {
+                    at += 1;
+                    let key = format!("{}", at % 4);
+                    let value = ns.get(&key).unwrap().expect("the key was always there");
+                    assert!(value.iter().all(|byte| *byte == value[0]));
+                    let large = ns.get(format!("large {key}")).unwrap();
+                    assert_eq!(large.expect("the key was always there").len(), 70_000);
+                }
+            });
+        }
+        for round in 0..6_000 {
+            let key = round % 4;
+            ns.put(format!("{key}"), value(round)).unwrap();
+            if round % 20 == 0 {
+                ns.put(format!("large {key}"), vec![7; 70_000]).unwrap();
+            }
+            if round % 1500 == 1499 {
+                store.compact().unwrap();
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let stats = store.stats();
+    assert_eq!(stats.maintenance_error, None);
+    // 360 MB were written; a dead segment or two wait for the next checkpoints.
+    assert!(stats.disk_bytes < 280 << 20, "{} bytes", stats.disk_bytes);
+}
