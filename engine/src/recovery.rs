@@ -287,7 +287,9 @@ struct Replay {
     /// The number of each segment in slots, and what each large segment is: named by a live record.
     numbers: HashMap<u64, (u32, Arc<Segment>)>,
     larges: HashMap<u64, Address>,
+    /// The highest sequence number found, and the highest that ends a whole batch.
     seqno: u64,
+    whole: u64,
     /// The highest sequence number that a record says was durable.
     durable: u64,
     live_bytes: u64,
@@ -303,6 +305,8 @@ struct Tail {
     empty: Option<PathBuf>,
     /// Records that no later one says were durable, batch by batch.
     records: Vec<Address>,
+    /// The sequence number of the last record that stays in the log.
+    seqno: u64,
 }
 
 impl Replay {
@@ -316,6 +320,7 @@ impl Replay {
             numbers: HashMap::new(),
             larges: HashMap::new(),
             seqno: 0,
+            whole: 0,
             durable: 0,
             live_bytes: 0,
             damage: Vec::new(),
@@ -330,6 +335,7 @@ impl Replay {
             previous_len: 0,
             empty: None,
             records: Vec::new(),
+            seqno: 0,
         };
         let mut lens: Vec<Option<u64>> = chain
             .iter()
@@ -350,6 +356,7 @@ impl Replay {
             self.numbers
                 .insert(segment.id, (number, Arc::clone(&segment)));
             let mut whole = Vec::new();
+            let before = self.whole;
             let valid_len = self.scan(&segment, known_len.unwrap_or(0), &mut whole);
             tail.epoch = front.header.epoch;
             match known_len {
@@ -359,6 +366,11 @@ impl Replay {
                     // A batch is durable or not as a whole: go back to the start of its own.
                     let at = batch_start(&whole, at);
                     let (kept, again) = whole.split_at(at);
+                    tail.seqno = match (kept, again) {
+                        (_, [.., (_, last, _)]) => *last,
+                        ([], []) => before,
+                        _ => self.whole,
+                    };
                     self.apply_all(&segment, kept);
                     tail.previous = segment.id;
                     tail.previous_len = again.first().map_or(valid_len, |(o, ..)| u64::from(*o));
@@ -400,6 +412,7 @@ impl Replay {
                     }
                     if !header.more {
                         whole.append(&mut pending);
+                        self.whole = header.seqno;
                         let len = u64::try_from(header.record_len()).unwrap_or(0);
                         valid_len = offset.saturating_add(len);
                     }
@@ -535,6 +548,13 @@ impl Replay {
             moved.insert(*old, new);
             applied.push((new, replaced));
         }
+        if tail.seqno < self.seqno {
+            // Numbers were given out whose records are gone: a torn batch, the close record of a
+            // segment that held nothing else. Without a record that says so, the next recovery would
+            // take the gap for records that were durable once, and a torn tail after it for damage.
+            self.seqno = self.seqno.saturating_add(1);
+            log.push(&void(self.seqno, self.durable), &[], &[]);
+        }
         log.reserve()?;
         log.write()?;
         log.seqno = self.seqno;
@@ -548,6 +568,23 @@ impl Replay {
             self.apply(&record, new, replaced);
         }
         Ok(())
+    }
+}
+
+/// A record that changes nothing but bears a sequence number.
+fn void(seqno: u64, durable: u64) -> RecordHeader {
+    RecordHeader {
+        kind: Kind::Close,
+        more: false,
+        key_len: 0,
+        metadata_len: 0,
+        body_len: 0,
+        seqno,
+        expiration: 0,
+        namespace: 0,
+        body_crc: crc32fast::hash(&[]),
+        replaced: Address::default(),
+        durable_lag: u32::try_from(seqno.saturating_sub(durable)).unwrap_or(u32::MAX),
     }
 }
 
