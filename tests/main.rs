@@ -3,6 +3,7 @@
 
 mod basics;
 mod disk;
+mod enumeration;
 mod kill;
 mod model;
 mod recovery;

@@ -4,18 +4,18 @@
 //! their file was synced, names once their directory was. Everything random follows from the seed of
 //! the [`Cut`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use memmap2::MmapOptions;
+use memmap2::{MmapMut, MmapOptions};
 use rimstone::{Map, Vfs, VfsFile};
 use rustix::fs::MemfdFlags;
 
-use crate::image::{Event, FileChange, Image, NameChange, Node, apply_name};
+use crate::image::{Content, Event, FileChange, Image, NameChange, Node, apply_name};
 use crate::{Cut, Dice};
 
 /// A disk in memory. Clones are the same disk.
@@ -42,6 +42,8 @@ struct State {
     faults: Vec<(u64, Fault, bool)>,
     capacity: Option<u64>,
     hold_syncs: bool,
+    /// Files that changed since the power came on.
+    touched: HashSet<u64>,
 }
 
 /// A file as the running program sees it: shared memory, so that a mapping shows later writes.
@@ -257,6 +259,7 @@ impl State {
         let number = self.next_file;
         let inode = Arc::new(Inode::new(number)?);
         self.next_file += 1;
+        self.touched.insert(number);
         self.files.insert(number, Arc::clone(&inode));
         let (path, node) = (path.to_path_buf(), Node::File(number));
         let dir = parent(&path);
@@ -277,6 +280,7 @@ impl State {
 
     fn write(&mut self, inode: &Inode, bytes: &[u8], offset: u64) -> io::Result<()> {
         inode.memory.write_all_at(bytes, offset)?;
+        self.touched.insert(inode.number);
         let (offset, bytes) = (usize::try_from(offset).unwrap_or(0), bytes.into());
         self.journal.push(Event::Bytes {
             file: inode.number,
@@ -293,7 +297,7 @@ impl Inode {
         Ok(Inode { number, memory })
     }
 
-    fn fill(&self, content: &crate::image::Content) -> io::Result<()> {
+    fn fill(&self, content: &Content) -> io::Result<()> {
         for (at, bytes) in &content.sectors {
             let offset = u64::try_from(at * bytes.len()).unwrap_or(0);
             self.memory.write_all_at(bytes, offset)?;
@@ -471,6 +475,7 @@ impl VfsFile for SimFile {
             self.inode.memory.set_len(len)?;
             let change = FileChange::Len(usize::try_from(len).unwrap_or(0));
             let file = self.inode.number;
+            state.touched.insert(file);
             state.journal.push(Event::Bytes { file, change });
         }
         Ok(())
@@ -481,6 +486,11 @@ impl VfsFile for SimFile {
     }
 
     fn map(&self, len: usize) -> io::Result<Map> {
+        let state = self.disk.state();
+        let old = state.base.files.get(&self.inode.number);
+        if let Some(content) = old.filter(|_| !state.touched.contains(&self.inode.number)) {
+            return sparse(content, len);
+        }
         let raw = MmapOptions::new()
             .len(len)
             .map_raw_read_only(&self.inode.memory)?;
@@ -494,4 +504,18 @@ impl VfsFile for SimFile {
     fn is_resident(&self, _offset: u64, _len: usize) -> bool {
         true
     }
+}
+
+/// A copy of a file that nobody writes to any more. Its holes cost no memory, which in shared memory
+/// they would as soon as a scan reads them.
+fn sparse(content: &Content, len: usize) -> io::Result<Map> {
+    let mut map = MmapMut::map_anon(len.max(1))?;
+    for (at, bytes) in &content.sectors {
+        let start = at * bytes.len();
+        let end = len.min(content.len).min(start + bytes.len());
+        if start < end {
+            map[start..end].copy_from_slice(&bytes[..end - start]);
+        }
+    }
+    Ok(Map::new(map.into()))
 }

@@ -1,5 +1,7 @@
 //! What was done to a store, and which states a power cut may leave.
 
+use std::ops::Range;
+
 use crate::{State, alive};
 
 /// The states a store went through since it was opened, and when.
@@ -57,13 +59,19 @@ impl History {
         }
     }
 
-    /// The newest state that explains what is `seen` at `now` after a cut at `place`, if any does.
+    /// Which of the states, by their order, a cut at `place` may leave.
     #[must_use]
-    pub fn explain(&self, seen: &State, place: usize, now: u64) -> Option<&State> {
+    pub fn possible(&self, place: usize) -> Range<usize> {
         let promised = |step: &Step| step.durable.is_some_and(|at| at <= place);
         let oldest = self.0.iter().rposition(promised).unwrap_or(0);
         let begun = self.0.iter().filter(|step| step.begun <= place).count();
-        let possible = self.0.get(oldest..begun.max(oldest + 1))?;
+        oldest..begun.max(oldest + 1)
+    }
+
+    /// The newest state that explains what is `seen` at `now` after a cut at `place`, if any does.
+    #[must_use]
+    pub fn explain(&self, seen: &State, place: usize, now: u64) -> Option<&State> {
+        let possible = self.0.get(self.possible(place))?;
         let explains = |step: &&Step| alive(&step.state, now) == *seen;
         possible.iter().rev().find(explains).map(|step| &step.state)
     }
