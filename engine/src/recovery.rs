@@ -59,10 +59,9 @@ pub(crate) fn open(
             .map_err(|e| io_error("creating", dir, e))?;
     }
     if let Some(parent) = dir.parent().filter(|_| create) {
-        // The directory's own name must be durable too. Some parents cannot be opened; then the
-        // name was there before us.
+        // The directory's own name must be durable too.
         let here = parent.as_os_str().is_empty();
-        let _ = vfs.sync_dir(if here { Path::new(".") } else { parent });
+        sync_parent(&*vfs, if here { Path::new(".") } else { parent })?;
     }
     // Look before locking, so that a directory that is no store stays untouched.
     let names = vfs.list(dir).map_err(|e| io_error("opening", dir, e))?;
@@ -137,6 +136,19 @@ pub(crate) fn open(
         damage: replay.damage,
         lock: Mutex::new(Some(lock)),
     })
+}
+
+/// Makes the name of the store's directory durable. Some parents cannot be opened or flushed; then the
+/// name was there before us.
+fn sync_parent(vfs: &dyn Vfs, parent: &Path) -> Result<()> {
+    use std::io::ErrorKind::{InvalidInput, NotFound, PermissionDenied, Unsupported};
+    match vfs.sync_dir(parent) {
+        Err(e) => match e.kind() {
+            InvalidInput | NotFound | PermissionDenied | Unsupported => Ok(()),
+            _ => Err(io_error("flushing", parent, e)),
+        },
+        Ok(()) => Ok(()),
+    }
 }
 
 fn sort(dir: &Path, names: &[String]) -> Result<Files> {
