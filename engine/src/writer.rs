@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 
 use crate::core::Core;
 use crate::error::{Error, Result};
-use crate::format::record::{Address, HEADER_LEN, Header, Kind};
+use crate::format::record::{Address, HEADER_LEN, Header, Kind, LargePointer};
 use crate::index::runs::KeyRecord;
 use crate::index::table::Location;
 use crate::log::appender::Appender;
 use crate::log::commit::{Op, Outcome, Request};
+use crate::log::segment::large_path;
 use crate::options::Condition;
 
 /// Largest batch, encoded: it lies in one segment.
@@ -48,10 +49,24 @@ struct Group<'a> {
 impl Core {
     /// Commits operations together and returns the outcome of the last.
     pub(crate) fn commit(&self, ops: Vec<Op>, immediate: bool) -> Result<Outcome> {
-        self.check_writable()?;
         self.warm(&ops);
         let request = Request::new(ops, immediate);
-        self.queue.submit(&request, |requests| self.lead(requests))
+        let result = self
+            .check_writable()
+            .and_then(|()| self.queue.submit(&request, |requests| self.lead(requests)));
+        if let Err(Error::Conflict { .. } | Error::Full | Error::NoSuchNamespace) = result {
+            // Nothing of the request was written, so no record will ever name its large values.
+            request.ops.iter().for_each(|op| self.remove_large(op));
+        }
+        result
+    }
+
+    fn remove_large(&self, op: &Op) {
+        let value = op.body.get(usize::from(op.metadata_len)..);
+        let pointer = value.filter(|_| op.kind == Kind::PutLarge);
+        if let Some(pointer) = pointer.and_then(LargePointer::decode) {
+            let _ = self.vfs.remove(&large_path(&self.dir, pointer.segment));
+        }
     }
 
     /// Touches the records that will be replaced, in the writer's own thread: overwriting a cold key
