@@ -7,3 +7,4 @@ mod enumeration;
 mod kill;
 mod model;
 mod recovery;
+mod rules;
