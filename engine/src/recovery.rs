@@ -369,7 +369,7 @@ impl Replay {
                 .insert(segment.id, (number, Arc::clone(&segment)));
             let mut whole = Vec::new();
             let before = self.whole;
-            let valid_len = self.scan(&segment, known_len.unwrap_or(0), &mut whole);
+            self.scan(&segment, known_len.unwrap_or(0), &mut whole);
             tail.epoch = front.header.epoch;
             match known_len {
                 Some(_) => self.apply_all(&segment, &whole),
@@ -379,13 +379,16 @@ impl Replay {
                     let at = batch_start(&whole, at);
                     let (kept, again) = whole.split_at(at);
                     tail.seqno = match (kept, again) {
-                        (_, [.., (_, last, _)]) => *last,
+                        (_, [.., (_, last, _)]) | ([.., (_, last, _)], []) => *last,
                         ([], []) => before,
-                        _ => self.whole,
                     };
                     self.apply_all(&segment, kept);
                     tail.previous = segment.id;
-                    tail.previous_len = again.first().map_or(valid_len, |(o, ..)| u64::from(*o));
+                    // Not one byte more: a close record at the end may not be durable.
+                    tail.previous_len = match again {
+                        [(offset, ..), ..] => u64::from(*offset),
+                        [] => end_of_last(&segment, kept),
+                    };
                     if kept.is_empty() {
                         // Nothing of it is needed once the tail is written again.
                         tail.empty = Some(front.path);
@@ -404,9 +407,8 @@ impl Replay {
         Ok(tail)
     }
 
-    /// The records of whole batches: offset, sequence number, whether more follow. Returns where the
-    /// last whole batch ends.
-    fn scan(&mut self, segment: &Segment, end: u64, whole: &mut Vec<(u32, u64, bool)>) -> u64 {
+    /// The records of whole batches: offset, sequence number, whether more follow.
+    fn scan(&mut self, segment: &Segment, end: u64, whole: &mut Vec<(u32, u64, bool)>) {
         let start = HEADER_LEN as u64;
         let mut scan = Scan::new(segment, start, end, self.seqno.saturating_add(1));
         let (mut valid_len, mut pending) = (start, Vec::new());
@@ -439,12 +441,12 @@ impl Replay {
                     let path = segment.path.display();
                     self.damage
                         .push(format!("{path}: bytes {offset} to {end} are missing"));
-                    return valid_len;
+                    return;
                 }
-                Step::End { .. } => return valid_len,
+                Step::End { .. } => return,
             }
             if end != 0 && valid_len >= end && pending.is_empty() {
-                return valid_len;
+                return;
             }
         }
     }
@@ -602,6 +604,14 @@ fn void(seqno: u64, durable: u64) -> RecordHeader {
 
 fn large_pointer(record: &Record<'_>) -> Option<LargePointer> {
     (record.header.kind == Kind::PutLarge).then(|| LargePointer::decode(record.value()))?
+}
+
+/// Where the last of these records ends.
+fn end_of_last(segment: &Segment, records: &[(u32, u64, bool)]) -> u64 {
+    let last = records.last().map_or(0, |(offset, ..)| u64::from(*offset));
+    let record = segment.record(last).ok();
+    let len = record.map_or(0, |record| record.header.record_len());
+    last.saturating_add(u64::try_from(len).unwrap_or(0))
 }
 
 fn batch_start(records: &[(u32, u64, bool)], mut at: usize) -> usize {
