@@ -6,5 +6,7 @@ mod disk;
 mod enumeration;
 mod kill;
 mod model;
+mod model_cut;
 mod recovery;
 mod rules;
+mod session;

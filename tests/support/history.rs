@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::{State, alive};
+use crate::{State, alive, matches};
 
 /// The states a store went through since it was opened, and when.
 ///
@@ -32,15 +32,6 @@ impl History {
         }])
     }
 
-    /// The newest state.
-    ///
-    /// # Panics
-    /// Never: a history has a state.
-    #[must_use]
-    pub fn newest(&self) -> &State {
-        &self.0.last().expect("a history has a state").state
-    }
-
     /// Adds the state that an operation leads to, which began at a place of the disk. Until
     /// [`promise`](History::promise) says so, a cut may undo it.
     pub fn add(&mut self, state: State, begun: usize) {
@@ -68,11 +59,31 @@ impl History {
         oldest..begun.max(oldest + 1)
     }
 
-    /// The newest state that explains what is `seen` at `now` after a cut at `place`, if any does.
+    /// Whether one of the states that a cut at `place` may leave explains what is `seen` at `now`.
     #[must_use]
-    pub fn explain(&self, seen: &State, place: usize, now: u64) -> Option<&State> {
-        let possible = self.0.get(self.possible(place))?;
-        let explains = |step: &&Step| alive(&step.state, now) == *seen;
-        possible.iter().rev().find(explains).map(|step| &step.state)
+    pub fn explain(&self, seen: &State, place: usize, now: u64) -> bool {
+        let possible = self.0.get(self.possible(place)).unwrap_or_default();
+        possible.iter().any(|step| step.explains(seen, now))
+    }
+
+    /// Whether the newest of the first `acknowledged` states, or one after them, explains what is
+    /// `seen` at `now`: nothing acknowledged is lost while the power is on.
+    #[must_use]
+    pub fn explain_since(&self, seen: &State, acknowledged: usize, now: u64) -> bool {
+        let possible = self.0.iter().skip(acknowledged.saturating_sub(1));
+        possible.into_iter().any(|step| step.explains(seen, now))
+    }
+
+    /// How many states there are.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "a history is never empty")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Step {
+    fn explains(&self, seen: &State, now: u64) -> bool {
+        matches(&alive(&self.state, now), seen)
     }
 }

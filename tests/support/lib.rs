@@ -20,7 +20,7 @@ pub use dice::Dice;
 pub use disk::{Fault, SimDisk};
 pub use history::History;
 pub use image::{Cut, Names, Unsynced};
-pub use state::{Seen, State, alive, observe};
+pub use state::{Seen, State, alive, matches, observe};
 
 /// Where stores lie on simulated disks.
 pub const DIR: &str = "/store";

@@ -29,6 +29,28 @@ impl std::fmt::Debug for Seen {
     }
 }
 
+impl Seen {
+    /// A plain entry whose generation is not known: written as 0, it equals any.
+    #[must_use]
+    pub fn of(value: Vec<u8>) -> Seen {
+        Seen {
+            value,
+            metadata: Vec::new(),
+            expiration: None,
+            generation: 0,
+        }
+    }
+
+    fn matches(&self, seen: &Seen) -> bool {
+        let same_generation = self.generation == 0 || self.generation == seen.generation;
+        let like_seen = Seen {
+            generation: seen.generation,
+            ..self.clone()
+        };
+        same_generation && like_seen == *seen
+    }
+}
+
 /// Entries by namespace name and key.
 pub type State = BTreeMap<String, BTreeMap<Vec<u8>, Seen>>;
 
@@ -40,6 +62,17 @@ pub fn alive(state: &State, now: u64) -> State {
         entries.retain(|_, seen| seen.expiration.is_none_or(|at| at > now));
     }
     state
+}
+
+/// Whether a store that should be in a state was seen in it.
+#[must_use]
+pub fn matches(expected: &State, seen: &State) -> bool {
+    let entries = |one: &BTreeMap<Vec<u8>, Seen>, other: &BTreeMap<Vec<u8>, Seen>| {
+        let mut pairs = one.iter().zip(other);
+        one.len() == other.len() && pairs.all(|(a, b)| a.0 == b.0 && a.1.matches(b.1))
+    };
+    let mut pairs = expected.iter().zip(seen);
+    expected.len() == seen.len() && pairs.all(|(a, b)| a.0 == b.0 && entries(a.1, b.1))
 }
 
 /// Reads everything a store holds. The list and the gets must agree, forwards, backwards, page by
