@@ -8,5 +8,6 @@ mod kill;
 mod model;
 mod model_cut;
 mod recovery;
+mod rotation;
 mod rules;
 mod session;

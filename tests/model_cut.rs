@@ -63,7 +63,7 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(100), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(250), ..ProptestConfig::default() })]
 
     /// Rules 1, 2, 6, 7 and 15, in any order: after each cut one prefix of the history explains
     /// everything, nothing acknowledged as durable is missing, and opening again shows the same.

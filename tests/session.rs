@@ -289,10 +289,8 @@ impl Session {
         self.store = None;
         let opened = open_on(&self.disk, &self.clock, self.durability);
         self.disk.heal();
-        let store = opened.unwrap_or_else(|error| {
-            if matches!(error, Error::Full) {
-                self.disk.limit(None);
-            }
+        let store = opened.unwrap_or_else(|_| {
+            self.disk.limit(None);
             self.open()
         });
         let seen = observe(&store, &keys());

@@ -4,12 +4,12 @@
 //! their file was synced, names once their directory was. Everything random follows from the seed of
 //! the [`Cut`].
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use memmap2::{MmapMut, MmapOptions};
 use rimstone::{Map, Vfs, VfsFile};
@@ -42,14 +42,15 @@ struct State {
     faults: Vec<(u64, Fault, bool)>,
     capacity: Option<u64>,
     hold_syncs: bool,
-    /// Files that changed since the power came on.
-    touched: HashSet<u64>,
 }
 
-/// A file as the running program sees it: shared memory, so that a mapping shows later writes.
+/// A file as the running program sees it.
 struct Inode {
     number: u64,
-    memory: File,
+    /// What it held when the power came on.
+    old: Arc<Content>,
+    /// Shared memory, so that a mapping shows later writes; made when the file is first written to.
+    memory: OnceLock<File>,
 }
 
 /// How an operation fails.
@@ -100,10 +101,13 @@ impl SimDisk {
                 state.names.insert(path.clone(), Node::Dir);
                 continue;
             };
-            let inode = Inode::new(number).expect("memory for a file");
-            if let Some(content) = image.files.get(&number) {
-                inode.fill(content).expect("memory for a file");
-            }
+            let old = image.files.get(&number).cloned().unwrap_or_default();
+            let memory = OnceLock::new();
+            let inode = Inode {
+                number,
+                old,
+                memory,
+            };
             state.names.insert(path.clone(), *node);
             state.files.insert(number, Arc::new(inode));
         }
@@ -257,9 +261,8 @@ impl State {
 
     fn add_file(&mut self, path: &Path) -> io::Result<Arc<Inode>> {
         let number = self.next_file;
-        let inode = Arc::new(Inode::new(number)?);
+        let inode = Arc::new(Inode::new(number));
         self.next_file += 1;
-        self.touched.insert(number);
         self.files.insert(number, Arc::clone(&inode));
         let (path, node) = (path.to_path_buf(), Node::File(number));
         let dir = parent(&path);
@@ -279,8 +282,7 @@ impl State {
     }
 
     fn write(&mut self, inode: &Inode, bytes: &[u8], offset: u64) -> io::Result<()> {
-        inode.memory.write_all_at(bytes, offset)?;
-        self.touched.insert(inode.number);
+        inode.memory().write_all_at(bytes, offset)?;
         let (offset, bytes) = (usize::try_from(offset).unwrap_or(0), bytes.into());
         self.journal.push(Event::Bytes {
             file: inode.number,
@@ -291,29 +293,58 @@ impl State {
 }
 
 impl Inode {
-    fn new(number: u64) -> io::Result<Inode> {
-        let memory = rustix::fs::memfd_create("rimstone", MemfdFlags::CLOEXEC)?;
-        let memory = File::from(memory);
-        Ok(Inode { number, memory })
+    /// A new file.
+    fn new(number: u64) -> Inode {
+        let (old, memory) = Default::default();
+        let inode = Inode {
+            number,
+            old,
+            memory,
+        };
+        inode.memory();
+        inode
     }
 
-    fn fill(&self, content: &Content) -> io::Result<()> {
-        for (at, bytes) in &content.sectors {
-            let offset = u64::try_from(at * bytes.len()).unwrap_or(0);
-            self.memory.write_all_at(bytes, offset)?;
-        }
-        self.memory.set_len(u64::try_from(content.len).unwrap_or(0))
+    fn memory(&self) -> &File {
+        self.memory
+            .get_or_init(|| fill(&self.old).expect("memory for a file"))
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.memory.metadata()?.len())
+        match self.memory.get() {
+            Some(memory) => Ok(memory.metadata()?.len()),
+            None => Ok(u64::try_from(self.old.len).unwrap_or(0)),
+        }
+    }
+
+    fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if let Some(memory) = self.memory.get() {
+            return memory.read_exact_at(buffer, offset);
+        }
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        if offset.saturating_add(buffer.len()) > self.old.len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        buffer.fill(0);
+        self.old.copy_to(buffer, offset);
+        Ok(())
     }
 
     fn bytes(&self) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(self.len()?).unwrap_or(0)];
-        self.memory.read_exact_at(&mut bytes, 0)?;
+        self.read(&mut bytes, 0)?;
         Ok(bytes)
     }
+}
+
+fn fill(content: &Content) -> io::Result<File> {
+    let memory = File::from(rustix::fs::memfd_create("rimstone", MemfdFlags::CLOEXEC)?);
+    for (at, bytes) in &content.blocks {
+        let offset = u64::try_from(at * bytes.len()).unwrap_or(0);
+        memory.write_all_at(bytes, offset)?;
+    }
+    memory.set_len(u64::try_from(content.len).unwrap_or(0))?;
+    Ok(memory)
 }
 
 fn parent(path: &Path) -> PathBuf {
@@ -448,7 +479,7 @@ impl VfsFile for SimFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.inode.memory.read_exact_at(buffer, offset)
+        self.inode.read(buffer, offset)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -472,10 +503,9 @@ impl VfsFile for SimFile {
         state.check()?;
         state.check_space(&self.inode, len)?;
         if len > self.inode.len()? {
-            self.inode.memory.set_len(len)?;
+            self.inode.memory().set_len(len)?;
             let change = FileChange::Len(usize::try_from(len).unwrap_or(0));
             let file = self.inode.number;
-            state.touched.insert(file);
             state.journal.push(Event::Bytes { file, change });
         }
         Ok(())
@@ -486,14 +516,10 @@ impl VfsFile for SimFile {
     }
 
     fn map(&self, len: usize) -> io::Result<Map> {
-        let state = self.disk.state();
-        let old = state.base.files.get(&self.inode.number);
-        if let Some(content) = old.filter(|_| !state.touched.contains(&self.inode.number)) {
-            return sparse(content, len);
-        }
-        let raw = MmapOptions::new()
-            .len(len)
-            .map_raw_read_only(&self.inode.memory)?;
+        let Some(memory) = self.inode.memory.get() else {
+            return sparse(&self.inode.old, len);
+        };
+        let raw = MmapOptions::new().len(len).map_raw_read_only(memory)?;
         Ok(Map::new(raw))
     }
 
@@ -506,16 +532,11 @@ impl VfsFile for SimFile {
     }
 }
 
-/// A copy of a file that nobody writes to any more. Its holes cost no memory, which in shared memory
-/// they would as soon as a scan reads them.
+/// A copy of a file that was not written to since the power came on: files of a store are written
+/// before they are opened for reading. Its holes cost no memory, which in shared memory they would as
+/// soon as a scan reads them.
 fn sparse(content: &Content, len: usize) -> io::Result<Map> {
     let mut map = MmapMut::map_anon(len.max(1))?;
-    for (at, bytes) in &content.sectors {
-        let start = at * bytes.len();
-        let end = len.min(content.len).min(start + bytes.len());
-        if start < end {
-            map[start..end].copy_from_slice(&bytes[..end - start]);
-        }
-    }
+    content.copy_to(&mut map, 0);
     Ok(Map::new(map.into()))
 }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crate::Dice;
 
-/// Bytes that reach the platter together or not at all, at best.
-const SECTOR: usize = 512;
+/// Bytes that are kept in memory together; how a cut tears them is the policy's choice.
+const BLOCK: usize = 4096;
 
 /// One change of the disk.
 #[derive(Clone, Debug)]
@@ -134,17 +134,31 @@ impl Cut {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Image {
     pub(crate) names: BTreeMap<PathBuf, Node>,
-    pub(crate) files: BTreeMap<u64, Content>,
+    pub(crate) files: BTreeMap<u64, Arc<Content>>,
 }
 
-/// The bytes of one file, by sector; a missing sector is zero.
+/// The bytes of one file, by block; a missing block is zero.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Content {
     pub(crate) len: usize,
-    pub(crate) sectors: BTreeMap<usize, [u8; SECTOR]>,
+    pub(crate) blocks: BTreeMap<usize, [u8; BLOCK]>,
 }
 
 impl Content {
+    /// Copies the bytes from `offset` on; holes and what lies beyond the end are left alone.
+    pub(crate) fn copy_to(&self, out: &mut [u8], offset: usize) {
+        let end = self.len.min(offset + out.len());
+        let first = offset / BLOCK;
+        for (at, block) in self.blocks.range(first..) {
+            let (from, to) = (offset.max(at * BLOCK), end.min((at + 1) * BLOCK));
+            if from >= to {
+                return;
+            }
+            let (start, end) = (from - at * BLOCK, to - at * BLOCK);
+            out[from - offset..to - offset].copy_from_slice(&block[start..end]);
+        }
+    }
+
     fn apply(&mut self, change: &FileChange) {
         match change {
             FileChange::Len(len) => self.len = *len,
@@ -157,9 +171,9 @@ impl Content {
 
     fn write(&mut self, mut offset: usize, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let (sector, start) = (offset / SECTOR, offset % SECTOR);
-            let (now, later) = bytes.split_at(bytes.len().min(SECTOR - start));
-            let place = self.sectors.entry(sector).or_insert([0; SECTOR]);
+            let (block, start) = (offset / BLOCK, offset % BLOCK);
+            let (now, later) = bytes.split_at(bytes.len().min(BLOCK - start));
+            let place = self.blocks.entry(block).or_insert([0; BLOCK]);
             place[start..start + now.len()].copy_from_slice(now);
             (offset, bytes) = (offset + now.len(), later);
         }
@@ -190,8 +204,8 @@ impl Image {
                 && let Some(content) = self.files.get(file)
             {
                 content.len.hash(&mut hasher);
-                let written = content.sectors.iter();
-                for (at, bytes) in written.filter(|(_, b)| **b != [0; SECTOR]) {
+                let written = content.blocks.iter();
+                for (at, bytes) in written.filter(|(_, b)| **b != [0; BLOCK]) {
                     (at, bytes).hash(&mut hasher);
                 }
             }
@@ -220,7 +234,7 @@ impl<'a> Fold<'a> {
                 self.files.entry(*file).or_default().push((order, change));
             }
             Event::Sync { file } => {
-                let content = self.image.files.entry(*file).or_default();
+                let content = Arc::make_mut(self.image.files.entry(*file).or_default());
                 for (_, change) in self.files.remove(file).unwrap_or_default() {
                     content.apply(change);
                 }
@@ -260,7 +274,7 @@ impl<'a> Fold<'a> {
             apply_name(&mut self.image.names, change);
         }
         for (file, changes) in &self.files {
-            let content = self.image.files.entry(*file).or_default();
+            let content = Arc::make_mut(self.image.files.entry(*file).or_default());
             for (_, change) in changes.iter().filter(|(order, _)| *order < end) {
                 content.apply(change);
             }
@@ -282,7 +296,7 @@ impl<'a> Fold<'a> {
 
     fn cut_bytes(&mut self, policy: Unsynced, dice: &mut Dice) {
         for (file, changes) in &self.files {
-            let content = self.image.files.entry(*file).or_default();
+            let content = Arc::make_mut(self.image.files.entry(*file).or_default());
             match policy {
                 Unsynced::Sectors(size) => cut_sectors(content, changes, size, dice),
                 Unsynced::Kept => changes.iter().for_each(|(_, change)| content.apply(change)),
