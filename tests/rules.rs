@@ -121,6 +121,24 @@ fn an_immediate_write_survives_a_cut_at_once() {
     drop(store);
 }
 
+/// Rule 1: with `Interval` durability a write is durable once the interval has passed.
+#[test]
+fn an_interval_flushes_what_was_written_before() {
+    let disk = SimDisk::new();
+    let interval = Durability::Interval(Duration::from_millis(2));
+    let store = open_on(&disk, &clock(), interval).unwrap();
+    let ns = store.create_namespace("n").unwrap();
+    let generation = ns.put("k", "v").unwrap();
+    let flushed = || store.stats().durable_seqno >= generation;
+    let waited = (0..1_000).any(|_| {
+        std::thread::sleep(Duration::from_millis(2));
+        flushed()
+    });
+    assert!(waited, "not flushed for seconds");
+    let left = reopen(&disk.crash(Cut::LOST));
+    assert_eq!(see(&left), see(&store));
+}
+
 /// Rule 1: a sequence number that a caller saw, or that lies in the log, is not given out again: not
 /// after a failed write, not after a cut that loses unacknowledged bytes, not after a clean close.
 #[test]
@@ -646,11 +664,14 @@ fn a_refused_large_value_gives_its_space_back() {
     store.write(batch).unwrap_err();
     assert_eq!(disk.bytes_used(), used, "after a conflict in a batch");
     disk.limit(Some(used + 100_000));
-    assert!(matches!(
-        ns.put("large", vec![1; 200_000]),
-        Err(Error::Full)
-    ));
+    let refused = ns.put("large", vec![1; 200_000]);
+    assert!(matches!(refused, Err(Error::Full)));
     assert_eq!(disk.bytes_used(), used, "after a full disk");
+    let mut batch = WriteBatch::new();
+    batch.put(&ns, "k", vec![1; 70_000]);
+    batch.put(&ns, "large", vec![1; 70_000]);
+    assert!(matches!(store.write(batch), Err(Error::Full)));
+    assert_eq!(disk.bytes_used(), used, "after a full disk in a batch");
 }
 
 /// A store that was being created when the power went opens as a new, empty one, and works.

@@ -56,16 +56,18 @@ impl Core {
             .and_then(|()| self.queue.submit(&request, |requests| self.lead(requests)));
         if let Err(Error::Conflict { .. } | Error::Full | Error::NoSuchNamespace) = result {
             // Nothing of the request was written, so no record will ever name its large values.
-            request.ops.iter().for_each(|op| self.remove_large(op));
+            self.remove_larges(&request.ops);
         }
         result
     }
 
-    fn remove_large(&self, op: &Op) {
-        let value = op.body.get(usize::from(op.metadata_len)..);
-        let pointer = value.filter(|_| op.kind == Kind::PutLarge);
-        if let Some(pointer) = pointer.and_then(LargePointer::decode) {
-            let _ = self.vfs.remove(&large_path(&self.dir, pointer.segment));
+    /// Removes the files of large values that no record will name.
+    pub(crate) fn remove_larges(&self, ops: &[Op]) {
+        for op in ops.iter().filter(|op| op.kind == Kind::PutLarge) {
+            let pointer = op.body.get(usize::from(op.metadata_len)..);
+            if let Some(pointer) = pointer.and_then(LargePointer::decode) {
+                let _ = self.vfs.remove(&large_path(&self.dir, pointer.segment));
+            }
         }
     }
 
