@@ -3,7 +3,13 @@
 
 mod basics;
 mod checkpoint;
+mod disk;
+mod enumeration;
 mod kill;
 mod model;
+mod model_cut;
 mod recovery;
 mod retire;
+mod rotation;
+mod rules;
+mod session;

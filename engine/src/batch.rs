@@ -107,20 +107,23 @@ impl WriteBatch {
             .all(|write| Arc::ptr_eq(&write.namespace.owner, store))
     }
 
-    /// The operations as the log takes them; large values are written and durable on return.
+    /// The operations as the log takes them; large values are written and durable on return. If one
+    /// cannot be written, none is left behind.
     pub(crate) fn into_ops(self) -> Result<Vec<Op>> {
-        self.ops
-            .into_iter()
-            .map(
-                |Write {
-                     namespace,
-                     key,
-                     put,
-                 }| match put {
-                    Some((value, options)) => namespace.put_op(&key, &value, &options),
-                    None => namespace.delete_op(&key),
-                },
-            )
-            .collect()
+        let mut ops = Vec::with_capacity(self.ops.len());
+        for write in self.ops {
+            let op = match &write.put {
+                Some((value, options)) => write.namespace.put_op(&write.key, value, options),
+                None => write.namespace.delete_op(&write.key),
+            };
+            match op {
+                Ok(op) => ops.push(op),
+                Err(error) => {
+                    write.namespace.core().remove_larges(&ops);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(ops)
     }
 }

@@ -153,7 +153,10 @@ impl Core {
 
     /// Makes every acknowledged write durable.
     pub(crate) fn sync(&self) -> Result<()> {
+        let mut log = self.log.lock();
+        // Under the lock: who waited here while another's flush failed must not try it again, since
+        // the system may have dropped the bytes and would say that all is well.
         self.check_writable()?;
-        self.log.lock().sync().inspect_err(|_| self.poison())
+        log.sync().inspect_err(|_| self.poison())
     }
 }

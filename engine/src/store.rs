@@ -234,6 +234,7 @@ impl Store {
         let ops = batch.into_ops()?;
         let len: usize = ops.iter().map(space).sum();
         if len > BATCH_MAX {
+            self.core().remove_larges(&ops);
             let (len, max) = (u64::try_from(len).unwrap_or(u64::MAX), BATCH_MAX as u64);
             return Err(Error::TooLarge {
                 what: "batch",

@@ -70,18 +70,23 @@ struct Group<'a> {
 impl Core {
     /// Commits operations together and returns the outcome of the last.
     pub(crate) fn commit(&self, ops: Vec<Op>, immediate: bool) -> Result<Outcome> {
-        self.check_writable()?;
         self.warm(&ops);
         let request = Request::new(ops, immediate);
-        let committed = self.queue.submit(&request, |requests| self.lead(requests));
-        let refused = |e: &Error| !matches!(e, Error::Poisoned | Error::Io { .. });
-        if committed.as_ref().is_err_and(refused) {
-            // Nothing was written, so no record will name the values that were.
-            for pointer in request.ops.iter().filter_map(Op::large_pointer) {
-                let _ = self.vfs.remove(&large_path(&self.dir, pointer.segment));
-            }
+        let result = self
+            .check_writable()
+            .and_then(|()| self.queue.submit(&request, |requests| self.lead(requests)));
+        if let Err(Error::Conflict { .. } | Error::Full | Error::NoSuchNamespace) = result {
+            // Nothing of the request was written, so no record will ever name its large values.
+            self.remove_larges(&request.ops);
         }
-        committed
+        result
+    }
+
+    /// Removes the files of large values that no record will name.
+    pub(crate) fn remove_larges(&self, ops: &[Op]) {
+        for pointer in ops.iter().filter_map(Op::large_pointer) {
+            let _ = self.vfs.remove(&large_path(&self.dir, pointer.segment));
+        }
     }
 
     /// Touches the records that will be replaced, in the writer's own thread: overwriting a cold key

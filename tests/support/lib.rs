@@ -1,10 +1,31 @@
 //! What the tests of the whole share.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests stop at the first surprise"
+)]
+
+mod dice;
+mod disk;
+mod history;
+mod image;
+mod state;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rimstone::{Clock, Durability, Options, Store};
+use rimstone::{Clock, Durability, Options, Result, Store};
 use tempfile::TempDir;
+
+pub use dice::Dice;
+pub use disk::{Fault, SimDisk};
+pub use history::History;
+pub use image::{Cut, Names, Unsynced};
+pub use state::{Seen, State, alive, matches, observe};
+
+/// Where stores lie on simulated disks.
+pub const DIR: &str = "/store";
 
 /// Opens a store with a manual clock and no flushes, for tests that do not cut the power.
 ///
@@ -49,11 +70,21 @@ pub fn newest(dir: &Path, extension: &str) -> Option<PathBuf> {
         .max()
 }
 
-/// How many cases of a property to try: `RIMSTONE_CASES`, or this many.
+/// Opens the store on a simulated disk.
+///
+/// # Errors
+/// What the store says.
+pub fn open_on(disk: &SimDisk, clock: &Clock, durability: Durability) -> Result<Store> {
+    Options::new()
+        .vfs(Arc::new(disk.clone()))
+        .durability(durability)
+        .clock(clock.clone())
+        .open(DIR)
+}
+
+/// How many cases a random test runs: `ordinary`, or the environment's `RIMSTONE_CASES`.
 #[must_use]
-pub fn cases(default: u32) -> u32 {
-    let cases = std::env::var("RIMSTONE_CASES").ok();
-    cases
-        .and_then(|cases| cases.parse().ok())
-        .unwrap_or(default)
+pub fn cases(ordinary: u32) -> u32 {
+    let asked = std::env::var("RIMSTONE_CASES").ok();
+    asked.and_then(|n| n.parse().ok()).unwrap_or(ordinary)
 }

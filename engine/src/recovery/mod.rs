@@ -152,13 +152,24 @@ pub(crate) fn open(
 fn create_dir(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
     vfs.create_dir(dir)
         .map_err(|e| io_error("creating", dir, e))?;
-    if let Some(parent) = dir.parent() {
-        // The directory's own name must be durable too. Some parents cannot be opened; then the
-        // name was there before us.
-        let here = parent.as_os_str().is_empty();
-        let _ = vfs.sync_dir(if here { Path::new(".") } else { parent });
+    match dir.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => sync_parent(vfs, Path::new(".")),
+        Some(parent) => sync_parent(vfs, parent),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Makes the name of the store's directory durable. Some parents cannot be opened or flushed; then the
+/// name was there before us.
+fn sync_parent(vfs: &dyn Vfs, parent: &Path) -> Result<()> {
+    use std::io::ErrorKind::{InvalidInput, NotFound, PermissionDenied, Unsupported};
+    match vfs.sync_dir(parent) {
+        Err(e) => match e.kind() {
+            InvalidInput | NotFound | PermissionDenied | Unsupported => Ok(()),
+            _ => Err(io_error("flushing", parent, e)),
+        },
+        Ok(()) => Ok(()),
+    }
 }
 
 fn lock(vfs: &dyn Vfs, dir: &Path) -> Result<Box<dyn Send + Sync>> {

@@ -30,7 +30,9 @@ pub(super) struct Replay {
     pub(super) namespaces: Namespaces,
     pub(super) larges: HashSet<u64>,
     pub(super) retired: Vec<Retired>,
+    /// The highest sequence number found, and the highest that ends a whole batch.
     pub(super) seqno: u64,
+    whole: u64,
     /// The highest sequence number that a record says was durable.
     pub(super) durable: u64,
     /// Bytes of log that were read.
@@ -58,11 +60,14 @@ pub(super) struct Tail {
     pub(super) empty: Option<(u64, PathBuf)>,
     /// Records that no later one says were durable, batch by batch.
     records: Vec<Address>,
+    /// The sequence number of the last record that stays in the log.
+    seqno: u64,
 }
 
 /// A record as a scan meets it.
 struct Scanned {
     offset: u32,
+    end: u64,
     seqno: u64,
     /// Whether more of its batch follow.
     more: bool,
@@ -87,6 +92,7 @@ impl Replay {
             larges: HashSet::new(),
             retired: Vec::new(),
             seqno: 0,
+            whole: 0,
             durable: 0,
             bytes: 0,
             damage: Vec::new(),
@@ -116,6 +122,7 @@ impl Replay {
         replay.larges.extend(meta.larges);
         replay.retired = meta.retired;
         replay.seqno = header.seqno;
+        replay.whole = header.seqno;
         replay.durable = header.seqno;
         replay.known = meta
             .segments
@@ -192,7 +199,9 @@ impl Replay {
             let end = known.unwrap_or(front.len);
             let segment = self.add(front, end)?;
             let mut whole = Vec::new();
-            let valid_len = self.scan(&segment, known.unwrap_or(0), &mut whole);
+            let before = self.whole;
+            let start = self.start(&segment);
+            self.scan(&segment, known.unwrap_or(0), &mut whole);
             tail.epoch = header.epoch;
             if next.is_some() {
                 self.apply_all(&segment, &whole);
@@ -201,9 +210,14 @@ impl Replay {
             let at = whole.partition_point(|scanned| scanned.seqno <= self.durable);
             // A batch is durable or not as a whole: go back to the start of its own.
             let (kept, again) = whole.split_at(batch_start(&whole, at));
+            tail.seqno = again.last().or(kept.last()).map_or(before, |s| s.seqno);
             self.apply_all(&segment, kept);
             tail.previous = segment.id;
-            tail.previous_len = again.first().map_or(valid_len, |s| u64::from(s.offset));
+            // Not one byte more: a close record at the end may not be durable.
+            tail.previous_len = match again.first() {
+                Some(first) => u64::from(first.offset),
+                None => kept.last().map_or(start, |last| last.end),
+            };
             if kept.is_empty() && !self.known.contains_key(&segment.id) {
                 // Nothing of it is needed once the tail is written again.
                 tail.empty = Some((segment.id, path));
@@ -220,13 +234,18 @@ impl Replay {
         Ok(tail)
     }
 
-    /// The records of whole batches. Returns where the last whole batch ends.
-    fn scan(&mut self, segment: &Segment, end: u64, whole: &mut Vec<Scanned>) -> u64 {
-        let start = if segment.id == self.position.segment {
+    /// Where in a segment replay begins.
+    fn start(&self, segment: &Segment) -> u64 {
+        if segment.id == self.position.segment {
             u64::from(self.position.offset)
         } else {
             HEADER_LEN as u64
-        };
+        }
+    }
+
+    /// Finds the records of whole batches.
+    fn scan(&mut self, segment: &Segment, end: u64, whole: &mut Vec<Scanned>) {
+        let start = self.start(segment);
         let mut scan = Scan::new(segment, start, end, self.seqno.saturating_add(1));
         let (mut valid_len, mut pending) = (start, Vec::new());
         loop {
@@ -236,6 +255,8 @@ impl Replay {
             match scan.step() {
                 Step::Record { offset, record } => {
                     let header = record.header;
+                    let len = u64::try_from(header.record_len()).unwrap_or(0);
+                    let end = offset.saturating_add(len);
                     self.seqno = header.seqno;
                     self.durable = self
                         .durable
@@ -244,14 +265,15 @@ impl Replay {
                     if header.kind != Kind::Close {
                         pending.push(Scanned {
                             offset: u32::try_from(offset).unwrap_or(0),
+                            end,
                             seqno: header.seqno,
                             more: header.more,
                         });
                     }
                     if !header.more {
                         whole.append(&mut pending);
-                        let len = u64::try_from(header.record_len()).unwrap_or(0);
-                        valid_len = offset.saturating_add(len);
+                        self.whole = header.seqno;
+                        valid_len = end;
                     }
                 }
                 Step::Damage { offset, next } => {
@@ -271,7 +293,6 @@ impl Replay {
             }
         }
         self.bytes = self.bytes.saturating_add(valid_len.saturating_sub(start));
-        valid_len
     }
 
     fn apply_all(&mut self, segment: &Arc<Segment>, records: &[Scanned]) {
@@ -461,6 +482,13 @@ impl Replay {
             log.push(&header, record.key, record.body);
             moved.insert(*old, new);
         }
+        if tail.seqno < self.seqno {
+            // Numbers were given out whose records are gone: a torn batch, the close record of a
+            // segment that held nothing else. Without a record that says so, the next recovery would
+            // take the gap for records that were durable once, and a torn tail after it for damage.
+            self.seqno = self.seqno.saturating_add(1);
+            log.push(&void(self.seqno, self.durable), &[], &[]);
+        }
         log.reserve(true)?;
         log.write()?;
         log.seqno = self.seqno;
@@ -480,6 +508,23 @@ impl Replay {
             self.segments.remove(number);
         }
         Ok(())
+    }
+}
+
+/// A record that changes nothing but bears a sequence number.
+fn void(seqno: u64, durable: u64) -> RecordHeader {
+    RecordHeader {
+        kind: Kind::Close,
+        more: false,
+        key_len: 0,
+        metadata_len: 0,
+        body_len: 0,
+        seqno,
+        expiration: 0,
+        namespace: 0,
+        body_crc: crc32fast::hash(&[]),
+        replaced: Replaced::default(),
+        durable_lag: u32::try_from(seqno.saturating_sub(durable)).unwrap_or(u32::MAX),
     }
 }
 

@@ -1,0 +1,117 @@
+//! The simulated disk forgets what it may forget, and nothing else.
+
+use std::path::Path;
+
+use rimstone::Vfs;
+use rimstone_tests::{Cut, DIR, Fault, Names, SimDisk, Unsynced};
+
+const A: &str = "/store/a";
+
+/// A disk with the durable file `/store/a` of 2000 bytes.
+fn disk() -> SimDisk {
+    let disk = SimDisk::new();
+    disk.create_dir(Path::new(DIR)).unwrap();
+    disk.sync_dir(Path::new("/")).unwrap();
+    let file = disk.create(Path::new(A)).unwrap();
+    file.write_at(&[1; 2000], 0).unwrap();
+    file.sync().unwrap();
+    disk.sync_dir(Path::new(DIR)).unwrap();
+    disk
+}
+
+#[test]
+fn a_cut_keeps_synced_bytes_and_loses_others_by_policy() {
+    let disk = disk();
+    let file = disk.open(Path::new(A)).unwrap();
+    file.write_at(&[2; 1000], 500).unwrap();
+    let map = file.map(2000).unwrap();
+    assert_eq!(map.slice(500, 1000), Some(&[2; 1000][..]));
+    let left = |cut| disk.crash(cut).bytes(Path::new(A));
+    assert_eq!(left(Cut::LOST), [1; 2000]);
+    assert_eq!(left(Cut::KEPT), disk.bytes(Path::new(A)));
+    let torn = (0..100).map(|seed| {
+        let bytes = Unsynced::Sectors(512);
+        let cut = Cut {
+            bytes,
+            seed,
+            ..Cut::LOST
+        };
+        left(cut)
+    });
+    let mut torn: Vec<_> = torn.collect();
+    assert!(torn.iter().all(|bytes| bytes[..500] == [1; 500]));
+    assert!(
+        torn.iter()
+            .all(|bytes| bytes[512..1024].iter().all(|b| *b == bytes[512]))
+    );
+    torn.sort_unstable();
+    torn.dedup();
+    assert_eq!(torn.len(), 8, "three sectors are each old or new");
+}
+
+#[test]
+fn a_name_is_durable_once_its_directory_was_synced() {
+    let disk = disk();
+    let (a, b, c) = (Path::new(A), Path::new("/store/b"), Path::new("/store/c"));
+    disk.create(b).unwrap();
+    disk.rename(a, c).unwrap();
+    assert_eq!(disk.crash(Cut::LOST).files(), [a]);
+    assert_eq!(disk.crash(Cut::KEPT).files(), [b, c]);
+    assert_eq!(disk.crash(Cut::KEPT).bytes(c), [1; 2000]);
+    disk.sync_dir(Path::new(DIR)).unwrap();
+    disk.remove(b).unwrap();
+    assert_eq!(disk.crash(Cut::LOST).files(), [b, c]);
+    let cut = |seed| Cut {
+        bytes: Unsynced::Lost,
+        names: Names::Any,
+        seed,
+    };
+    let files = |seed| disk.crash(cut(seed)).files().len();
+    assert!((0..20).any(|seed| files(seed) == 1) && (0..20).any(|seed| files(seed) == 2));
+}
+
+#[test]
+fn a_cut_can_be_made_at_any_earlier_place() {
+    let disk = disk();
+    let before = disk.place();
+    let file = disk.open(Path::new(A)).unwrap();
+    file.write_at(&[2; 2000], 0).unwrap();
+    file.sync().unwrap();
+    assert_eq!(
+        disk.crash_at(before, Cut::LOST).bytes(Path::new(A)),
+        [1; 2000]
+    );
+    assert_eq!(disk.crash(Cut::LOST).bytes(Path::new(A)), [2; 2000]);
+    let interrupted = disk.crash_at(before, Cut::KEPT).bytes(Path::new(A));
+    assert_eq!(interrupted, [2; 2000], "the write that was under way");
+    assert_eq!(
+        disk.digest_at(before, Cut::LOST),
+        disk.digest_at(before + 1, Cut::LOST)
+    );
+}
+
+#[test]
+fn a_failed_sync_forgets_bytes_that_can_still_be_read() {
+    let disk = disk();
+    let file = disk.open(Path::new(A)).unwrap();
+    file.write_at(&[2; 2000], 0).unwrap();
+    disk.fail(0, Fault::Forget, false);
+    assert!(file.sync().is_err());
+    assert_eq!(disk.bytes(Path::new(A)), [2; 2000]);
+    file.sync().unwrap();
+    assert_eq!(disk.crash(Cut::KEPT).bytes(Path::new(A)), [1; 2000]);
+}
+
+#[test]
+fn space_is_limited_and_comes_back() {
+    let disk = disk();
+    disk.limit(Some(3000));
+    let file = disk.create(Path::new("/store/b")).unwrap();
+    let full = file.allocate(1001).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    file.allocate(1000).unwrap();
+    assert!(file.write_at(&[1; 10], 995).is_err());
+    disk.remove(Path::new(A)).unwrap();
+    file.write_at(&[1; 10], 995).unwrap();
+    assert_eq!(disk.bytes_used(), 1005);
+}

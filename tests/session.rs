@@ -1,0 +1,357 @@
+//! A store on a simulated disk, and what may be true of it: acts in, contradictions out.
+
+use std::time::Duration;
+
+use rimstone::{Clock, Durability, Error, Namespace, PutOptions, Result, Store, WriteBatch};
+use rimstone_tests::{Cut, Fault, History, Seen, SimDisk, State, alive, matches, observe, open_on};
+
+/// Keys that acts may change.
+pub(crate) const KEYS: u8 = 12;
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+/// One thing that a user, time, or bad luck does.
+#[derive(Clone, Debug)]
+pub(crate) enum Act {
+    Put {
+        ns: usize,
+        key: u8,
+        len: usize,
+        ttl: Option<u64>,
+        durability: Durability,
+    },
+    Delete {
+        ns: usize,
+        key: u8,
+    },
+    /// Of each key a put of this length, or a delete.
+    Batch {
+        ns: usize,
+        keys: Vec<(u8, Option<usize>)>,
+        durability: Durability,
+    },
+    Sync,
+    Create {
+        ns: usize,
+    },
+    Drop {
+        ns: usize,
+    },
+    Rename {
+        from: usize,
+        to: usize,
+    },
+    Advance {
+        seconds: u64,
+    },
+    Reopen,
+    /// A power cut as many operations ago.
+    Cut {
+        back: usize,
+        cut: Cut,
+    },
+    Fail {
+        skip: u64,
+        fault: Fault,
+        lasting: bool,
+    },
+    /// Leaves this much space on the disk.
+    Limit {
+        room: Option<u64>,
+    },
+}
+
+/// A store, the disk it lies on, and the states it may be in.
+pub(crate) struct Session {
+    pub(crate) disk: SimDisk,
+    pub(crate) history: History,
+    clock: Clock,
+    durability: Durability,
+    store: Option<Store>,
+    /// What readers see, and how many states of the history were acknowledged.
+    visible: State,
+    acknowledged: usize,
+    /// Where on the disk the open ended.
+    opened: usize,
+    poisoned: bool,
+    done: u8,
+}
+
+impl Session {
+    pub(crate) fn start(disk: SimDisk, durability: Durability) -> Session {
+        let clock = Clock::manual(1_000);
+        let mut session = Session {
+            disk,
+            history: History::new(State::new(), 0),
+            clock,
+            durability,
+            store: None,
+            visible: State::new(),
+            acknowledged: 0,
+            opened: 0,
+            poisoned: false,
+            done: 0,
+        };
+        let store = session.open();
+        session.begin(store);
+        session
+    }
+
+    /// The place from which on a cut may be tried.
+    pub(crate) fn opened(&self) -> usize {
+        self.opened
+    }
+
+    fn open(&self) -> Store {
+        open_on(&self.disk, &self.clock, self.durability)
+            .unwrap_or_else(|error| panic!("the store opens: {error}\n{:#?}", self.history))
+    }
+
+    /// Takes what an open store shows for durable.
+    fn begin(&mut self, store: Store) {
+        let damage = store.stats().damage;
+        assert!(damage.is_empty(), "a cut is no damage: {damage:?}");
+        self.visible = observe(&store, &keys());
+        self.opened = self.disk.place();
+        self.history = History::new(self.visible.clone(), self.opened);
+        self.acknowledged = self.history.len();
+        self.poisoned = false;
+        self.store = Some(store);
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().expect("open between acts")
+    }
+
+    fn namespace(&self, ns: usize) -> Option<Namespace> {
+        self.store().find_namespace(NAMES[ns])
+    }
+
+    pub(crate) fn run(&mut self, act: &Act) {
+        self.done = self.done.wrapping_add(1);
+        match act {
+            Act::Advance { seconds } => self.clock.advance(*seconds),
+            Act::Reopen => self.reopen(),
+            Act::Cut { back, cut } => {
+                let place = self.disk.place();
+                let place = place - back.min(&(place - self.opened));
+                self.cut_here(place, *cut);
+            }
+            Act::Fail {
+                skip,
+                fault,
+                lasting,
+            } => self.disk.fail(*skip, *fault, *lasting),
+            Act::Limit { room } => {
+                let limit = room.map(|room| self.disk.bytes_used() + room);
+                self.disk.limit(limit);
+            }
+            _ => self.change(act),
+        }
+    }
+
+    /// Runs an act that changes what the store holds, and notes what may now be true.
+    fn change(&mut self, act: &Act) {
+        let begun = self.disk.place();
+        let Some((state, durable, result)) = self.attempt(act) else {
+            return;
+        };
+        let poisoned = self.store().stats().poisoned;
+        match result {
+            Ok(()) => {
+                self.visible = state.clone();
+                self.history.add(state, begun);
+                self.acknowledged = self.history.len();
+                if durable {
+                    self.history.promise(self.disk.place());
+                }
+            }
+            Err(error) => {
+                if poisoned && !self.poisoned {
+                    // It may have reached the log, and may be there after the next open.
+                    self.history.add(state, begun);
+                } else if self.poisoned {
+                    assert!(writing_stopped(&error), "{error}");
+                }
+                self.disk.heal();
+                self.check_visible(act);
+            }
+        }
+        self.poisoned = poisoned;
+    }
+
+    fn check_visible(&self, context: &Act) {
+        let seen = observe(self.store(), &keys());
+        let expected = alive(&self.visible, self.clock.now());
+        assert!(
+            matches(&expected, &seen),
+            "{context:?}: expected {expected:#?}, found {seen:#?}"
+        );
+    }
+
+    /// The state an act leads to, whether it is then durable, and what the store answered; `None` if
+    /// there is nothing to do.
+    fn attempt(&self, act: &Act) -> Option<(State, bool, Result<()>)> {
+        let mut state = alive(&self.visible, self.clock.now());
+        let immediate = self.durability == Durability::Immediate;
+        match act {
+            Act::Put {
+                ns,
+                key,
+                len,
+                ttl,
+                durability,
+            } => {
+                let ns = self.namespace(*ns)?;
+                let (value, metadata) = (vec![self.done; *len], vec![*key; usize::from(*key % 3)]);
+                let mut options = PutOptions::new()
+                    .metadata(&metadata)
+                    .durability(*durability);
+                let expiration = ttl.map(|ttl| self.clock.now() + ttl);
+                if let Some(seconds) = expiration {
+                    options = options.expiration(seconds);
+                }
+                let result = ns.put_with([*key], &value, &options);
+                let generation = result.as_ref().map_or(0, |generation| *generation);
+                let entries = state.get_mut(&ns.name())?;
+                let newest = entries.values().map(|seen| seen.generation).max();
+                assert!(result.is_err() || Some(generation) > newest);
+                let seen = Seen {
+                    value,
+                    metadata,
+                    expiration,
+                    generation,
+                };
+                entries.insert(vec![*key], seen);
+                let durable = *durability == Durability::Immediate;
+                Some((state, durable, result.map(drop)))
+            }
+            Act::Delete { ns, key } => {
+                let ns = self.namespace(*ns)?;
+                let existed = state.get_mut(&ns.name())?.remove(&[*key][..]).is_some();
+                let result = ns.delete([*key]);
+                assert!(result.as_ref().map_or(true, |found| *found == existed));
+                // A delete that finds nothing promises nothing.
+                Some((state, immediate && existed, result.map(drop)))
+            }
+            Act::Batch {
+                ns,
+                keys,
+                durability,
+            } => {
+                let ns = self.namespace(*ns)?;
+                let mut batch = WriteBatch::new();
+                batch.durability(*durability);
+                for (key, len) in keys {
+                    let entries = state.get_mut(&ns.name())?;
+                    let Some(len) = len else {
+                        batch.delete(&ns, [*key]);
+                        entries.remove(&[*key][..]);
+                        continue;
+                    };
+                    let value = vec![self.done; *len];
+                    batch.put(&ns, [*key], &value);
+                    entries.insert(vec![*key], Seen::of(value));
+                }
+                let durable = *durability == Durability::Immediate;
+                let logged = state != alive(&self.visible, self.clock.now());
+                Some((state, durable && logged, self.store().write(batch)))
+            }
+            Act::Sync => Some((self.visible.clone(), true, self.store().sync())),
+            Act::Create { ns } => {
+                let name = NAMES[*ns];
+                let new = state.insert(name.into(), Default::default()).is_none();
+                let result = self.store().create_namespace(name);
+                let taken = matches!(result, Err(Error::NamespaceExists { .. }));
+                assert_eq!(taken, !new);
+                new.then(|| (state, true, result.map(drop)))
+            }
+            Act::Drop { ns } => {
+                let ns = self.namespace(*ns)?;
+                state.remove(&ns.name());
+                Some((state, true, self.store().drop_namespace(ns.id())))
+            }
+            Act::Rename { from, to } => {
+                let ns = self.namespace(*from)?;
+                if state.contains_key(NAMES[*to]) {
+                    return None;
+                }
+                let entries = state.remove(NAMES[*from])?;
+                state.insert(NAMES[*to].into(), entries);
+                let result = self.store().rename_namespace(ns.id(), NAMES[*to]);
+                Some((state, true, result))
+            }
+            _ => None,
+        }
+    }
+
+    /// Closes the store and opens it again. No power was cut: everything acknowledged is there.
+    fn reopen(&mut self) {
+        self.store = None;
+        let opened = open_on(&self.disk, &self.clock, self.durability);
+        self.disk.heal();
+        let store = opened.unwrap_or_else(|_| {
+            self.disk.limit(None);
+            self.open()
+        });
+        let seen = observe(&store, &keys());
+        let now = self.clock.now();
+        let explained = self.history.explain_since(&seen, self.acknowledged, now);
+        assert!(explained, "reopened: {seen:#?}\n{:#?}", self.history);
+        self.begin(store);
+    }
+
+    /// Cuts the power and goes on with what is left.
+    fn cut_here(&mut self, place: usize, cut: Cut) {
+        let left = self.disk.crash_at(place, cut);
+        let store = self.check_left(&left, place, &cut);
+        self.store = None;
+        self.disk = left;
+        self.begin(store);
+    }
+
+    /// Opens what a cut left. It is one state of the history, none that is older than a promise; and
+    /// it is durable, so that a cut at once leaves the same.
+    pub(crate) fn check_left(
+        &self,
+        left: &SimDisk,
+        place: usize,
+        context: &dyn std::fmt::Debug,
+    ) -> Store {
+        let store = open_on(left, &self.clock, self.durability)
+            .unwrap_or_else(|error| panic!("{context:?}: {error}"));
+        let damage = store.stats().damage;
+        assert!(damage.is_empty(), "{context:?}: {damage:?}");
+        let seen = observe(&store, &keys());
+        let explained = self.history.explain(&seen, place, self.clock.now());
+        assert!(
+            explained,
+            "{context:?} at {place}: {seen:#?}\n{:#?}",
+            self.history
+        );
+        let again = left.crash(Cut::LOST);
+        let again = open_on(&again, &self.clock, self.durability).unwrap();
+        assert_eq!(
+            observe(&again, &keys()),
+            seen,
+            "{context:?}, cut again at once"
+        );
+        store
+    }
+}
+
+/// Whether an error says that nothing is written any more. A large value is written to its own file
+/// before the log is asked, so that an error of the disk may come first.
+fn writing_stopped(error: &Error) -> bool {
+    matches!(error, Error::Poisoned | Error::Io { .. } | Error::Full)
+}
+
+fn keys() -> Vec<Vec<u8>> {
+    (0..KEYS).map(|key| vec![key]).collect()
+}
+
+/// Durabilities that a store may be opened with.
+pub(crate) const DURABILITIES: [Durability; 3] = [
+    Durability::Immediate,
+    Durability::None,
+    Durability::Interval(Duration::from_millis(1)),
+];
