@@ -35,6 +35,8 @@ fn acts() -> Vec<Act> {
         Act::Sync,
         Act::Drop { ns: 0 },
         Act::Create { ns: 0 },
+        Act::Checkpoint,
+        Act::Compact,
         Act::Reopen,
     ]
 }

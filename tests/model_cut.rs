@@ -43,7 +43,11 @@ fn use_it() -> impl Strategy<Value = Act> {
         1 => ns().prop_map(|ns| Act::Drop { ns }),
         1 => (ns(), ns()).prop_map(|(from, to)| Act::Rename { from, to }),
         1 => (1..20u64).prop_map(|seconds| Act::Advance { seconds }),
+        1 => Just(Act::Advance { seconds: 4_000 }),
+        1 => Just(Act::Checkpoint),
+        1 => Just(Act::Compact),
         1 => Just(Act::Reopen),
+        1 => Just(Act::Rebuild),
     ]
 }
 

@@ -1,9 +1,12 @@
 //! A store on a simulated disk, and what may be true of it: acts in, contradictions out.
 
+use std::path::Path;
 use std::time::Duration;
 
-use rimstone::{Clock, Durability, Error, Namespace, PutOptions, Result, Store, WriteBatch};
-use rimstone_tests::{Cut, Fault, History, Seen, SimDisk, State, alive, matches, observe, open_on};
+use rimstone::{Clock, Durability, Error, Namespace, PutOptions, Result, Store, Vfs, WriteBatch};
+use rimstone_tests::{
+    Cut, DIR, Fault, History, Seen, SimDisk, State, alive, matches, observe, open_on,
+};
 
 /// Keys that acts may change.
 pub(crate) const KEYS: u8 = 12;
@@ -43,7 +46,11 @@ pub(crate) enum Act {
     Advance {
         seconds: u64,
     },
+    Checkpoint,
+    Compact,
     Reopen,
+    /// Opens the store again from its log alone.
+    Rebuild,
     /// A power cut as many operations ago.
     Cut {
         back: usize,
@@ -130,7 +137,8 @@ impl Session {
         self.done = self.done.wrapping_add(1);
         match act {
             Act::Advance { seconds } => self.clock.advance(*seconds),
-            Act::Reopen => self.reopen(),
+            Act::Reopen => self.reopen(|_| ()),
+            Act::Rebuild => self.reopen(forget_all_but_the_log),
             Act::Cut { back, cut } => {
                 let place = self.disk.place();
                 let place = place - back.min(&(place - self.opened));
@@ -257,6 +265,11 @@ impl Session {
                 Some((state, durable && logged, self.store().write(batch)))
             }
             Act::Sync => Some((self.visible.clone(), true, self.store().sync())),
+            Act::Checkpoint => Some((self.visible.clone(), true, self.store().checkpoint())),
+            Act::Compact => {
+                let result = self.store().compact();
+                Some((self.visible.clone(), false, result.map(drop)))
+            }
             Act::Create { ns } => {
                 let name = NAMES[*ns];
                 let new = state.insert(name.into(), Default::default()).is_none();
@@ -285,8 +298,9 @@ impl Session {
     }
 
     /// Closes the store and opens it again. No power was cut: everything acknowledged is there.
-    fn reopen(&mut self) {
+    fn reopen(&mut self, meanwhile: impl Fn(&SimDisk)) {
         self.store = None;
+        meanwhile(&self.disk);
         let opened = open_on(&self.disk, &self.clock, self.durability);
         self.disk.heal();
         let store = opened.unwrap_or_else(|_| {
@@ -343,6 +357,17 @@ impl Session {
 /// before the log is asked, so that an error of the disk may come first.
 fn writing_stopped(error: &Error) -> bool {
     matches!(error, Error::Poisoned | Error::Io { .. } | Error::Full)
+}
+
+/// Removes what the log alone must be able to replace.
+fn forget_all_but_the_log(disk: &SimDisk) {
+    disk.heal();
+    let dir = Path::new(DIR);
+    for name in disk.list(dir).unwrap_or_default() {
+        if !name.ends_with(".seg") && !name.ends_with(".large") {
+            disk.remove(&dir.join(name)).unwrap();
+        }
+    }
 }
 
 fn keys() -> Vec<Vec<u8>> {
