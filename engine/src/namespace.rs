@@ -11,6 +11,7 @@ use crate::list::{ListOptions, Page};
 use crate::log::commit::Op;
 use crate::log::large::Large;
 use crate::log::segment::{Slice, large_path};
+use crate::mem::prefetch;
 use crate::namespaces::{NamespaceId, State};
 use crate::options::{Condition, Durability, PutOptions};
 use crate::store::Owner;
@@ -21,8 +22,11 @@ pub(crate) const VALUE_MAX: u64 = 25 << 20;
 /// Values up to this are copied out of the mapping: that costs less than a slice that keeps its
 /// segment, and pins nothing.
 const COPY_MAX: usize = 4096;
-/// Keys of a `get_many` whose buckets are fetched ahead together.
+/// Keys of a `get_many` whose buckets, and then records, are fetched ahead together.
 const PREFETCHED: usize = 32;
+/// Cache lines of each record that are fetched ahead with it: header, key and the start of a value.
+const PREFETCHED_LINES: usize = 4;
+const LINE: usize = 64;
 
 /// A set of keys of its own inside a store. Cheap to clone, usable from any thread.
 ///
@@ -97,15 +101,7 @@ impl Namespace {
     /// # Errors
     /// As for [`get`](Namespace::get).
     pub fn get_with_metadata(&self, key: impl AsRef<[u8]>) -> Result<Option<Entry>> {
-        let Some(stream) = self.stream(key)? else {
-            return Ok(None);
-        };
-        Ok(Some(Entry {
-            value: stream.read_all()?,
-            metadata: stream.metadata,
-            expiration: stream.expiration,
-            generation: stream.generation,
-        }))
+        self.stream(key)?.map(entry).transpose()
     }
 
     /// Lends the entry of `key` to `f` in place: no copy, no reference count.
@@ -143,18 +139,40 @@ impl Namespace {
     /// # Errors
     /// As for [`get`](Namespace::get); the first error ends the call.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Entry>>> {
-        let (core, mut entries) = (self.core(), Vec::with_capacity(keys.len()));
+        let mut entries = Vec::with_capacity(keys.len());
         for group in keys.chunks(PREFETCHED) {
-            let guard = crossbeam_epoch::pin();
-            for key in group {
-                core.table
-                    .prefetch(core.hash(self.state.number, key.as_ref()), &guard);
-            }
-            for key in group {
-                entries.push(self.get_with_metadata(key)?);
-            }
+            self.get_group(group, &mut entries)?;
         }
         Ok(entries)
+    }
+
+    /// Waits for the memory of all keys together: first for their buckets, then for their records.
+    fn get_group<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+        entries: &mut Vec<Option<Entry>>,
+    ) -> Result<()> {
+        let (core, guard) = (self.core(), crossbeam_epoch::pin());
+        let hash = |key: &K| core.hash(self.state.number, key.as_ref());
+        let hashes: Vec<u64> = keys.iter().map(hash).collect();
+        for hash in &hashes {
+            core.table.prefetch(*hash, &guard);
+        }
+        for hash in &hashes {
+            core.table.candidates(*hash, &guard, |location| {
+                let segment = core.segments.get(location.number(), &guard);
+                let record = segment.and_then(|segment| segment.bytes(location.offset()));
+                let lines = record.unwrap_or_default().chunks(LINE);
+                lines.take(PREFETCHED_LINES).for_each(prefetch);
+            });
+        }
+        for (key, hash) in keys.iter().zip(&hashes) {
+            self.check_key(key.as_ref())?;
+            let found = self.lookup_hashed(key.as_ref(), *hash, &guard)?;
+            let stream = found.map(|found| self.open_stream(&found)).transpose()?;
+            entries.push(stream.map(entry).transpose()?);
+        }
+        Ok(())
     }
 
     /// Returns the newest value of `key` as a stream, its metadata at once.
@@ -374,6 +392,15 @@ impl Namespace {
             condition: Condition::None,
         }
     }
+}
+
+fn entry(stream: ValueStream) -> Result<Entry> {
+    Ok(Entry {
+        value: stream.read_all()?,
+        metadata: stream.metadata,
+        expiration: stream.expiration,
+        generation: stream.generation,
+    })
 }
 
 fn inline(found: &Found<'_>) -> Bytes {
