@@ -62,7 +62,7 @@ fn settings<M: Measurement>(measurement: M, results: &Path) -> Criterion<M> {
     Criterion::default()
         .with_measurement(measurement)
         .sample_size(20)
-        .nresamples(1000)
+        .nresamples(2000)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .output_directory(results)
