@@ -1,4 +1,5 @@
-//! Rimstone beside LMDB and a map in memory: the same entries, the same operations, one run.
+//! Rimstone beside LMDB, a map in memory and our own cache: the same entries, the same operations,
+//! one run.
 //!
 //! `cargo bench -p rimstone-bench` runs everything and ends with a table of ratios; a part of a
 //! name as an argument runs only the workloads that contain it. `docs/performance.md` says how to
@@ -100,6 +101,9 @@ fn copied(criterion: &mut Criterion<CpuTime>, name: &str, keys: &[Key], engines:
         let map = engines.hashed.read().expect("a lock");
         map.get(&key[..]).map(|stored| copy(stored))
     });
+    row(&mut group, "cache", keys.iter(), |key| {
+        engines.cache.get(&key[..], engines.now(), None)
+    });
     group.finish();
 }
 
@@ -120,6 +124,10 @@ fn lent(criterion: &mut Criterion<CpuTime>, name: &str, keys: &[Key], engines: &
     row(&mut group, "map", keys.iter(), |key| {
         let map = engines.hashed.read().expect("a lock");
         map.get(&key[..]).map(|stored| touch(value(stored)))
+    });
+    row(&mut group, "cache", keys.iter(), |key| {
+        let (cache, now) = (&engines.cache, engines.now());
+        cache.read(&key[..], now, None, |value| touch(value))
     });
     group.finish();
 }

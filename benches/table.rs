@@ -4,30 +4,29 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
+const ENGINES: [&str; 4] = ["rimstone", "lmdb", "map", "cache"];
+
 /// A table with a line for each workload: median times, and how many times faster Rimstone is.
 pub(crate) fn ratios(results: &Path) -> String {
     let mut table = String::from(
-        "\n| workload | Rimstone | LMDB | map | LMDB / Rimstone | map / Rimstone |\n\
-         | --- | --- | --- | --- | --- | --- |\n",
+        "\n| workload | Rimstone | LMDB | map | cache | LMDB / Rimstone | map / Rimstone | cache / Rimstone |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     let names = fs::read_dir(results).into_iter().flatten().flatten();
     let mut workloads: Vec<_> = names.map(|name| name.path()).collect();
     workloads.sort();
     for workload in workloads {
         let name = workload.file_name().unwrap_or_default().to_string_lossy();
-        let own = median(&workload, "rimstone");
-        let [lmdb, map] = ["lmdb", "map"].map(|engine| median(&workload, engine));
-        let times = [own, lmdb, map].map(|ns| ns.map_or("-".into(), time));
-        let ratios = [lmdb, map].map(|other| match (other, own) {
-            (Some(other), Some(own)) => format!("{:.*}", precision(other / own), other / own),
-            _ => "-".into(),
-        });
-        let _ = writeln!(
-            table,
-            "| {name} | {} | {} |",
-            times.join(" | "),
-            ratios.join(" | ")
-        );
+        let medians = ENGINES.map(|engine| median(&workload, engine));
+        let _ = write!(table, "| {name} |");
+        for ns in medians {
+            let _ = write!(table, " {} |", ns.map_or("-".into(), time));
+        }
+        for other in &medians[1..] {
+            let ratio = other.zip(medians[0]).map(|(other, own)| other / own);
+            let _ = write!(table, " {} |", ratio.map_or("-".into(), decimals));
+        }
+        table.push('\n');
     }
     table
 }
@@ -47,7 +46,7 @@ fn time(ns: f64) -> String {
     }
 }
 
-/// Decimals of a ratio.
-fn precision(ratio: f64) -> usize {
-    if ratio < 0.1 { 4 } else { 2 }
+/// A ratio with the decimals that say something.
+fn decimals(ratio: f64) -> String {
+    format!("{ratio:.*}", if ratio < 0.1 { 4 } else { 2 })
 }
