@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use crate::{Cache, Entry, Lookup, Ticket};
 
 const MAX_WEIGHT: u64 = 100;
+/// Versions that the race between a writer and readers goes through.
+const LAST: u64 = 20_000;
 
 fn miss<'c>(cache: &'c Cache<u64, u64>, key: u64, now: u64) -> Ticket<'c, u64, u64> {
     match cache.lookup(&key, now, None) {
@@ -125,17 +127,23 @@ fn a_reader_never_sees_less_than_was_acknowledged_before_it_began() {
     let acknowledged = AtomicU64::new(0);
     thread::scope(|scope| {
         scope.spawn(|| {
-            for version in 1..20_000 {
+            for version in 1..=LAST {
                 source.store(version, SeqCst);
                 cache.remove(&1);
                 acknowledged.store(version, SeqCst);
+                thread::yield_now();
             }
         });
         for _ in 0..3 {
             scope.spawn(|| {
-                for _ in 0..20_000 {
-                    let floor = acknowledged.load(SeqCst);
-                    let load = || Ok::<_, ()>(Entry::new(source.load(SeqCst), 1));
+                let mut floor = 0;
+                while floor < LAST {
+                    floor = acknowledged.load(SeqCst);
+                    let load = || {
+                        let version = source.load(SeqCst);
+                        thread::yield_now();
+                        Ok::<_, ()>(Entry::new(version, 1))
+                    };
                     let seen = cache.get_or_load(&1, 0, None, load).expect("loads");
                     assert!(seen >= floor, "{seen} after {floor}");
                 }
