@@ -36,7 +36,7 @@ async fn route(
     mut body: Body,
 ) -> Result<Response<Outgoing>> {
     let path = uri.path().strip_prefix('/').unwrap_or_default();
-    let query = Query::parse(uri);
+    let query = Query::parse(uri)?;
     let bulk = method == Method::POST && path == "bulk/get";
     if !bulk && ![Method::GET, Method::PUT, Method::DELETE].contains(method) {
         return Ok(status(StatusCode::METHOD_NOT_ALLOWED));

@@ -278,13 +278,14 @@ pub fn list_options(
 }
 
 fn check_limit(text: &str, min: usize) -> Result<usize> {
+    let too_few = || format!("greater than {}", min.saturating_sub(1));
     let rule = match text.parse::<i64>() {
         Ok(limit) if limit > 1000 => "less than 1000".to_owned(),
         Ok(limit) => match usize::try_from(limit) {
             Ok(limit) if limit >= min => return Ok(limit),
-            _ => format!("greater than {}", min.saturating_sub(1)),
+            _ => too_few(),
         },
-        Err(_) => "greater than 0".to_owned(),
+        Err(_) => too_few(),
     };
     let text = format!("Invalid key_count_limit of {text}. Please specify an integer {rule}.");
     Err(Fault::new(400, 10028, text))

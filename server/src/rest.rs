@@ -112,7 +112,7 @@ async fn route(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response<Outgoing>> {
-    let query = Query::parse(uri);
+    let query = Query::parse(uri)?;
     let Some(place) = place(uri.path()) else {
         let path: String = uri.path().chars().take(QUOTED_CHARS_MAX).collect();
         let text = format!("Could not route to {path}, perhaps your object identifier is invalid?");
@@ -155,9 +155,9 @@ fn operation(method: &Method, part: Part<'_>) -> Option<&'static str> {
     })
 }
 
-/// Cloudflare's wording for what is not there, or there already.
+/// Cloudflare's wording for what is not there, there already, or too many.
 fn told_by(op: &str, mut fault: Fault) -> Fault {
-    if let 10009 | 10013 | 10014 = fault.code {
+    if let 10009 | 10013 | 10014 | 10029 = fault.code {
         fault.text = format!("{op}: '{}'", fault.text);
     }
     fault
@@ -425,7 +425,12 @@ fn pair(item: &RawValue, now: u64) -> Result<Pair> {
     let key = string("key")?;
     kv::check_key(&key)?;
     let mut value = string("value")?.into_bytes();
-    if member("base64") == Some("true") {
+    let encoded = match member("base64") {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(broken_pairs()),
+    };
+    if encoded {
         value = BASE64.decode(&value).map_err(|_| {
             let text = format!("The value of {} is not valid base64", kv::quote(&key));
             Fault::new(400, 10012, text)

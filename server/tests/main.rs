@@ -1,0 +1,6 @@
+//! The server over a real socket.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod binding;
+mod rest;
+mod support;
