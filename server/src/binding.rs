@@ -8,7 +8,9 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, Response, StatusCode, Uri};
 use rimstone::{Namespace, Page, Store};
 
-use crate::body::{Body, Outgoing, blocking, open_value, send_value, store_value, whole};
+use crate::body::{
+    Body, Outgoing, blocking, come_back, open_value, send_value, store_value, whole,
+};
 use crate::kv::{self, BulkGet, Expiry, Fault, Result};
 use crate::limits::{JSON_BYTES_MAX, REASON_BYTES_MAX};
 use crate::query::Query;
@@ -167,6 +169,7 @@ pub(crate) fn refuse(fault: &Fault) -> Response<Outgoing> {
     if let Ok(reason) = ReasonPhrase::try_from(text.into_bytes()) {
         response.extensions_mut().insert(reason);
     }
+    come_back(fault, &mut response);
     response
 }
 

@@ -4,35 +4,50 @@
 mod auth;
 mod binding;
 mod body;
+mod connection;
 pub mod kv;
 pub mod limits;
 mod multipart;
+mod pace;
 mod query;
 mod rest;
+mod share;
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use rimstone::Store;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::body::{Body, Outgoing};
+use crate::connection::{Connection, UnderWay};
 use crate::kv::Fault;
+use crate::limits::Limits;
 
 /// A server that has an address but does not answer yet.
 pub struct Server {
+    shared: Shared,
+    listener: TcpListener,
+}
+
+/// What all requests have in common.
+struct Shared {
     store: Store,
     token: Option<String>,
-    listener: TcpListener,
+    limits: Limits,
+    /// For bodies, a permit a byte.
+    memory: Arc<Semaphore>,
 }
 
 impl Server {
@@ -53,14 +68,26 @@ impl Server {
                 "beyond loopback the server needs a token (RIMSTONE_TOKEN) and --insecure-listen",
             ));
         }
+        let listener = TcpListener::bind(address).await?;
         if token.is_none() {
             tracing::warn!("no token is set: answering anybody, on loopback only");
         }
-        Ok(Server {
+        let limits = Limits::default();
+        let shared = Shared {
             store,
             token,
-            listener: TcpListener::bind(address).await?,
-        })
+            limits,
+            memory: Arc::new(Semaphore::new(limits.memory)),
+        };
+        Ok(Server { shared, listener })
+    }
+
+    /// Serves within these limits instead of the default ones.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Server {
+        self.shared.limits = limits;
+        self.shared.memory = Arc::new(Semaphore::new(limits.memory));
+        self
     }
 
     /// The address it listens on.
@@ -75,14 +102,9 @@ impl Server {
     /// Answers until `stop` completes, then finishes the requests under way. Does not close the
     /// store.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
-        let Server {
-            store,
-            token,
-            listener,
-        } = self;
-        let shared = Arc::new((store, token));
+        let (shared, listener) = (Arc::new(self.shared), self.listener);
         let graceful = GracefulShutdown::new();
-        let room = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
+        let room = Arc::new(Semaphore::new(shared.limits.connections));
         let mut stop = std::pin::pin!(stop);
         loop {
             let accepted = async {
@@ -104,43 +126,91 @@ impl Server {
                 drop(permit);
             });
         }
-        _ = tokio::time::timeout(limits::BODY_IDLE, graceful.shutdown()).await;
+        _ = tokio::time::timeout(shared.limits.pause, graceful.shutdown()).await;
     }
 }
 
-type Shared = Arc<(Store, Option<String>)>;
-
 fn connection(
     socket: TcpStream,
-    shared: Shared,
+    shared: Arc<Shared>,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> {
     _ = socket.set_nodelay(true);
+    let connection = Connection::new(socket, shared.limits);
+    let requests = connection.requests();
     let service = service_fn(move |request| {
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(answer(&shared, request).await) }
+        let (shared, under_way) = (Arc::clone(&shared), requests.upgrade().unwrap_or_default());
+        async move {
+            let response = answer(&shared, request, &under_way).await;
+            // The closure is never called: it keeps the request under way until it is all sent.
+            let keep = |body: Outgoing| {
+                let kept = move |error| {
+                    _ = &under_way;
+                    error
+                };
+                body.map_err(kept).boxed_unsync()
+            };
+            Ok::<_, Infallible>(response.map(keep))
+        }
     });
     http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits::HEADER_TIME)
+        .header_read_timeout(None)
         .max_headers(limits::HEADERS_MAX)
-        .serve_connection(TokioIo::new(socket), service)
+        .max_buf_size(limits::BUFFER_BYTES_MAX)
+        .serve_connection(TokioIo::new(connection), service)
 }
 
-async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Outgoing> {
-    let (store, token) = &**shared;
+async fn answer(
+    shared: &Shared,
+    request: Request<Incoming>,
+    under_way: &UnderWay,
+) -> Response<Outgoing> {
     let (head, incoming) = request.into_parts();
-    let body = Body::new(incoming);
+    let body = Body::new(incoming, &head.headers, shared, Arc::clone(under_way));
     let rest = rest::owns(&head.uri);
-    if !auth::allows(token.as_deref(), &head.headers) {
-        let fault = Fault::new(401, 10000, "Authentication error");
+    if let Err(fault) = check_head(&head).and_then(|()| check_token(shared, &head)) {
         return if rest {
             rest::refuse(&fault)
         } else {
             binding::refuse(&fault)
         };
     }
+    let store = &shared.store;
     if rest {
         return rest::answer(store, &head.method, &head.uri, &head.headers, body).await;
     }
     binding::answer(store, &head.method, &head.uri, &head.headers, body).await
+}
+
+fn check_head(head: &Parts) -> kv::Result<()> {
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or("", |target| target.as_str());
+    let line = head.method.as_str().len() + target.len() + "  HTTP/1.1".len();
+    if line > limits::LINE_BYTES_MAX {
+        let text = format!(
+            "Request line exceeds limit of {} bytes.",
+            limits::LINE_BYTES_MAX
+        );
+        return Err(Fault::new(414, 10001, text));
+    }
+    let headers = head.headers.iter();
+    let headers: usize = headers
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if headers > limits::HEADERS_BYTES_MAX {
+        let text = format!(
+            "Headers exceed limit of {} bytes.",
+            limits::HEADERS_BYTES_MAX
+        );
+        return Err(Fault::new(431, 10001, text));
+    }
+    Ok(())
+}
+
+fn check_token(shared: &Shared, head: &Parts) -> kv::Result<()> {
+    if auth::allows(shared.token.as_deref(), &head.headers) {
+        return Ok(());
+    }
+    Err(Fault::new(401, 10000, "Authentication error"))
 }

@@ -11,7 +11,9 @@ use hyper::{HeaderMap, Method, Response, StatusCode, Uri};
 use rimstone::{Namespace, NamespaceId, Page, PutOptions, Store, WriteBatch};
 use serde_json::value::RawValue;
 
-use crate::body::{Body, Outgoing, blocking, open_value, send_value, store_value, whole};
+use crate::body::{
+    Body, Outgoing, blocking, come_back, open_value, send_value, store_value, whole,
+};
 use crate::kv::{self, BulkGet, Expiry, Fault, Result};
 use crate::limits::{
     BULK_BYTES_MAX, BULK_PAIRS_MAX, JSON_BYTES_MAX, REST_LIST_KEYS_MIN, TITLE_CHARS_MAX,
@@ -385,11 +387,13 @@ async fn put(
     let boundary = multer::parse_boundary(&*kind).map_err(broken)?;
     let form = multipart::read(boundary, body).await?;
     let expiry = Expiry {
-        expiration: expiry.expiration.or(form.expiry.expiration),
-        expiration_ttl: expiry.expiration_ttl.or(form.expiry.expiration_ttl),
+        expiration: expiry.expiration.or_else(|| form.expiry.expiration.clone()),
+        expiration_ttl: expiry
+            .expiration_ttl
+            .or_else(|| form.expiry.expiration_ttl.clone()),
     };
     let options = kv::put_options(&expiry, &form.metadata, store.clock().now())?;
-    blocking(move || Ok(ns.put_with(key, form.value, &options).map(drop)?)).await
+    blocking(move || Ok(ns.put_with(key, &form.value, &options).map(drop)?)).await
 }
 
 /// The items of a bulk request, not too many; `broken` if they are no array.
@@ -520,6 +524,7 @@ pub(crate) fn refuse(fault: &Fault) -> Response<Outgoing> {
     ));
     *response.status_mut() =
         StatusCode::from_u16(fault.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    come_back(fault, &mut response);
     response
 }
 

@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use rimstone::{ListOptions, Store};
 use rimstone_server::Server;
+use rimstone_server::limits::Limits;
 use serde_json::Value;
 
 pub(crate) const MIB_25: usize = 25 << 20;
@@ -20,13 +21,17 @@ pub(crate) struct Running {
 }
 
 pub(crate) fn start(token: Option<&str>) -> Running {
+    start_within(token, Limits::default())
+}
+
+pub(crate) fn start_within(token: Option<&str>, limits: Limits) -> Running {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let id = store.create_namespace("ns").unwrap().id().to_string();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let any = "127.0.0.1:0".parse().unwrap();
     let server = Server::bind(store.clone(), any, token.map(str::to_owned), false);
-    let server = runtime.block_on(server).unwrap();
+    let server = runtime.block_on(server).unwrap().with_limits(limits);
     let address = server.local_addr().unwrap();
     runtime.spawn(server.serve(std::future::pending()));
     Running {
