@@ -4,14 +4,19 @@
 mod auth;
 mod binding;
 mod body;
+mod bulk_get;
 mod connection;
+mod json;
 pub mod kv;
 pub mod limits;
+mod listing;
 mod multipart;
 mod pace;
 mod query;
+mod response;
 mod rest;
 mod share;
+mod value;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -30,10 +35,11 @@ use rimstone::Store;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use crate::body::{Body, Outgoing};
+use crate::body::Body;
 use crate::connection::{Connection, UnderWay};
 use crate::kv::Fault;
 use crate::limits::Limits;
+use crate::response::Outgoing;
 
 /// A server that has an address but does not answer yet.
 pub struct Server {

@@ -32,6 +32,16 @@ pub const REASON_BYTES_MAX: usize = 512;
 pub const JSON_BYTES_MAX: usize = 1024 * 1024;
 /// Values up to here travel in one piece; larger ones are streamed. Ours.
 pub const INLINE_BYTES_MAX: usize = 256 * 1024;
+/// Namespaces on a page unless the client says otherwise (as Cloudflare).
+pub const PER_PAGE: usize = 20;
+/// Most namespaces on a page; wrangler asks for as many. Ours.
+pub const PER_PAGE_MAX: usize = 1000;
+/// Bytes of one batch of a bulk write; the engine takes twice that, its headers included. Ours.
+pub const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What a pair of it costs beside its key, value and metadata, generously. Ours.
+pub const PAIR_BYTES: usize = 128;
+/// Most characters of a client's own text that a message quotes. Ours.
+pub const QUOTED_CHARS_MAX: usize = 64;
 /// Longest request line. Ours: a key of 512 bytes, all escaped, takes 1.5 KiB of it.
 pub const LINE_BYTES_MAX: usize = 8 * 1024;
 /// Largest headers of a request together. Ours: metadata is at most 1 KiB of them.

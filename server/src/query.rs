@@ -3,7 +3,7 @@
 use hyper::Uri;
 use percent_encoding::percent_decode_str;
 
-use crate::kv::{Fault, Result};
+use crate::kv::{Expiry, Fault, Result};
 
 /// Names and values, form-decoded.
 pub(crate) struct Query(Vec<(String, String)>);
@@ -25,5 +25,14 @@ impl Query {
             .iter()
             .find(|(given, _)| given == name)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// What it says about time.
+    pub(crate) fn expiry(&self) -> Expiry {
+        let owned = |name| self.get(name).map(str::to_owned);
+        Expiry {
+            expiration: owned("expiration"),
+            expiration_ttl: owned("expiration_ttl"),
+        }
     }
 }
