@@ -41,10 +41,11 @@ use crate::kv::Fault;
 use crate::limits::Limits;
 use crate::response::Outgoing;
 
-/// A server that has an address but does not answer yet.
+/// A server that has an address but does not answer yet. Clients that connect wait.
 pub struct Server {
-    shared: Shared,
     listener: TcpListener,
+    token: Option<String>,
+    limits: Limits,
 }
 
 /// What all requests have in common.
@@ -63,7 +64,6 @@ impl Server {
     ///
     /// If the address is taken, or is beyond loopback without both a token and `insecure_listen`.
     pub async fn bind(
-        store: Store,
         address: SocketAddr,
         token: Option<String>,
         insecure_listen: bool,
@@ -75,24 +75,17 @@ impl Server {
             ));
         }
         let listener = TcpListener::bind(address).await?;
-        if token.is_none() {
-            tracing::warn!("no token is set: answering anybody, on loopback only");
-        }
-        let limits = Limits::default();
-        let shared = Shared {
-            store,
+        Ok(Server {
+            listener,
             token,
-            limits,
-            memory: Arc::new(Semaphore::new(limits.memory)),
-        };
-        Ok(Server { shared, listener })
+            limits: Limits::default(),
+        })
     }
 
     /// Serves within these limits instead of the default ones.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Server {
-        self.shared.limits = limits;
-        self.shared.memory = Arc::new(Semaphore::new(limits.memory));
+        self.limits = limits;
         self
     }
 
@@ -105,12 +98,25 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Answers until `stop` completes, then finishes the requests under way. Does not close the
-    /// store.
-    pub async fn serve(self, stop: impl Future<Output = ()>) {
-        let (shared, listener) = (Arc::new(self.shared), self.listener);
+    /// Answers from `store` until `stop` completes, then finishes the requests under way. Does not
+    /// close the store.
+    pub async fn serve(self, store: Store, stop: impl Future<Output = ()>) {
+        let Server {
+            listener,
+            token,
+            limits,
+        } = self;
+        if token.is_none() {
+            tracing::warn!("no token is set: answering anybody, on loopback only");
+        }
+        let shared = Arc::new(Shared {
+            store,
+            token,
+            limits,
+            memory: Arc::new(Semaphore::new(limits.memory)),
+        });
         let graceful = GracefulShutdown::new();
-        let room = Arc::new(Semaphore::new(shared.limits.connections));
+        let room = Arc::new(Semaphore::new(limits.connections));
         let mut stop = std::pin::pin!(stop);
         loop {
             let accepted = async {
@@ -132,7 +138,7 @@ impl Server {
                 drop(permit);
             });
         }
-        _ = tokio::time::timeout(shared.limits.pause, graceful.shutdown()).await;
+        _ = tokio::time::timeout(limits.pause, graceful.shutdown()).await;
     }
 }
 

@@ -30,10 +30,10 @@ pub(crate) fn start_within(token: Option<&str>, limits: Limits) -> Running {
     let id = store.create_namespace("ns").unwrap().id().to_string();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let any = "127.0.0.1:0".parse().unwrap();
-    let server = Server::bind(store.clone(), any, token.map(str::to_owned), false);
+    let server = Server::bind(any, token.map(str::to_owned), false);
     let server = runtime.block_on(server).unwrap().with_limits(limits);
     let address = server.local_addr().unwrap();
-    runtime.spawn(server.serve(std::future::pending()));
+    runtime.spawn(server.serve(store.clone(), std::future::pending()));
     Running {
         address,
         store,
