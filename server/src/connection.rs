@@ -5,7 +5,8 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,8 +16,8 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::limits::Limits;
 use crate::pace::Pace;
 
-/// Held by whatever is still at work on a request.
-pub(crate) type UnderWay = Arc<()>;
+/// Held by whatever is still at work on a request; counts those that have begun.
+pub(crate) type UnderWay = Arc<AtomicU64>;
 
 /// A socket with timeouts.
 pub(crate) struct Connection {
@@ -31,6 +32,8 @@ pub(crate) struct Connection {
     pace: Pace,
     /// One reference here and one for everything under way.
     requests: UnderWay,
+    /// How many requests had begun when last looked at.
+    begun: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,23 +53,42 @@ impl Connection {
             stalled: Box::pin(sleep(limits.pause)),
             stalled_since: None,
             pace: Pace::default(),
-            requests: Arc::new(()),
+            requests: UnderWay::default(),
+            begun: 0,
         }
     }
 
-    /// What a request holds on to while it is under way.
-    pub(crate) fn requests(&self) -> Weak<()> {
-        Arc::downgrade(&self.requests)
+    /// What makes the mark of a request that begins.
+    pub(crate) fn requests(&self) -> impl Fn() -> UnderWay + use<> {
+        let requests = Arc::downgrade(&self.requests);
+        move || {
+            let under_way = requests.upgrade().unwrap_or_default();
+            under_way.fetch_add(1, Ordering::Relaxed);
+            under_way
+        }
     }
 
     fn is_busy(&self) -> bool {
         Arc::strong_count(&self.requests) > 1
     }
 
-    fn enter(&mut self, phase: Phase) {
-        if phase == Phase::Request && self.phase != phase {
+    /// Finds out what became of the requests since the last look: a short one may have come and
+    /// gone.
+    fn look(&mut self) {
+        let begun = self.requests.load(Ordering::Relaxed);
+        if begun != self.begun {
+            self.begun = begun;
             self.pace = Pace::default();
+            self.enter(Phase::Request);
         }
+        match (self.is_busy(), self.phase) {
+            (true, Phase::Idle | Phase::Head) => self.enter(Phase::Request),
+            (false, Phase::Request) => self.enter(Phase::Idle),
+            _ => {}
+        }
+    }
+
+    fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         let time = match phase {
             Phase::Head => self.limits.head,
@@ -77,11 +99,12 @@ impl Connection {
 
     fn wait_to_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.timer.as_mut().poll(cx).is_ready() {
-            if !self.is_busy() {
+            if self.phase != Phase::Request {
                 return Poll::Ready(Err(ErrorKind::TimedOut.into()));
             }
             // Nothing says when the request will be over, so look again later.
             self.enter(Phase::Request);
+            self.look();
         }
         Poll::Pending
     }
@@ -91,6 +114,7 @@ impl Connection {
         cx: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
+        self.look();
         let now = Instant::now();
         match &written {
             Poll::Ready(result) => {
@@ -123,14 +147,7 @@ impl AsyncRead for Connection {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let me = self.get_mut();
-        let phase = match (me.is_busy(), me.phase) {
-            (true, _) => Phase::Request,
-            (false, Phase::Request) => Phase::Idle,
-            (false, phase) => phase,
-        };
-        if phase != me.phase {
-            me.enter(phase);
-        }
+        me.look();
         let before = buf.filled().len();
         let read = Pin::new(&mut me.socket).poll_read(cx, buf);
         if read.is_pending() {

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::header::HOST;
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -150,7 +151,7 @@ fn connection(
     let connection = Connection::new(socket, shared.limits);
     let requests = connection.requests();
     let service = service_fn(move |request| {
-        let (shared, under_way) = (Arc::clone(&shared), requests.upgrade().unwrap_or_default());
+        let (shared, under_way) = (Arc::clone(&shared), requests());
         async move {
             let response = answer(&shared, request, &under_way).await;
             // The closure is never called: it keeps the request under way until it is all sent.
@@ -165,6 +166,7 @@ fn connection(
         }
     });
     http1::Builder::new()
+        .half_close(true)
         .header_read_timeout(None)
         .max_headers(limits::HEADERS_MAX)
         .max_buf_size(limits::BUFFER_BYTES_MAX)
@@ -216,6 +218,9 @@ fn check_head(head: &Parts) -> kv::Result<()> {
             limits::HEADERS_BYTES_MAX
         );
         return Err(Fault::new(431, 10001, text));
+    }
+    if head.headers.get_all(HOST).iter().count() > 1 {
+        return Err(Fault::new(400, 10001, "Host is repeated."));
     }
     Ok(())
 }

@@ -138,8 +138,11 @@ fn a_bulk_get_answers_in_the_order_asked_for() {
 
 #[test]
 fn a_request_without_a_namespace_is_refused() {
-    let line = start(None).raw("GET /k", "", b"").line;
+    let server = start(None);
+    let line = server.raw("GET /k", "", b"").line;
     assert!(line.starts_with("400 namespace not found"), "{line}");
+    let unknown = server.raw("GET /k", "x-kv-namespace: \u{e4}\r\n", b"");
+    assert_eq!(unknown.line, "400 namespace not found: ?");
 }
 
 #[test]

@@ -84,11 +84,14 @@ fn a_slow_head_does_not_begin_before_its_first_byte() {
         },
     );
     let mut socket = server.connect();
-    std::thread::sleep(SHORT * 2);
-    socket
-        .write_all(b"GET /k HTTP/1.1\r\nhost: x\r\n\r\n")
-        .unwrap();
-    assert_eq!(Answer::read(&mut socket).unwrap().status(), 400);
+    // The second time, the first request's time must not go on.
+    for _ in 0..2 {
+        std::thread::sleep(SHORT * 2);
+        socket
+            .write_all(b"GET /k HTTP/1.1\r\nhost: x\r\n\r\n")
+            .unwrap();
+        assert_eq!(Answer::read(&mut socket).unwrap().status(), 400);
+    }
 }
 
 #[test]

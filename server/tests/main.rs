@@ -1,6 +1,7 @@
 //! The server over a real socket.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod abuse;
 mod binding;
 mod limits;
 mod rest;

@@ -86,6 +86,8 @@ fn namespaces_are_listed_in_pages_until_an_empty_one() {
     );
     assert!(titles("?per_page=3&order=title&direction=asc&page=3").is_empty());
     assert_eq!(titles("?order=title&direction=desc&per_page=1000")[0], "ns");
+    let info = &server.rest("GET", "", b"").json()["result_info"];
+    assert_eq!(info["per_page"], 20);
     let info = &server.rest("GET", "?per_page=3&page=2", b"").json()["result_info"];
     let whole = json!({"page": 2, "per_page": 3, "count": 1, "total_count": 4, "total_pages": 2});
     assert_eq!(*info, whole);
@@ -252,6 +254,17 @@ fn a_form_stores_value_metadata_and_expiration() {
         result(&server, "GET", &server.path("keys"), ""),
         json!([{"name": "k"}])
     );
+}
+
+#[test]
+fn of_parts_with_one_name_the_last_counts() {
+    let server = start(None);
+    let part = |value: &str| {
+        format!("--B\r\ncontent-disposition: form-data; name=\"value\"\r\n\r\n{value}\r\n")
+    };
+    let form = format!("{}{}--B--\r\n", part("first"), part("last"));
+    assert_eq!(server.form("values/k", form.as_bytes()).line, "200 OK");
+    assert_eq!(server.value("k").unwrap(), b"last");
 }
 
 #[test]
@@ -842,6 +855,15 @@ fn a_bulk_request_has_at_most_100_mb() {
         (status, code, text.as_str()),
         (413, 10024, "Request exceeds limit of 100000000 bytes.")
     );
+    let text = "Request exceeds limit of 1048576 bytes.";
+    refused(
+        &server,
+        "POST bulk/get",
+        &vec![b' '; (1 << 20) + 1],
+        413,
+        10024,
+        text,
+    );
     let headers = "transfer-encoding: chunked\r\n";
     let (status, code, _) = server.raw(&line, headers, &chunk(100_000_001)).refusal();
     assert_eq!((status, code), (413, 10024));
@@ -940,6 +962,15 @@ fn a_broken_bulk_get_is_refused_on_both_dialects() {
             &text,
         );
     }
+}
+
+#[test]
+fn bytes_that_are_not_utf8_come_whole_alone_and_replaced_in_bulk() {
+    let server = start(None);
+    server.inside("PUT", "values/k", b"a\xff");
+    assert_eq!(server.inside("GET", "values/k", b"").body, b"a\xff");
+    let bulk = server.inside("POST", "bulk/get", br#"{"keys":["k"]}"#);
+    assert_eq!(bulk.json()["result"]["values"]["k"], "a\u{fffd}");
 }
 
 #[test]
