@@ -4,7 +4,8 @@
 
 use hyper::ext::ReasonPhrase;
 use hyper::header::{CONTENT_LENGTH, HeaderValue};
-use hyper::{HeaderMap, Method, Response, StatusCode, Uri};
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method, Response, StatusCode};
 use rimstone::{Namespace, Store};
 
 use crate::body::Body;
@@ -21,26 +22,15 @@ const METADATA: &str = "cf-kv-metadata";
 const NAMESPACE: &str = "x-kv-namespace";
 
 /// Answers one request.
-pub(crate) async fn answer(
-    store: &Store,
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-    body: Body,
-) -> Response<Outgoing> {
-    let answer = route(store, method, uri, headers, body).await;
+pub(crate) async fn answer(store: &Store, head: &Parts, body: Body) -> Response<Outgoing> {
+    let answer = route(store, head, body).await;
     answer.unwrap_or_else(|fault| refuse(&fault))
 }
 
-async fn route(
-    store: &Store,
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-    mut body: Body,
-) -> Result<Response<Outgoing>> {
-    let path = uri.path().strip_prefix('/').unwrap_or_default();
-    let query = Query::parse(uri)?;
+async fn route(store: &Store, head: &Parts, mut body: Body) -> Result<Response<Outgoing>> {
+    let (method, headers) = (&head.method, &head.headers);
+    let path = head.uri.path().strip_prefix('/').unwrap_or_default();
+    let query = Query::parse(&head.uri)?;
     let bulk = method == Method::POST && path == "bulk/get";
     if !bulk && ![Method::GET, Method::PUT, Method::DELETE].contains(method) {
         return Ok(status(StatusCode::METHOD_NOT_ALLOWED));

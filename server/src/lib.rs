@@ -188,11 +188,11 @@ async fn answer(
             binding::refuse(&fault)
         };
     }
-    let store = &shared.store;
     if rest {
-        return rest::answer(store, &head.method, &head.uri, &head.headers, body).await;
+        rest::answer(&shared.store, &head, body).await
+    } else {
+        binding::answer(&shared.store, &head, body).await
     }
-    binding::answer(store, &head.method, &head.uri, &head.headers, body).await
 }
 
 fn check_head(head: &Parts) -> kv::Result<()> {

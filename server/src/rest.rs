@@ -4,6 +4,7 @@ mod bulk;
 mod namespaces;
 
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Response, StatusCode, Uri};
 use rimstone::{Namespace, NamespaceId, Store};
 
@@ -11,7 +12,7 @@ use crate::body::Body;
 use crate::bulk_get::BulkGet;
 use crate::json::{self, quote};
 use crate::kv::{self, Expiry, Fault, Result};
-use crate::limits::{BULK_BYTES_MAX, JSON_BYTES_MAX, QUOTED_CHARS_MAX, REST_LIST_KEYS_MIN};
+use crate::limits::{JSON_BYTES_MAX, QUOTED_CHARS_MAX, REST_LIST_KEYS_MIN};
 use crate::listing;
 use crate::multipart;
 use crate::query::Query;
@@ -26,14 +27,8 @@ pub(crate) fn owns(uri: &Uri) -> bool {
 }
 
 /// Answers one request.
-pub(crate) async fn answer(
-    store: &Store,
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-    body: Body,
-) -> Response<Outgoing> {
-    let answer = route(store, method, uri, headers, body).await;
+pub(crate) async fn answer(store: &Store, head: &Parts, body: Body) -> Response<Outgoing> {
+    let answer = route(store, head, body).await;
     answer.unwrap_or_else(|fault| refuse(&fault))
 }
 
@@ -88,16 +83,10 @@ fn place(path: &str) -> Option<Place<'_>> {
     (!id.is_empty()).then_some(Place::Inside(id, part))
 }
 
-async fn route(
-    store: &Store,
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Response<Outgoing>> {
-    let query = Query::parse(uri)?;
-    let Some(place) = place(uri.path()) else {
-        let path: String = uri.path().chars().take(QUOTED_CHARS_MAX).collect();
+async fn route(store: &Store, head: &Parts, body: Body) -> Result<Response<Outgoing>> {
+    let (method, query) = (&head.method, Query::parse(&head.uri)?);
+    let Some(place) = place(head.uri.path()) else {
+        let path: String = head.uri.path().chars().take(QUOTED_CHARS_MAX).collect();
         let text = format!("Could not route to {path}, perhaps your object identifier is invalid?");
         return Err(Fault::new(404, 7003, text));
     };
@@ -107,7 +96,7 @@ async fn route(
         ("POST", Place::Namespaces) => namespaces::create(store, body).await,
         (_, Place::Inside(id, part)) => {
             let op = operation(method, part).ok_or_else(|| not_allowed(method))?;
-            let done = inside(store, id, part, method, &query, headers, body).await;
+            let done = inside(store, id, part, head, &query, body).await;
             done.map_err(|fault| told_by(op, fault))
         }
         _ => Err(not_allowed(method)),
@@ -146,60 +135,37 @@ fn told_by(op: &str, mut fault: Fault) -> Fault {
     fault
 }
 
-// The operation is known to exist.
 async fn inside(
     store: &Store,
     id: &str,
     part: Part<'_>,
-    method: &Method,
+    head: &Parts,
     query: &Query,
-    headers: &HeaderMap,
     mut body: Body,
 ) -> Result<Response<Outgoing>> {
     let ns = namespace(store, id)?;
-    match part {
-        Part::Itself if method == Method::PUT => return namespaces::rename(store, ns, body).await,
-        Part::Itself if method == Method::DELETE => {
-            let store = store.clone();
-            blocking(move || Ok(store.drop_namespace(ns.id())?)).await?;
+    match (head.method.as_str(), part) {
+        ("GET", Part::Itself) => Ok(envelope(&namespaces::show(&ns), None)),
+        ("PUT", Part::Itself) => namespaces::rename(store, ns, body).await,
+        ("DELETE", Part::Itself) => namespaces::remove(store, ns).await,
+        ("GET", Part::Keys) => keys(ns, query).await,
+        ("GET", Part::Value(raw)) => get(ns, kv::decode_key(raw)?).await,
+        ("PUT", Part::Value(raw)) => {
+            put(store, ns, kv::decode_key(raw)?, query, &head.headers, body).await
         }
-        Part::Itself => return Ok(envelope(&namespaces::show(&ns), None)),
-        Part::Keys => return keys(ns, query).await,
-        Part::Value(raw) => {
-            let key = kv::decode_key(raw)?;
-            if method == Method::GET {
-                return get(ns, key).await;
-            }
-            if method == Method::PUT {
-                put(store, ns, key, query, headers, body).await?;
-            } else {
-                blocking(move || Ok(ns.delete(key).map(drop)?)).await?;
-            }
+        ("DELETE", Part::Value(raw)) => delete(ns, kv::decode_key(raw)?).await,
+        ("GET", Part::Metadata(raw)) => metadata(ns, kv::decode_key(raw)?).await,
+        ("PUT", Part::Bulk) => bulk::answer(store, ns, body, bulk::put).await,
+        ("DELETE", Part::Bulk) | ("POST", Part::BulkDelete) => {
+            bulk::answer(store, ns, body, bulk::delete).await
         }
-        Part::Metadata(raw) => {
-            let found = value::open(ns, kv::decode_key(raw)?).await?;
-            let found = found.ok_or_else(no_key)?;
-            return Ok(envelope(&json::or_null(found.metadata()), None));
-        }
-        Part::Bulk if method == Method::PUT => {
-            let body = body.collect(BULK_BYTES_MAX).await?;
-            let store = store.clone();
-            let count = blocking(move || bulk::put(&store, &ns, &body)).await?;
-            return Ok(counted(count));
-        }
-        Part::Bulk | Part::BulkDelete => {
-            let body = body.collect(BULK_BYTES_MAX).await?;
-            let store = store.clone();
-            let count = blocking(move || bulk::delete(&store, &ns, &body)).await?;
-            return Ok(counted(count));
-        }
-        Part::BulkGet => {
+        ("POST", Part::BulkGet) => {
             let asked = BulkGet::parse(&body.collect(JSON_BYTES_MAX).await?)?;
             let values = blocking(move || asked.answer(&ns)).await?;
-            return Ok(envelope(&format!("{{\"values\":{values}}}"), None));
+            Ok(envelope(&format!("{{\"values\":{values}}}"), None))
         }
+        _ => Err(not_allowed(&head.method)),
     }
-    Ok(envelope("null", None))
 }
 
 fn namespace(store: &Store, text: &str) -> Result<Namespace> {
@@ -255,14 +221,15 @@ async fn put(
     query: &Query,
     headers: &HeaderMap,
     body: Body,
-) -> Result<()> {
+) -> Result<Response<Outgoing>> {
     let expiry = query.expiry();
     let options = kv::put_options(&expiry, b"", store.clock().now())?;
     let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let kind = String::from_utf8_lossy(kind.unwrap_or_default());
     let form = kind.split(';').next().unwrap_or_default().trim();
     if !form.eq_ignore_ascii_case("multipart/form-data") {
-        return value::store(ns, key, options, body).await;
+        value::store(ns, key, options, body).await?;
+        return Ok(done());
     }
     let broken = |_| Fault::new(400, 10012, "The form's content type has no boundary");
     let boundary = multer::parse_boundary(&*kind).map_err(broken)?;
@@ -274,12 +241,23 @@ async fn put(
             .or_else(|| form.expiry.expiration_ttl.clone()),
     };
     let options = kv::put_options(&expiry, &form.metadata, store.clock().now())?;
-    blocking(move || Ok(ns.put_with(key, &form.value, &options).map(drop)?)).await
+    blocking(move || Ok(ns.put_with(key, &form.value, &options).map(drop)?)).await?;
+    Ok(done())
 }
 
-fn counted(count: usize) -> Response<Outgoing> {
-    let result = format!("{{\"successful_key_count\":{count},\"unsuccessful_keys\":[]}}");
-    envelope(&result, None)
+async fn delete(ns: Namespace, key: String) -> Result<Response<Outgoing>> {
+    blocking(move || Ok(ns.delete(key).map(drop)?)).await?;
+    Ok(done())
+}
+
+async fn metadata(ns: Namespace, key: String) -> Result<Response<Outgoing>> {
+    let found = value::open(ns, key).await?.ok_or_else(no_key)?;
+    Ok(envelope(&json::or_null(found.metadata()), None))
+}
+
+/// What there is to say of a write.
+fn done() -> Response<Outgoing> {
+    envelope("null", None)
 }
 
 fn envelope(result: &str, info: Option<&str>) -> Response<Outgoing> {

@@ -220,6 +220,23 @@ fn an_expiration_within_a_minute_is_refused() {
 }
 
 #[test]
+fn a_cursor_goes_on_after_its_page_whatever_was_written() {
+    let server = start(None);
+    for key in ["/b", "/c", "/d"] {
+        server.put(key, b"");
+    }
+    let page = server.get("/?key_count_limit=1").json();
+    let cursor = page["cursor"].as_str().unwrap();
+    server.put("/a", b"");
+    server.put("/bb", b"");
+    server.binding("DELETE /b", "", b"");
+    server.binding("DELETE /c", "", b"");
+    let rest = server.get(&format!("/?cursor={cursor}"));
+    let text = r#"{"keys":[{"name":"bb"},{"name":"d"}],"list_complete":true}"#;
+    assert_eq!(rest.text(), text);
+}
+
+#[test]
 fn a_cursor_of_another_namespace_is_refused() {
     let server = start(None);
     for key in ["/a", "/b"] {

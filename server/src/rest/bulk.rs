@@ -3,12 +3,19 @@
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use hyper::Response;
 use rimstone::{Namespace, PutOptions, Store, WriteBatch};
 use serde_json::value::RawValue;
 
+use super::envelope;
+use crate::body::Body;
 use crate::json::{self, Items, quote};
 use crate::kv::{self, Expiry, Fault, Result};
-use crate::limits::{BATCH_BYTES_MAX, BULK_PAIRS_MAX, PAIR_BYTES, QUOTED_CHARS_MAX};
+use crate::limits::{
+    BATCH_BYTES_MAX, BULK_BYTES_MAX, BULK_PAIRS_MAX, PAIR_BYTES, QUOTED_CHARS_MAX,
+};
+use crate::response::Outgoing;
+use crate::value::blocking;
 
 /// Padding is a matter of taste between encoders.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -17,6 +24,19 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 type Bulk<T> = serde_json::Result<Items<T, BULK_PAIRS_MAX>>;
+
+/// Reads a request, does it and says how many keys it was about.
+pub(super) async fn answer(
+    store: &Store,
+    ns: Namespace,
+    mut body: Body,
+    write: fn(&Store, &Namespace, &[u8]) -> Result<usize>,
+) -> Result<Response<Outgoing>> {
+    let (store, body) = (store.clone(), body.collect(BULK_BYTES_MAX).await?);
+    let count = blocking(move || write(&store, &ns, &body)).await?;
+    let result = format!("{{\"successful_key_count\":{count},\"unsuccessful_keys\":[]}}");
+    Ok(envelope(&result, None))
+}
 
 /// Stores all pairs and returns how many, or stores nothing if one is refused.
 ///

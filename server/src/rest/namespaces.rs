@@ -4,7 +4,7 @@ use hyper::Response;
 use rimstone::{Namespace, Store};
 use serde_json::value::RawValue;
 
-use super::{envelope, told_by};
+use super::{done, envelope, told_by};
 use crate::body::Body;
 use crate::json::{self, quote};
 use crate::kv::{Fault, Result};
@@ -105,4 +105,10 @@ pub(super) async fn rename(store: &Store, ns: Namespace, body: Body) -> Result<R
         Ok(envelope(&show(&ns), None))
     })
     .await
+}
+
+pub(super) async fn remove(store: &Store, ns: Namespace) -> Result<Response<Outgoing>> {
+    let store = store.clone();
+    blocking(move || Ok(store.drop_namespace(ns.id())?)).await?;
+    Ok(done())
 }
