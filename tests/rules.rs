@@ -59,17 +59,27 @@ const WRITES: [Write; 5] = [
 ];
 
 /// Runs `write` with a fault at its first operation, its second, and so on until it passes untouched.
+/// What succeeds in spite of a fault must have happened.
 fn sweep(write: Write, mut check: impl FnMut(&SimDisk, Store, Namespace, &State, Fault, Error)) {
     for fault in Fault::ALL {
         for skip in 0.. {
             let (disk, store, ns) = prepared();
             let before = see(&store);
+            let calls = disk.calls();
             disk.fail(skip, fault, false);
             let result = write(&store, &ns);
+            let hit = disk.calls() > calls + skip;
             disk.heal();
             match result {
                 Err(error) => check(&disk, store, ns, &before, fault, error),
-                Ok(()) => break,
+                Ok(()) => {
+                    let seen = see(&store);
+                    assert_ne!(seen, before, "acknowledged after {fault:?}");
+                    assert_eq!(see(&reopen(&disk.crash(Cut::KEPT))), seen);
+                }
+            }
+            if !hit {
+                break;
             }
         }
     }
@@ -80,12 +90,15 @@ fn sweep(write: Write, mut check: impl FnMut(&SimDisk, Store, Namespace, &State,
 #[test]
 fn a_failed_write_is_not_visible() {
     for write in WRITES {
-        sweep(write, |_, store, ns, before, fault, _| {
+        sweep(write, |disk, store, ns, before, fault, _| {
             assert_eq!(see(&store), *before, "after {fault:?}");
             let again = ns.put("k", "again");
-            match store.stats().poisoned {
-                true => assert!(matches!(again, Err(Error::Poisoned)), "{again:?}"),
-                false => assert!(again.is_ok(), "{again:?}"),
+            if store.stats().poisoned {
+                assert!(matches!(again, Err(Error::Poisoned)), "{again:?}");
+            } else {
+                again.unwrap();
+                let seen = see(&store);
+                assert_eq!(see(&reopen(&disk.crash(Cut::LOST))), seen, "{fault:?}");
             }
         });
     }
