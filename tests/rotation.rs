@@ -23,8 +23,9 @@ fn a_cut_where_a_segment_ends_loses_nothing() {
     let unsynced = PutOptions::new().durability(Durability::None);
     let mut first = 0;
     for (n, puts) in (0..).zip(BATCHES) {
-        ns.put_with(mark(n, 0), "before", &unsynced).unwrap();
         store.sync().unwrap();
+        // Not durable yet when the last batch ends its segment.
+        ns.put_with(mark(n, 0), "before", &unsynced).unwrap();
         first = disk.place();
         let mut batch = WriteBatch::new();
         batch.durability(Durability::None);

@@ -59,17 +59,27 @@ const WRITES: [Write; 5] = [
 ];
 
 /// Runs `write` with a fault at its first operation, its second, and so on until it passes untouched.
+/// What succeeds in spite of a fault must have happened.
 fn sweep(write: Write, mut check: impl FnMut(&SimDisk, Store, Namespace, &State, Fault, Error)) {
     for fault in Fault::ALL {
         for skip in 0.. {
             let (disk, store, ns) = prepared();
             let before = see(&store);
+            let calls = disk.calls();
             disk.fail(skip, fault, false);
             let result = write(&store, &ns);
+            let hit = disk.calls() > calls + skip;
             disk.heal();
             match result {
                 Err(error) => check(&disk, store, ns, &before, fault, error),
-                Ok(()) => break,
+                Ok(()) => {
+                    let seen = see(&store);
+                    assert_ne!(seen, before, "acknowledged after {fault:?}");
+                    assert_eq!(see(&reopen(&disk.crash(Cut::KEPT))), seen);
+                }
+            }
+            if !hit {
+                break;
             }
         }
     }
@@ -80,12 +90,15 @@ fn sweep(write: Write, mut check: impl FnMut(&SimDisk, Store, Namespace, &State,
 #[test]
 fn a_failed_write_is_not_visible() {
     for write in WRITES {
-        sweep(write, |_, store, ns, before, fault, _| {
+        sweep(write, |disk, store, ns, before, fault, _| {
             assert_eq!(see(&store), *before, "after {fault:?}");
             let again = ns.put("k", "again");
-            match store.stats().poisoned {
-                true => assert!(matches!(again, Err(Error::Poisoned)), "{again:?}"),
-                false => assert!(again.is_ok(), "{again:?}"),
+            if store.stats().poisoned {
+                assert!(matches!(again, Err(Error::Poisoned)), "{again:?}");
+            } else {
+                again.unwrap();
+                let seen = see(&store);
+                assert_eq!(see(&reopen(&disk.crash(Cut::LOST))), seen, "{fault:?}");
             }
         });
     }
@@ -618,8 +631,9 @@ fn increments_under_a_condition_are_never_lost() {
     assert_eq!(&ns.get("k").unwrap().unwrap()[..], counted.to_le_bytes());
 }
 
-/// A full disk fails writes with `Full` and nothing else: reads go on, a write that was refused leaves
-/// neither bytes nor files, and writing works again once there is space, without reopening.
+/// A full disk fails writes with `Full` and nothing else: reads and deletes go on, a write that was
+/// refused leaves neither bytes nor files, and writing works again once there is space, without
+/// reopening.
 #[test]
 fn a_full_disk_stops_only_writing() {
     let (disk, store, ns) = prepared();
@@ -632,6 +646,10 @@ fn a_full_disk_stops_only_writing() {
         }
     };
     assert!(matches!(refused, Error::Full), "{refused}");
+    // To the last record that fits.
+    let refused = (0u32..).find_map(|n| ns.put((!n).to_le_bytes(), "").err());
+    assert!(matches!(refused, Some(Error::Full)), "{refused:?}");
+    assert!(ns.delete(0u32.to_le_bytes()).unwrap(), "from the reserve");
     for write in WRITES {
         let (seen, used) = (see(&store), disk.bytes_used());
         // A small write may still fit into space that was reserved before.
@@ -641,7 +659,7 @@ fn a_full_disk_stops_only_writing() {
         }
     }
     assert!(!store.stats().poisoned);
-    assert!((0..written).all(|n| ns.get(n.to_le_bytes()).unwrap().is_some()));
+    assert!((1..written).all(|n| ns.get(n.to_le_bytes()).unwrap().is_some()));
     disk.limit(None);
     ns.put("k", "there is space again").unwrap();
     ns.put("large", vec![8; 100_000]).unwrap();
