@@ -1,8 +1,14 @@
 //! Properties of the whole store.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 mod basics;
 mod checkpoint;
+mod format;
 mod kill;
 mod model;
 mod recovery;

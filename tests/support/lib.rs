@@ -1,4 +1,5 @@
 //! What the tests of the whole share.
+#![allow(clippy::disallowed_methods, reason = "tests look at the files")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
