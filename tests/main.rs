@@ -8,6 +8,7 @@
 
 mod basics;
 mod checkpoint;
+mod documents;
 mod format;
 mod kill;
 mod model;
