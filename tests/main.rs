@@ -1,10 +1,17 @@
 //! Properties of the whole store.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 mod basics;
 mod checkpoint;
 mod disk;
 mod enumeration;
+mod documents;
+mod format;
 mod kill;
 mod model;
 mod model_cut;

@@ -1,4 +1,5 @@
 //! The only place that asks what time it is.
+#![allow(clippy::disallowed_methods, reason = "the clock seam itself")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -121,7 +122,6 @@ impl Clock {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "the clock seam itself")]
 fn instant() -> Instant {
     Instant::now()
 }

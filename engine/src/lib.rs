@@ -22,6 +22,9 @@
 //! store.close()
 //! # }
 //! ```
+//!
+//! Whole programs are in `examples/`: `hello` as above, `stream` for values that do not fit into memory,
+//! `batch` for writes that happen together or not at all.
 
 mod batch;
 mod clock;

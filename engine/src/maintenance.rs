@@ -411,6 +411,10 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the only place that starts threads"
+    )]
     pub(crate) fn start(
         name: &str,
         signal: Arc<Signal>,

@@ -301,6 +301,7 @@ pub(crate) fn file_name(id: u64) -> String {
 #[allow(clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::format::hex;
 
     fn header() -> Header {
         Header {
@@ -334,9 +335,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn lists_are_what_was_encoded_and_no_part_of_them_is_taken_for_all() {
-        let meta = Meta {
+    fn lists() -> Meta {
+        Meta {
             segments: vec![SegmentEntry {
                 number: 1,
                 id: 2,
@@ -359,7 +359,12 @@ mod tests {
                 doublings: 16,
                 crc: 17,
             }],
-        };
+        }
+    }
+
+    #[test]
+    fn lists_are_what_was_encoded_and_no_part_of_them_is_taken_for_all() {
+        let meta = lists();
         let bytes = meta.encode();
         assert_eq!(Meta::decode(&bytes), Some(meta));
         for end in 0..bytes.len() {
@@ -377,5 +382,44 @@ mod tests {
             damaged[at] ^= 1;
             assert_eq!(decode_current(&damaged), None, "byte {at}");
         }
+    }
+
+    /// These bytes are on disks: an encoder that writes others needs a new format version.
+    #[test]
+    fn a_header_has_these_bytes() {
+        let expected = [
+            "52494d53434b50540100000000000000",
+            "01010101010101010101010101010101",
+            "02020202020202020202020202020202",
+            "02020202020202020202020202020202",
+            "03000000000000000400000000000000",
+            "0500000000000000880000000a000000",
+            "06000000000000000700000000000000",
+            "08000000000000000010000000000000",
+            "09000000000000000000000036fb4f9f",
+        ];
+        assert_eq!(hex(&header().encode()), expected);
+    }
+
+    #[test]
+    fn lists_have_these_bytes() {
+        let expected = [
+            "01000000010000000200000000000000",
+            "03000000000000000400000000000000",
+            "05000000000000000600000000000000",
+            "07000000000000000100000008000000",
+            "00000000090000000000000001000000",
+            "0a0000000b0000000000000004000000",
+            "626f6479020000000c00000000000000",
+            "0d00000000000000010000000e000000",
+            "00000000010000000f00000010000000",
+            "11000000",
+        ];
+        assert_eq!(hex(&lists().encode()), expected);
+    }
+
+    #[test]
+    fn current_has_this_text() {
+        assert_eq!(encode_current(0xabc), "0000000000000abc.ckpt 16edd8fc\n");
     }
 }

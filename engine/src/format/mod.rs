@@ -29,3 +29,10 @@ macro_rules! set {
     }};
 }
 pub(crate) use {field, set};
+
+/// Sixteen bytes a line, as the tests compare them.
+#[cfg(test)]
+fn hex(bytes: &[u8]) -> Vec<String> {
+    let line = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    bytes.chunks(16).map(line).collect()
+}

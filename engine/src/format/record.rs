@@ -241,6 +241,7 @@ impl LargePointer {
 #[allow(clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::format::hex;
     use proptest::prelude::*;
 
     fn place(salt: u32) -> Place {
@@ -311,5 +312,22 @@ mod tests {
             let accepted = decode(&damaged, place(1)).is_some_and(|r| r.body_is_intact());
             assert!(!accepted, "bit {bit}");
         }
+    }
+
+    /// These bytes are on disks: an encoder that writes others needs a new format version.
+    #[test]
+    fn a_record_has_these_bytes() {
+        let (key, body) = (b"key".as_slice(), b"metavalue".as_slice());
+        let mut bytes = Vec::new();
+        let place = place(0x0102_0304);
+        encode(&mut bytes, &sample(key, body, 4), place, key, body);
+        let expected = [
+            "d4bf4eb6010303000900000004000000",
+            "09000000000000000a00000000000000",
+            "0b0000006c5bf4d30c00000000000000",
+            "88000000020000005000000000000000",
+            "6b65796d65746176616c756500000000",
+        ];
+        assert_eq!(hex(&bytes), expected);
     }
 }

@@ -130,3 +130,41 @@ impl Header {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::hex;
+
+    /// These bytes are on disks: an encoder that writes others needs a new format version.
+    #[test]
+    fn a_header_has_these_bytes() {
+        let header = Header {
+            kind: Kind::Large {
+                value_len: 70_000,
+                table_crc: 7,
+            },
+            salt: 0x0102_0304,
+            store: StoreId {
+                id: [1; 16],
+                secret: [2; 32],
+            },
+            id: 3,
+            epoch: 4,
+            previous: 5,
+            previous_len: 136,
+            time: 6,
+        };
+        let expected = [
+            "52494d53544f4e450100010004030201",
+            "01010101010101010101010101010101",
+            "02020202020202020202020202020202",
+            "02020202020202020202020202020202",
+            "03000000000000000400000000000000",
+            "05000000000000008800000000000000",
+            "06000000000000000000000000000000",
+            "70110100070000000000000056658619",
+        ];
+        assert_eq!(hex(&header.encode()), expected);
+    }
+}

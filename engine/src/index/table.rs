@@ -488,6 +488,7 @@ impl Table {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests start threads")]
 mod tests {
     use std::collections::HashMap;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

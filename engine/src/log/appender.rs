@@ -255,6 +255,7 @@ fn create(vfs: &dyn Vfs, dir: &std::path::Path, start: &Start) -> Result<Arc<Seg
 }
 
 /// Fills `bytes` from the system's random source.
+#[allow(clippy::disallowed_methods, reason = "the only source of randomness")]
 pub(crate) fn random(bytes: &mut [u8]) -> Result<()> {
     getrandom::fill(bytes).map_err(|_| Error::Io {
         doing: "reading random bytes",

@@ -18,6 +18,7 @@ mod tiers;
 
 #[cfg(test)]
 #[allow(
+    clippy::disallowed_methods,
     clippy::indexing_slicing,
     clippy::unwrap_used,
     clippy::cast_possible_truncation,

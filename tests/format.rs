@@ -1,0 +1,255 @@
+//! The format as `docs/format.md` tells it, and stores that were written before: the files in
+//! `fixtures/` must open for ever.
+//!
+//! `RIMSTONE_WRITE_FIXTURES=1 cargo test -p rimstone-tests format` writes them again, with the bytes
+//! of the hexdump in the document. `CONTRIBUTING.md` says when that may be done.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::time::Duration;
+
+use rimstone::{Clock, ListOptions, Options, PutOptions, Store};
+use rimstone_tests::{copy, newest};
+use tempfile::{TempDir, tempdir};
+
+/// When the fixtures were written, as they see it.
+const THEN: u64 = 1_700_000_000;
+/// When some of their entries expire.
+const EXPIRATION: u64 = 4_102_444_800;
+
+#[test]
+fn the_hexdump_in_the_document_is_the_smallest_store() {
+    let dir = fixture("smallest");
+    let bytes = fs::read(newest(dir.path(), "seg").unwrap()).unwrap();
+    let document = fs::read_to_string(document()).unwrap();
+    let (_, dump, _) = around_hexdump(&document);
+    assert_eq!(dump, with_bytes(dump, &bytes));
+}
+
+#[test]
+fn the_smallest_store_opens() {
+    let dir = fixture("smallest");
+    let store = open(dir.path());
+    assert_eq!(store.stats().damage, Vec::<String>::new());
+    let flags = store.find_namespace("flags").unwrap();
+    let entry = flags.get_with_metadata("user:1").unwrap().unwrap();
+    assert_eq!(&entry.value()[..], b"on");
+    assert_eq!(entry.metadata(), b"{\"v\":1}");
+    assert_eq!(entry.expiration(), Some(EXPIRATION));
+    assert_eq!(entry.generation(), 2);
+    // The clean close is the last record there is.
+    assert_eq!(store.stats().last_seqno, 3);
+}
+
+#[test]
+fn a_store_with_every_kind_of_file_opens() {
+    let dir = fixture("full");
+    let kinds: BTreeMap<_, _> = ["seg", "large", "ckpt", "run"]
+        .map(|kind| (kind, count(dir.path(), kind)))
+        .into();
+    let expected = [("seg", 2), ("large", 1), ("ckpt", 1), ("run", 1)];
+    assert_eq!(kinds, expected.into());
+    let store = open(dir.path());
+    assert!(store.stats().checkpoint_seqno > 0);
+    assert_eq!(store.stats().runs, 1);
+    assert_full(&store);
+
+    // The retired segment's file was there for the checkpoint's sake; two later ones let it go.
+    store.compact().unwrap();
+    assert_full(&store);
+    assert!(!dir.path().join("0000000000000001.seg").exists());
+}
+
+#[test]
+fn the_log_of_that_store_is_enough() {
+    let dir = fixture("full");
+    for entry in fs::read_dir(dir.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "seg" && e != "large") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let store = open(dir.path());
+    assert_eq!(store.stats().checkpoint_seqno, 0);
+    assert_full(&store);
+}
+
+fn write_smallest() {
+    let dir = tempdir().unwrap();
+    let store = open(dir.path());
+    let flags = store.namespace("flags").unwrap();
+    let options = PutOptions::new()
+        .metadata("{\"v\":1}")
+        .expiration(EXPIRATION);
+    flags.put_with("user:1", "on", &options).unwrap();
+    store.close().unwrap();
+    save(dir.path(), "smallest");
+}
+
+fn write_full() {
+    let dir = tempdir().unwrap();
+    let store = open(dir.path());
+    let ns = store.namespace("first").unwrap();
+    ns.put("overwritten", "old").unwrap();
+    drop((store, ns));
+    trim(dir.path());
+
+    let store = open(dir.path());
+    let ns = store.find_namespace("first").unwrap();
+    let options = PutOptions::new()
+        .metadata("{\"type\":\"large\"}")
+        .expiration(EXPIRATION);
+    ns.put_with("large", large(), &options).unwrap();
+    ns.put("before", "the checkpoint").unwrap();
+    ns.put("deleted", "value").unwrap();
+    ns.delete("deleted").unwrap();
+    ns.put("sooner", "for ever").unwrap();
+    let soon = PutOptions::new().expiration_ttl(Duration::from_secs(60));
+    ns.put_with("sooner", "for a minute", &soon).unwrap();
+    let dropped = store.namespace("dropped").unwrap();
+    dropped.put("key", "value").unwrap();
+    store.drop_namespace(dropped.id()).unwrap();
+    store.checkpoint().unwrap();
+
+    ns.put("overwritten", "new").unwrap();
+    ns.put("before", "and after it").unwrap();
+    // Nothing is live in the first segment now, and maintenance retires it.
+    while store.stats().segments > 1 {
+        std::thread::yield_now();
+    }
+    store.namespace("second").unwrap().put("key", "2").unwrap();
+    drop(ns);
+    store.close().unwrap();
+    save(dir.path(), "full");
+}
+
+fn assert_full(store: &Store) {
+    assert_eq!(store.stats().damage, Vec::<String>::new());
+    let names: Vec<_> = store.namespaces().iter().map(|ns| ns.name()).collect();
+    assert_eq!(names, ["first", "second"]);
+    let ns = store.find_namespace("first").unwrap();
+    let text = |key| {
+        let value = ns.get(key).unwrap();
+        value.map(|value| String::from_utf8_lossy(&value).into_owned())
+    };
+    assert_eq!(text("overwritten").as_deref(), Some("new"));
+    assert_eq!(text("before").as_deref(), Some("and after it"));
+    assert_eq!(text("sooner").as_deref(), Some("for a minute"));
+    assert_eq!(text("deleted"), None);
+    let entry = ns.get_with_metadata("large").unwrap().unwrap();
+    assert_eq!(&entry.value()[..], large());
+    assert_eq!(entry.metadata(), b"{\"type\":\"large\"}");
+    assert_eq!(entry.expiration(), Some(EXPIRATION));
+    let second = store.find_namespace("second").unwrap();
+    assert_eq!(&second.get("key").unwrap().unwrap()[..], b"2");
+    let page = ns.list(&ListOptions::new()).unwrap();
+    let listed: Vec<_> = page.keys().map(|k| (k.name, k.expiration)).collect();
+    let expected: [(&[u8], _); 4] = [
+        (b"before", None),
+        (b"large", Some(EXPIRATION)),
+        (b"overwritten", None),
+        (b"sooner", Some(THEN + 60)),
+    ];
+    assert_eq!(listed, expected);
+}
+
+/// The smallest value that gets a file of its own.
+fn large() -> Vec<u8> {
+    (0..65_537u32).map(|n| n.to_le_bytes()[0]).collect()
+}
+
+fn open(dir: &Path) -> Store {
+    let options = Options::new().clock(Clock::manual(THEN));
+    options.open(dir).unwrap()
+}
+
+fn count(dir: &Path, kind: &str) -> usize {
+    let names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    let of_kind = |path: &PathBuf| path.extension().is_some_and(|e| e == kind);
+    names.filter(of_kind).count()
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}
+
+fn document() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/format.md")
+}
+
+/// A copy of a fixture, since opening a store writes to it.
+fn fixture(name: &str) -> TempDir {
+    static WRITTEN: Once = Once::new();
+    WRITTEN.call_once(|| {
+        if std::env::var_os("RIMSTONE_WRITE_FIXTURES").is_some() {
+            write_smallest();
+            write_full();
+            write_hexdump();
+        }
+    });
+    copy(&fixtures().join(name))
+}
+
+/// Puts a store into the fixtures.
+fn save(dir: &Path, name: &str) {
+    trim(dir);
+    let to = fixtures().join(name);
+    let _ = fs::remove_dir_all(&to);
+    fs::create_dir_all(&to).unwrap();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+/// Gives back the space that segments reserved: a closed store needs none of it.
+fn trim(dir: &Path) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "seg") {
+            let mut bytes = fs::read(&path).unwrap();
+            let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+            // Behind its last byte that is not zero a clean close has 11 more.
+            bytes.truncate((used + 12).next_multiple_of(8));
+            fs::write(&path, bytes).unwrap();
+        }
+    }
+}
+
+/// The document before, in, and after the block with the hexdump.
+fn around_hexdump(document: &str) -> (&str, &str, &str) {
+    let start = document.find("```hexdump\n").unwrap() + "```hexdump\n".len();
+    let (before, rest) = document.split_at(start);
+    let (dump, after) = rest.split_at(rest.find("```").unwrap());
+    (before, dump, after)
+}
+
+/// The hexdump with these bytes: each line has an offset, as many bytes as it had, and its meaning.
+fn with_bytes(dump: &str, bytes: &[u8]) -> String {
+    let (mut out, mut at) = (String::new(), 0);
+    for line in dump.lines() {
+        let (_, rest) = line.split_once("  ").unwrap();
+        let (old, meaning) = rest.split_once("  ").unwrap();
+        let len = old.split(' ').count();
+        let digits = bytes[at..at + len].iter().map(|byte| format!("{byte:02x}"));
+        let digits: Vec<_> = digits.collect();
+        let (digits, meaning) = (digits.join(" "), meaning.trim_start());
+        out.push_str(&format!("{at:04x}  {digits:<47}  {meaning}\n"));
+        at += len;
+    }
+    assert!(
+        bytes[at..].iter().all(|byte| *byte == 0),
+        "bytes beyond {at} are not in the hexdump"
+    );
+    out
+}
+
+fn write_hexdump() {
+    let segment = newest(&fixtures().join("smallest"), "seg").unwrap();
+    let text = fs::read_to_string(document()).unwrap();
+    let (before, dump, after) = around_hexdump(&text);
+    let dump = with_bytes(dump, &fs::read(segment).unwrap());
+    fs::write(document(), format!("{before}{dump}{after}")).unwrap();
+}
