@@ -17,3 +17,6 @@ clients:
 
 doc:
     cargo doc --workspace --no-deps
+
+bench:
+    cargo bench -p rimstone-bench

@@ -235,3 +235,29 @@ fn keys_and_metadata_have_limits() {
         1024
     );
 }
+
+#[test]
+fn get_many_answers_as_single_gets_do() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1_000);
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    let keys: Vec<String> = (0..100).map(|n| format!("key {n}")).collect();
+    for (n, key) in keys.iter().enumerate().filter(|(n, _)| n % 5 != 0) {
+        let options = PutOptions::new().metadata(vec![7; n % 3]);
+        let options = options.expiration(1_001 + n as u64 % 2);
+        ns.put_with(key, vec![1; n * 1_000], &options).unwrap();
+    }
+    clock.advance(1);
+    ns.delete(&keys[3]).unwrap();
+    let single: Vec<_> = keys
+        .iter()
+        .map(|key| ns.get_with_metadata(key).unwrap())
+        .collect();
+    assert_eq!(single.iter().flatten().count(), 39);
+    assert_eq!(ns.get_many(&keys).unwrap(), single);
+    assert!(matches!(
+        ns.get_many(&["a", ""]),
+        Err(Error::InvalidKey { len: 0 })
+    ));
+}

@@ -1,5 +1,6 @@
 //! What every command on a local directory begins with.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rimstone::{Error, Namespace, Options, Store};
@@ -19,25 +20,27 @@ impl Data {
     /// Opens a store that must exist.
     pub(crate) fn open(&self) -> Outcome<Store> {
         let opened = Options::new().create(false).open(&self.data);
-        opened.map_err(|error| explain(error, &self.data).into())
+        opened.map_err(|error| explain(error, &self.data))
     }
 
     /// Opens a store, creating it if missing.
     pub(crate) fn open_or_create(&self) -> Outcome<Store> {
-        Store::open(&self.data).map_err(|error| explain(error, &self.data).into())
+        Store::open(&self.data).map_err(|error| explain(error, &self.data))
     }
 }
 
-fn explain(error: Error, path: &Path) -> String {
+fn explain(error: Error, path: &Path) -> Box<dyn std::error::Error> {
     let shown = path.display();
     match &error {
-        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-            format!(
-                "there is no store in {shown}; name another --data, or create a namespace in it"
-            )
+        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => format!(
+            "there is no store in {shown}; name another --data, or create a namespace in it"
+        )
+        .into(),
+        Error::Locked { .. } => {
+            format!("{error}; if that is `rimstone serve`, ask it over HTTP, or stop it first")
+                .into()
         }
-        Error::Locked { .. } => format!("{error}; stop it, or ask it over HTTP"),
-        _ => error.to_string(),
+        _ => error.into(),
     }
 }
 
@@ -66,6 +69,11 @@ impl Which {
             format!("there is no namespace {name:?}; `rimstone namespace list` shows them").into()
         })
     }
+}
+
+/// Prints one line. Unlike `println!` it fails where nobody can read.
+pub(crate) fn print(line: impl std::fmt::Display) -> Outcome {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 
 /// Reads a JSON file, `-` for stdin.

@@ -9,12 +9,13 @@ mod namespace;
 mod serve;
 mod stats;
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 /// What a command ends with: nothing, or one sentence for stderr.
-type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
+type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 #[derive(Parser)]
 #[command(
@@ -29,7 +30,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Answer Workers KV clients until SIGTERM or SIGINT.
+    /// Answer Workers KV clients until SIGTERM or SIGINT; creates a store if there is none.
     Serve(serve::Args),
     /// Create, list, rename and delete namespaces of a local store.
     #[command(subcommand)]
@@ -54,9 +55,26 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rimstone: {error}");
+            eprintln!("rimstone: {}", with_sources(&*error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether the reader of our output has seen enough, as `head` does.
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// An error and what it came from, in one line.
+fn with_sources(error: &dyn Error) -> String {
+    let (mut text, mut source) = (error.to_string(), error.source());
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }

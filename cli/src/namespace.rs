@@ -4,7 +4,7 @@ use rimstone_server::limits::TITLE_CHARS_MAX;
 use serde_json::json;
 
 use crate::Outcome;
-use crate::local::{Data, Which};
+use crate::local::{Data, Which, print};
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
@@ -45,10 +45,7 @@ pub(crate) fn run(command: Command) -> Outcome {
             check_title(&title)?;
             let store = data.open_or_create()?;
             let created = store.create_namespace(&title)?;
-            println!(
-                "{}",
-                json!({"id": created.id().to_string(), "title": title})
-            );
+            print(json!({"id": created.id().to_string(), "title": title}))?;
             Ok(store.close()?)
         }
         Command::List { data } => {
@@ -56,8 +53,7 @@ pub(crate) fn run(command: Command) -> Outcome {
             let shown =
                 |ns: &rimstone::Namespace| json!({"id": ns.id().to_string(), "title": ns.name()});
             let all: Vec<_> = all.iter().map(shown).collect();
-            println!("{}", serde_json::to_string_pretty(&all)?);
-            Ok(())
+            print(serde_json::to_string_pretty(&all)?)
         }
         Command::Rename {
             new_name,

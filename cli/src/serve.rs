@@ -1,25 +1,24 @@
 //! `rimstone serve`.
 
 use std::io::Write;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{SocketAddr, ToSocketAddrs};
 
 use rimstone::Store;
 use rimstone_server::Server;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::Outcome;
+use crate::local::Data;
 
 /// The variable with the token; a flag would show it to everybody who lists processes.
 const TOKEN: &str = "RIMSTONE_TOKEN";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The store's directory, created if missing.
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    #[command(flatten)]
+    data: Data,
     /// The address to answer on; port 0 takes a free one.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8787")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8787", value_parser = address)]
     listen: SocketAddr,
     /// Allow an address beyond loopback, where the token travels in clear text.
     #[arg(long)]
@@ -37,24 +36,32 @@ pub(crate) fn run(args: Args) -> Outcome {
             return Err(format!("{TOKEN} is not UTF-8; choose another token").into());
         }
     };
-    let store = Store::open(&args.data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let served = runtime.block_on(serve(&args, store.clone(), token));
+    // Before the store, which is not created for a server that cannot be reached.
+    let server = Server::bind(args.listen, token, args.insecure_listen);
+    let server = runtime
+        .block_on(server)
+        .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
+    let store = args.data.open_or_create()?;
+    let served = runtime.block_on(serve(server, store.clone()));
     drop(runtime);
     let closed = store.close();
     served?;
     Ok(closed?)
 }
 
-async fn serve(args: &Args, store: Store, token: Option<String>) -> Outcome {
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let found = text.to_socket_addrs().map_err(|error| error.to_string());
+    let none = "the host has no address".to_owned();
+    found.and_then(|mut all| all.next().ok_or(none))
+}
+
+async fn serve(server: Server, store: Store) -> Outcome {
     // Before the line that says so: who waits for it may send a signal at once.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let server = Server::bind(store, args.listen, token, args.insecure_listen)
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
     let mut stdout = std::io::stdout();
     // A closed stdout is no reason not to serve.
     _ = writeln!(stdout, "listening on http://{}", server.local_addr()?);
@@ -65,6 +72,6 @@ async fn serve(args: &Args, store: Store, token: Option<String>) -> Outcome {
             _ = interrupt.recv() => {}
         }
     };
-    server.serve(stop).await;
+    server.serve(store, stop).await;
     Ok(())
 }

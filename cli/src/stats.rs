@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::Outcome;
-use crate::local::Data;
+use crate::local::{Data, print};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -30,14 +30,13 @@ pub(crate) fn run(args: Args) -> Outcome {
         if let Value::Object(members) = &mut numbers {
             members.insert("damage".to_owned(), json!(stats.damage));
         }
-        println!("{numbers}");
-        return Ok(());
+        return print(numbers);
     }
     for (name, number) in numbers.as_object().into_iter().flatten() {
-        println!("{name:>14} {number}");
+        print(format_args!("{name:>14} {number}"))?;
     }
     for damage in &stats.damage {
-        println!("{:>14} {damage}", "damage");
+        print(format_args!("{:>14} {damage}", "damage"))?;
     }
     Ok(())
 }

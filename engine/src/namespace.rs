@@ -11,6 +11,7 @@ use crate::list::{ListOptions, Page};
 use crate::log::commit::Op;
 use crate::log::large::Large;
 use crate::log::segment::{Slice, large_path};
+use crate::mem::prefetch;
 use crate::namespaces::{NamespaceId, State};
 use crate::options::{Condition, Durability, PutOptions};
 use crate::store::Owner;
@@ -21,8 +22,11 @@ pub(crate) const VALUE_MAX: u64 = 25 << 20;
 /// Values up to this are copied out of the mapping: that costs less than a slice that keeps its
 /// segment, and pins nothing.
 const COPY_MAX: usize = 4096;
-/// Keys of a `get_many` whose buckets are fetched ahead together.
+/// Keys of a `get_many` whose buckets, and then records, are fetched ahead together.
 const PREFETCHED: usize = 32;
+/// Cache lines of each record that are fetched ahead with it: header, key and the start of a value.
+const PREFETCHED_LINES: usize = 4;
+const LINE: usize = 64;
 
 /// A set of keys of its own inside a store. Cheap to clone, usable from any thread.
 ///
@@ -97,15 +101,7 @@ impl Namespace {
     /// # Errors
     /// As for [`get`](Namespace::get).
     pub fn get_with_metadata(&self, key: impl AsRef<[u8]>) -> Result<Option<Entry>> {
-        let Some(stream) = self.stream(key)? else {
-            return Ok(None);
-        };
-        Ok(Some(Entry {
-            value: stream.read_all()?,
-            metadata: stream.metadata,
-            expiration: stream.expiration,
-            generation: stream.generation,
-        }))
+        self.stream(key)?.map(entry).transpose()
     }
 
     /// Lends the entry of `key` to `f` in place: no copy, no reference count.
@@ -118,24 +114,21 @@ impl Namespace {
         f: impl FnOnce(EntryRef<'_>) -> R,
     ) -> Result<Option<R>> {
         let guard = crossbeam_epoch::pin();
-        let Some(found) = self.lookup(key.as_ref(), &guard)? else {
-            return Ok(None);
-        };
-        let (header, large);
-        header = found.record.header;
-        let value = match self.large(&found)? {
-            Some(value) => {
-                large = value.range(0, value.len())?;
-                &large[..]
-            }
-            None => found.record.value(),
-        };
-        Ok(Some(f(EntryRef {
-            value,
-            metadata: found.record.metadata(),
-            expiration: header.expiration,
-            generation: header.seqno,
-        })))
+        let hash = self.hash(key.as_ref())?;
+        let found = self.lookup(key.as_ref(), hash, &guard, |found| {
+            let large = self.large(&found)?;
+            let large = large.map(|large| large.range(0, large.len()));
+            Ok((large.transpose()?, found))
+        })?;
+        Ok(found.map(|(large, found)| {
+            let record = &found.record;
+            f(EntryRef {
+                value: large.as_deref().unwrap_or_else(|| record.value()),
+                metadata: record.metadata(),
+                expiration: record.header.expiration,
+                generation: record.header.seqno,
+            })
+        }))
     }
 
     /// Returns the entries of many keys, in their order.
@@ -143,18 +136,38 @@ impl Namespace {
     /// # Errors
     /// As for [`get`](Namespace::get); the first error ends the call.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Entry>>> {
-        let (core, mut entries) = (self.core(), Vec::with_capacity(keys.len()));
+        let mut entries = Vec::with_capacity(keys.len());
         for group in keys.chunks(PREFETCHED) {
-            let guard = crossbeam_epoch::pin();
-            for key in group {
-                core.table
-                    .prefetch(core.hash(self.state.number, key.as_ref()), &guard);
-            }
-            for key in group {
-                entries.push(self.get_with_metadata(key)?);
-            }
+            self.get_group(group, &mut entries)?;
         }
         Ok(entries)
+    }
+
+    /// Waits for the memory of all keys together: first for their buckets, then for their records.
+    fn get_group<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+        entries: &mut Vec<Option<Entry>>,
+    ) -> Result<()> {
+        let (core, guard) = (self.core(), crossbeam_epoch::pin());
+        let hashes = keys.iter().map(|key| self.hash(key.as_ref()));
+        let hashes = hashes.collect::<Result<Vec<u64>>>()?;
+        for hash in &hashes {
+            core.table.prefetch(*hash, &guard);
+        }
+        for hash in &hashes {
+            core.table.candidates(*hash, &guard, |location| {
+                let segment = core.segments.get(location.number(), &guard);
+                let record = segment.and_then(|segment| segment.bytes(location.offset()));
+                let lines = record.unwrap_or_default().chunks(LINE);
+                lines.take(PREFETCHED_LINES).for_each(prefetch);
+            });
+        }
+        for (key, hash) in keys.iter().zip(&hashes) {
+            let stream = self.lookup(key.as_ref(), *hash, &guard, |f| self.open_stream(&f))?;
+            entries.push(stream.map(entry).transpose()?);
+        }
+        Ok(())
     }
 
     /// Returns the newest value of `key` as a stream, its metadata at once.
@@ -163,9 +176,8 @@ impl Namespace {
     /// As for [`get`](Namespace::get); a large value is verified piece by piece as it is read.
     pub fn stream(&self, key: impl AsRef<[u8]>) -> Result<Option<ValueStream>> {
         let guard = crossbeam_epoch::pin();
-        self.lookup(key.as_ref(), &guard)?
-            .map(|found| self.open_stream(&found))
-            .transpose()
+        let hash = self.hash(key.as_ref())?;
+        self.lookup(key.as_ref(), hash, &guard, |f| self.open_stream(&f))
     }
 
     /// As [`stream`](Namespace::stream), but `None` if the value is large or not in memory, so that
@@ -176,8 +188,7 @@ impl Namespace {
     pub fn try_stream(&self, key: impl AsRef<[u8]>) -> Result<Option<Option<ValueStream>>> {
         let guard = crossbeam_epoch::pin();
         let (key, core) = (key.as_ref(), self.core());
-        self.check_key(key)?;
-        let hash = core.hash(self.state.number, key);
+        let hash = self.hash(key)?;
         let mut resident = true;
         core.table.candidates(hash, &guard, |location| {
             let segment = core.segments.get(location.number(), &guard);
@@ -186,16 +197,18 @@ impl Namespace {
         if !resident {
             return Ok(None);
         }
-        let Some(found) = self.lookup_hashed(key, hash, &guard)? else {
-            return Ok(Some(None));
-        };
-        let len = found.record.header.record_len();
-        if found.record.header.kind == Kind::PutLarge
-            || (len > COPY_MAX && !found.segment.is_resident(found.location.offset(), len))
-        {
-            return Ok(None);
-        }
-        self.open_stream(&found).map(|stream| Some(Some(stream)))
+        let stream = self.lookup(key, hash, &guard, |found| {
+            let header = &found.record.header;
+            let (len, offset) = (header.record_len(), found.location.offset());
+            let waits = header.kind == Kind::PutLarge
+                || (len > COPY_MAX && !found.segment.is_resident(offset, len));
+            (!waits).then(|| self.open_stream(&found)).transpose()
+        })?;
+        Ok(match stream {
+            Some(Some(stream)) => Some(Some(stream)),
+            Some(None) => None,
+            None => Some(None),
+        })
     }
 
     /// Deletes `key` and returns whether it existed. Deleting a missing key is fine.
@@ -257,31 +270,38 @@ impl Namespace {
         Ok(())
     }
 
-    fn lookup<'g>(&'g self, key: &[u8], guard: &'g Guard) -> Result<Option<Found<'g>>> {
+    /// The hash of a key that may be asked for.
+    fn hash(&self, key: &[u8]) -> Result<u64> {
         self.check_key(key)?;
-        self.lookup_hashed(key, self.core().hash(self.state.number, key), guard)
+        Ok(self.core().hash(self.state.number, key))
     }
 
-    /// The live, verified record of a key.
-    fn lookup_hashed<'g>(
+    /// What `f` makes of the live, verified record of a key.
+    fn lookup<'g, R>(
         &'g self,
         key: &[u8],
         hash: u64,
         guard: &'g Guard,
-    ) -> Result<Option<Found<'g>>> {
+        f: impl Fn(Found<'g>) -> Result<R>,
+    ) -> Result<Option<R>> {
         let core = self.core();
-        let Some(found) = core.find(self.state.number, key, hash, guard)? else {
-            return Ok(None);
-        };
-        if found.is_expired(core.clock.now()) {
-            return Ok(None);
+        loop {
+            let Some(found) = core.find(self.state.number, key, hash, guard)? else {
+                return Ok(None);
+            };
+            if found.is_expired(core.clock.now()) {
+                return Ok(None);
+            }
+            let (location, segment) = (found.location, found.segment);
+            if !found.record.body_is_intact() {
+                return Err(segment.damage(location.offset(), "value checksum"));
+            }
+            match f(found) {
+                // Replaced meanwhile, and the file of its large value removed: look again.
+                Err(_) if !core.holds(hash, location, guard) => {}
+                result => return result.map(Some),
+            }
         }
-        if !found.record.body_is_intact() {
-            return Err(found
-                .segment
-                .damage(found.location.offset(), "value checksum"));
-        }
-        Ok(Some(found))
     }
 
     fn large(&self, found: &Found<'_>) -> Result<Option<Arc<Large>>> {
@@ -374,6 +394,15 @@ impl Namespace {
             condition: Condition::None,
         }
     }
+}
+
+fn entry(stream: ValueStream) -> Result<Entry> {
+    Ok(Entry {
+        value: stream.read_all()?,
+        metadata: stream.metadata,
+        expiration: stream.expiration,
+        generation: stream.generation,
+    })
 }
 
 fn inline(found: &Found<'_>) -> Bytes {

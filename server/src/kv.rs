@@ -278,134 +278,15 @@ pub fn list_options(
 }
 
 fn check_limit(text: &str, min: usize) -> Result<usize> {
+    let too_few = || format!("greater than {}", min.saturating_sub(1));
     let rule = match text.parse::<i64>() {
         Ok(limit) if limit > 1000 => "less than 1000".to_owned(),
         Ok(limit) => match usize::try_from(limit) {
             Ok(limit) if limit >= min => return Ok(limit),
-            _ => format!("greater than {}", min.saturating_sub(1)),
+            _ => too_few(),
         },
-        Err(_) => "greater than 0".to_owned(),
+        Err(_) => too_few(),
     };
     let text = format!("Invalid key_count_limit of {text}. Please specify an integer {rule}.");
     Err(Fault::new(400, 10028, text))
-}
-
-/// What a bulk get asks for.
-#[derive(Debug)]
-pub(crate) struct BulkGet {
-    keys: Vec<String>,
-    json: bool,
-    with_metadata: bool,
-}
-
-impl BulkGet {
-    /// Parses and checks the request of either dialect.
-    pub(crate) fn parse(body: &[u8]) -> Result<BulkGet> {
-        let broken = || Fault::new(400, 10012, "Request body must be a JSON object with keys");
-        let body: serde_json::Value = serde_json::from_slice(body).map_err(|_| broken())?;
-        let keys = body
-            .get("keys")
-            .and_then(|keys| keys.as_array())
-            .ok_or_else(broken)?;
-        let keys = keys.iter().map(|key| key.as_str().map(str::to_owned));
-        let keys: Vec<String> = keys.collect::<Option<_>>().ok_or_else(broken)?;
-        check_bulk_get_count(keys.len())?;
-        keys.iter().try_for_each(|key| check_key(key))?;
-        match body.get("cacheTtl") {
-            None | Some(serde_json::Value::Null) => {}
-            Some(serde_json::Value::String(ttl)) => check_cache_ttl(ttl)?,
-            Some(ttl) => check_cache_ttl(&ttl.to_string())?,
-        }
-        let json = match body
-            .get("type")
-            .map(|kind| kind.as_str().unwrap_or_default())
-        {
-            None | Some("text") => false,
-            Some("json") => true,
-            Some(kind) => {
-                let text = format!("\"{kind}\" is not a valid type. Use \"json\" or \"text\"");
-                return Err(Fault::new(400, 10012, text));
-            }
-        };
-        let with_metadata = body.get("withMetadata").and_then(|flag| flag.as_bool());
-        Ok(BulkGet {
-            keys,
-            json,
-            with_metadata: with_metadata.unwrap_or(false),
-        })
-    }
-
-    /// Reads the keys and writes the JSON object from key to value, in the order asked for.
-    ///
-    /// Written member by member: each key appears once, and names such as `10` keep their place.
-    pub(crate) fn answer(mut self, ns: &Namespace) -> Result<String> {
-        let mut seen = std::collections::HashSet::new();
-        self.keys.retain(|key| seen.insert(key.clone()));
-        let entries = ns.get_many(&self.keys)?;
-        let total: usize = entries
-            .iter()
-            .flatten()
-            .map(|entry| entry.value().len())
-            .sum();
-        if total > BULK_GET_BYTES_MAX {
-            let text = format!("Total size of {total} exceeds limit of {BULK_GET_BYTES_MAX}.");
-            return Err(Fault::new(413, 10024, text));
-        }
-        let mut members = Vec::with_capacity(entries.len());
-        for (key, entry) in self.keys.iter().zip(&entries) {
-            let shown = entry.as_ref().map(|entry| self.show(entry)).transpose()?;
-            members.push(format!(
-                "{}:{}",
-                quote(key),
-                shown.as_deref().unwrap_or("null")
-            ));
-        }
-        Ok(format!("{{{}}}", members.join(",")))
-    }
-
-    fn show(&self, entry: &rimstone::Entry) -> Result<String> {
-        let value = if self.json {
-            let broken = |_| {
-                Fault::new(
-                    400,
-                    10012,
-                    "At least one of the requested keys corresponds to a non-JSON value",
-                )
-            };
-            let raw: &RawValue = serde_json::from_slice(entry.value()).map_err(broken)?;
-            raw.get().to_owned()
-        } else {
-            quote(&String::from_utf8_lossy(entry.value()))
-        };
-        if !self.with_metadata {
-            return Ok(value);
-        }
-        let expiration = entry
-            .expiration()
-            .map_or(String::new(), |at| format!(",\"expiration\":{at}"));
-        let metadata = json_or_null(entry.metadata());
-        Ok(format!(
-            "{{\"value\":{value},\"metadata\":{metadata}{expiration}}}"
-        ))
-    }
-}
-
-fn check_bulk_get_count(count: usize) -> Result<()> {
-    let text = match count {
-        0 => "You must request a minimum of 1 key",
-        1..=BULK_GET_KEYS_MAX => return Ok(()),
-        _ => "You can request a maximum of 100 keys",
-    };
-    Err(Fault::new(400, 10029, text))
-}
-
-/// Text as a JSON string.
-pub(crate) fn quote(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-/// Stored metadata as JSON; a program that embeds the engine may have stored other bytes.
-pub(crate) fn json_or_null(metadata: &[u8]) -> String {
-    let raw = serde_json::from_slice::<&RawValue>(metadata);
-    raw.map_or_else(|_| "null".to_owned(), |raw| raw.get().to_owned())
 }

@@ -4,35 +4,58 @@
 mod auth;
 mod binding;
 mod body;
+mod bulk_get;
+mod connection;
+mod json;
 pub mod kv;
 pub mod limits;
+mod listing;
 mod multipart;
+mod pace;
 mod query;
+mod response;
 mod rest;
+mod share;
+mod value;
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::header::HOST;
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use rimstone::Store;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use crate::body::{Body, Outgoing};
+use crate::body::Body;
+use crate::connection::{Connection, UnderWay};
 use crate::kv::Fault;
+use crate::limits::Limits;
+use crate::response::Outgoing;
 
-/// A server that has an address but does not answer yet.
+/// A server that has an address but does not answer yet. Clients that connect wait.
 pub struct Server {
+    listener: TcpListener,
+    token: Option<String>,
+    limits: Limits,
+}
+
+/// What all requests have in common.
+struct Shared {
     store: Store,
     token: Option<String>,
-    listener: TcpListener,
+    limits: Limits,
+    /// For bodies, a permit a byte.
+    memory: Arc<Semaphore>,
 }
 
 impl Server {
@@ -42,7 +65,6 @@ impl Server {
     ///
     /// If the address is taken, or is beyond loopback without both a token and `insecure_listen`.
     pub async fn bind(
-        store: Store,
         address: SocketAddr,
         token: Option<String>,
         insecure_listen: bool,
@@ -53,14 +75,19 @@ impl Server {
                 "beyond loopback the server needs a token (RIMSTONE_TOKEN) and --insecure-listen",
             ));
         }
-        if token.is_none() {
-            tracing::warn!("no token is set: answering anybody, on loopback only");
-        }
+        let listener = TcpListener::bind(address).await?;
         Ok(Server {
-            store,
+            listener,
             token,
-            listener: TcpListener::bind(address).await?,
+            limits: Limits::default(),
         })
+    }
+
+    /// Serves within these limits instead of the default ones.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Server {
+        self.limits = limits;
+        self
     }
 
     /// The address it listens on.
@@ -72,17 +99,25 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Answers until `stop` completes, then finishes the requests under way. Does not close the
-    /// store.
-    pub async fn serve(self, stop: impl Future<Output = ()>) {
+    /// Answers from `store` until `stop` completes, then finishes the requests under way. Does not
+    /// close the store.
+    pub async fn serve(self, store: Store, stop: impl Future<Output = ()>) {
         let Server {
+            listener,
+            token,
+            limits,
+        } = self;
+        if token.is_none() {
+            tracing::warn!("no token is set: answering anybody, on loopback only");
+        }
+        let shared = Arc::new(Shared {
             store,
             token,
-            listener,
-        } = self;
-        let shared = Arc::new((store, token));
+            limits,
+            memory: Arc::new(Semaphore::new(limits.memory)),
+        });
         let graceful = GracefulShutdown::new();
-        let room = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
+        let room = Arc::new(Semaphore::new(limits.connections));
         let mut stop = std::pin::pin!(stop);
         loop {
             let accepted = async {
@@ -104,35 +139,49 @@ impl Server {
                 drop(permit);
             });
         }
-        _ = tokio::time::timeout(limits::BODY_IDLE, graceful.shutdown()).await;
+        _ = tokio::time::timeout(limits.pause, graceful.shutdown()).await;
     }
 }
 
-type Shared = Arc<(Store, Option<String>)>;
-
 fn connection(
     socket: TcpStream,
-    shared: Shared,
+    shared: Arc<Shared>,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> {
     _ = socket.set_nodelay(true);
+    let connection = Connection::new(socket, shared.limits);
+    let requests = connection.requests();
     let service = service_fn(move |request| {
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(answer(&shared, request).await) }
+        let (shared, under_way) = (Arc::clone(&shared), requests());
+        async move {
+            let response = answer(&shared, request, &under_way).await;
+            // The closure is never called: it keeps the request under way until it is all sent.
+            let keep = |body: Outgoing| {
+                let kept = move |error| {
+                    _ = &under_way;
+                    error
+                };
+                body.map_err(kept).boxed_unsync()
+            };
+            Ok::<_, Infallible>(response.map(keep))
+        }
     });
     http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits::HEADER_TIME)
+        .half_close(true)
+        .header_read_timeout(None)
         .max_headers(limits::HEADERS_MAX)
-        .serve_connection(TokioIo::new(socket), service)
+        .max_buf_size(limits::BUFFER_BYTES_MAX)
+        .serve_connection(TokioIo::new(connection), service)
 }
 
-async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Outgoing> {
-    let (store, token) = &**shared;
+async fn answer(
+    shared: &Shared,
+    request: Request<Incoming>,
+    under_way: &UnderWay,
+) -> Response<Outgoing> {
     let (head, incoming) = request.into_parts();
-    let body = Body::new(incoming);
+    let body = Body::new(incoming, &head.headers, shared, Arc::clone(under_way));
     let rest = rest::owns(&head.uri);
-    if !auth::allows(token.as_deref(), &head.headers) {
-        let fault = Fault::new(401, 10000, "Authentication error");
+    if let Err(fault) = check_head(&head).and_then(|()| check_token(shared, &head)) {
         return if rest {
             rest::refuse(&fault)
         } else {
@@ -140,7 +189,45 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Outgoin
         };
     }
     if rest {
-        return rest::answer(store, &head.method, &head.uri, &head.headers, body).await;
+        rest::answer(&shared.store, &head, body).await
+    } else {
+        binding::answer(&shared.store, &head, body).await
     }
-    binding::answer(store, &head.method, &head.uri, &head.headers, body).await
+}
+
+fn check_head(head: &Parts) -> kv::Result<()> {
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or("", |target| target.as_str());
+    let line = head.method.as_str().len() + target.len() + "  HTTP/1.1".len();
+    if line > limits::LINE_BYTES_MAX {
+        let text = format!(
+            "Request line exceeds limit of {} bytes.",
+            limits::LINE_BYTES_MAX
+        );
+        return Err(Fault::new(414, 10001, text));
+    }
+    let headers = head.headers.iter();
+    let headers: usize = headers
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if headers > limits::HEADERS_BYTES_MAX {
+        let text = format!(
+            "Headers exceed limit of {} bytes.",
+            limits::HEADERS_BYTES_MAX
+        );
+        return Err(Fault::new(431, 10001, text));
+    }
+    if head.headers.get_all(HOST).iter().count() > 1 {
+        return Err(Fault::new(400, 10001, "Host is repeated."));
+    }
+    Ok(())
+}
+
+fn check_token(shared: &Shared, head: &Parts) -> kv::Result<()> {
+    if auth::allows(shared.token.as_deref(), &head.headers) {
+        return Ok(());
+    }
+    Err(Fault::new(401, 10000, "Authentication error"))
 }

@@ -31,12 +31,54 @@ pub const REASON_BYTES_MAX: usize = 512;
 /// Largest small JSON request: a hundred keys, all escaped, and room to spare. Ours.
 pub const JSON_BYTES_MAX: usize = 1024 * 1024;
 /// Values up to here travel in one piece; larger ones are streamed. Ours.
-pub const INLINE_BYTES_MAX: u64 = 256 * 1024;
+pub const INLINE_BYTES_MAX: usize = 256 * 1024;
+/// Namespaces on a page unless the client says otherwise (as Cloudflare).
+pub const PER_PAGE: usize = 20;
+/// Most namespaces on a page; wrangler asks for as many. Ours.
+pub const PER_PAGE_MAX: usize = 1000;
+/// Bytes of one batch of a bulk write; the engine takes twice that, its headers included. Ours.
+pub const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What a pair of it costs beside its key, value and metadata, generously. Ours.
+pub const PAIR_BYTES: usize = 128;
+/// Most characters of a client's own text that a message quotes. Ours.
+pub const QUOTED_CHARS_MAX: usize = 64;
+/// Longest request line. Ours: a key of 512 bytes, all escaped, takes 1.5 KiB of it.
+pub const LINE_BYTES_MAX: usize = 8 * 1024;
+/// Largest headers of a request together. Ours: metadata is at most 1 KiB of them.
+pub const HEADERS_BYTES_MAX: usize = 16 * 1024;
 /// Most request headers. Ours.
 pub const HEADERS_MAX: usize = 100;
-/// How long a client may take for the headers, which also bounds an idle connection. Ours.
-pub const HEADER_TIME: Duration = Duration::from_secs(60);
-/// How long a body may pause. Ours.
-pub const BODY_IDLE: Duration = Duration::from_secs(30);
-/// Most connections at a time; more wait to be accepted. Ours.
-pub const CONNECTIONS_MAX: usize = 1024;
+/// A longer head is refused before it is parsed; also the largest piece of a body. Ours.
+pub const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// What clients may cost the server. All ours; the defaults are meant for everybody, tests take
+/// less.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most connections at a time; more wait to be accepted. Default: 1,024.
+    pub connections: usize,
+    /// How long a connection may wait for the first byte of a request. Default: 60 s.
+    pub idle: Duration,
+    /// How long a client may take for a request's head from its first byte. Default: 10 s.
+    pub head: Duration,
+    /// How long a body may pause, in either direction. Default: 30 s.
+    pub pause: Duration,
+    /// Fewest bytes a second of a body that had `pause` to get going. Default: 1 KiB.
+    pub rate: u64,
+    /// Memory for the bodies of all requests, in bytes; beyond it a request is told to come back
+    /// later. Default: 256 MiB.
+    pub memory: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections: 1024,
+            idle: Duration::from_secs(60),
+            head: Duration::from_secs(10),
+            pause: Duration::from_secs(30),
+            rate: 1024,
+            memory: 256 * 1024 * 1024,
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! Forms: a value and what goes with it, in parts whose own content types say nothing.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use multer::{Constraints, Field, Multipart, SizeLimit};
@@ -8,17 +10,18 @@ use serde_json::{Map, Value};
 use crate::body::Body;
 use crate::kv::{Expiry, Fault, Result, check_value_length};
 use crate::limits::{JSON_BYTES_MAX, METADATA_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::share::Share;
 
 /// Deepest `metadata[a][b]`, so that nobody chooses how deep we recurse.
 const DEPTH_MAX: usize = 16;
 
 /// What a form says. The value is held in memory: its metadata may come after it.
-#[derive(Default)]
 pub(crate) struct Form {
     pub(crate) value: Bytes,
     /// As it arrived, unchecked; empty if there is none.
     pub(crate) metadata: Vec<u8>,
     pub(crate) expiry: Expiry,
+    _share: Arc<Share>,
 }
 
 /// Reads a form. Of parts with one name the last counts.
@@ -27,9 +30,10 @@ pub(crate) async fn read(boundary: String, body: Body) -> Result<Form> {
     if body.declared().is_some_and(|len| len > max) {
         return Err(too_long(max));
     }
+    let share = Arc::clone(body.share());
     let pieces = stream::unfold(Some(body), |body| async move {
         let mut body = body?;
-        match body.next().await {
+        match body.next_held().await {
             Ok(Some(piece)) => Some((Ok(piece), Some(body))),
             Ok(None) => None,
             Err(fault) => Some((Err(fault), None)),
@@ -37,14 +41,15 @@ pub(crate) async fn read(boundary: String, body: Body) -> Result<Form> {
     });
     let limits = Constraints::new().size_limit(SizeLimit::new().whole_stream(max));
     let mut parts = Multipart::with_constraints(pieces, boundary, limits);
-    let (mut form, mut value, mut rebuilt) = (Form::default(), None, Rebuilt::default());
+    let (mut value, mut metadata, mut expiry) = (None, Vec::new(), Expiry::default());
+    let mut rebuilt = Rebuilt::default();
     while let Some(mut part) = parts.next_field().await.map_err(broken)? {
         let name = part.name().unwrap_or_default().to_owned();
         match name.as_str() {
             "value" => value = Some(collect(&mut part, check_value_length).await?),
-            "metadata" => form.metadata = collect(&mut part, check_metadata).await?.to_vec(),
-            "expiration" => form.expiry.expiration = Some(text(&mut part).await?),
-            "expiration_ttl" => form.expiry.expiration_ttl = Some(text(&mut part).await?),
+            "metadata" => metadata = collect(&mut part, check_metadata).await?.to_vec(),
+            "expiration" => expiry.expiration = Some(text(&mut part).await?),
+            "expiration_ttl" => expiry.expiration_ttl = Some(text(&mut part).await?),
             _ => {
                 if let Some(path) = name.strip_prefix("metadata[") {
                     rebuilt.add(path, text(&mut part).await?)?;
@@ -52,11 +57,16 @@ pub(crate) async fn read(boundary: String, body: Body) -> Result<Form> {
             }
         }
     }
-    form.value = value.ok_or_else(|| Fault::new(400, 10012, "The form has no part named value"))?;
-    if form.metadata.is_empty() && !rebuilt.object.is_null() {
-        form.metadata = rebuilt.object.to_string().into_bytes();
+    let value = value.ok_or_else(|| Fault::new(400, 10012, "The form has no part named value"))?;
+    if metadata.is_empty() && !rebuilt.object.is_null() {
+        metadata = rebuilt.object.to_string().into_bytes();
     }
-    Ok(form)
+    Ok(Form {
+        value,
+        metadata,
+        expiry,
+        _share: share,
+    })
 }
 
 async fn collect(part: &mut Field<'_>, check: impl Fn(u64) -> Result<()>) -> Result<Bytes> {

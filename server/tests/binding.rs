@@ -1,77 +1,14 @@
-//! The binding protocol over a real socket.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+//! The binding protocol.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-
-use rimstone::Store;
-use rimstone_server::Server;
-
-const MIB_25: usize = 25 << 20;
-
-struct Running {
-    address: SocketAddr,
-    _runtime: tokio::runtime::Runtime,
-    _directory: tempfile::TempDir,
-}
-
-struct Answer {
-    line: String,
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn text(&self) -> &str {
-        std::str::from_utf8(&self.body).unwrap()
-    }
-}
-
-fn start(token: Option<&str>) -> Running {
-    let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path()).unwrap();
-    store.create_namespace("ns").unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let any = "127.0.0.1:0".parse().unwrap();
-    let server = Server::bind(store, any, token.map(str::to_owned), false);
-    let server = runtime.block_on(server).unwrap();
-    let address = server.local_addr().unwrap();
-    runtime.spawn(server.serve(std::future::pending()));
-    Running {
-        address,
-        _runtime: runtime,
-        _directory: directory,
-    }
-}
+use crate::support::{Answer, MIB_25, Running, start};
 
 impl Running {
-    fn ask(&self, line: &str, headers: &str, body: &[u8]) -> Answer {
-        let len = format!("content-length: {}\r\n", body.len());
-        self.raw(line, &format!("x-kv-namespace: ns\r\n{len}{headers}"), body)
-    }
-
     fn get(&self, path: &str) -> Answer {
-        self.ask(&format!("GET {path}"), "", b"")
+        self.binding(&format!("GET {path}"), "", b"")
     }
 
     fn put(&self, path: &str, body: &[u8]) -> String {
-        self.ask(&format!("PUT {path}"), "", body).line
-    }
-
-    fn raw(&self, line: &str, headers: &str, body: &[u8]) -> Answer {
-        let mut socket = TcpStream::connect(self.address).unwrap();
-        let head = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
-        socket.write_all(head.as_bytes()).unwrap();
-        // The server may answer, and stop reading, before all is sent.
-        _ = socket.write_all(body);
-        let mut all = Vec::new();
-        socket.read_to_end(&mut all).unwrap();
-        let end = all.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
-        let body = all.split_off(end + 4);
-        let head = String::from_utf8(all).unwrap();
-        let line = head.lines().next().unwrap();
-        let line = line.strip_prefix("HTTP/1.1 ").unwrap().to_owned();
-        Answer { line, head, body }
+        self.binding(&format!("PUT {path}"), "", body).line
     }
 }
 
@@ -80,7 +17,7 @@ fn a_value_is_put_read_and_deleted() {
     let server = start(None);
     assert_eq!(server.put("/k?urlencoded=true", b"value"), "200 OK");
     assert_eq!(server.get("/k?urlencoded=true").text(), "value");
-    assert_eq!(server.ask("DELETE /k", "", b"").line, "200 OK");
+    assert_eq!(server.binding("DELETE /k", "", b"").line, "200 OK");
     assert_eq!(server.get("/k").line, "404 Not Found");
 }
 
@@ -114,7 +51,7 @@ fn a_long_key_is_refused() {
 #[test]
 fn metadata_travels_as_utf8() {
     let server = start(None);
-    server.ask("PUT /k", "cf-kv-metadata: {\"a\":\"ä\"}\r\n", b"");
+    server.binding("PUT /k", "cf-kv-metadata: {\"a\":\"ä\"}\r\n", b"");
     assert!(
         server
             .get("/k")
@@ -128,7 +65,7 @@ fn metadata_that_is_no_json_or_too_long_is_refused() {
     let server = start(None);
     let put = |metadata: &str| {
         let header = format!("cf-kv-metadata: {metadata}\r\n");
-        server.ask("PUT /k", &header, b"").line
+        server.binding("PUT /k", &header, b"").line
     };
     assert_eq!(put("{"), "400 Metadata must be valid JSON");
     let long = format!("\"{}\"", "m".repeat(1023));
@@ -192,27 +129,134 @@ fn a_bulk_get_answers_in_the_order_asked_for() {
     let server = start(None);
     server.put("/10", b"ten");
     let body = br#"{"keys":["z","10"],"withMetadata":true}"#;
-    let answer = server.ask("POST /bulk/get", "", body);
+    let answer = server.binding("POST /bulk/get", "", body);
     let text = r#"{"z":null,"10":{"value":"ten","metadata":null}}"#;
     assert_eq!(answer.text(), text);
-    let none = server.ask("POST /bulk/get", "", br#"{"keys":[]}"#).line;
+    let none = server.binding("POST /bulk/get", "", br#"{"keys":[]}"#).line;
     assert_eq!(none, "400 You must request a minimum of 1 key");
 }
 
 #[test]
 fn a_request_without_a_namespace_is_refused() {
-    let line = start(None).raw("GET /k", "", b"").line;
+    let server = start(None);
+    let line = server.raw("GET /k", "", b"").line;
     assert!(line.starts_with("400 namespace not found"), "{line}");
+    let unknown = server.raw("GET /k", "x-kv-namespace: \u{e4}\r\n", b"");
+    assert_eq!(unknown.line, "400 namespace not found: ?");
 }
 
 #[test]
 fn only_the_token_opens() {
     let server = start(Some("secret"));
-    let ask = |header: &str| server.ask("GET /k", header, b"").line;
+    let ask = |header: &str| server.binding("GET /k", header, b"").line;
     assert_eq!(ask(""), "401 Authentication error");
     assert_eq!(
         ask("authorization: Bearer wrong\r\n"),
         "401 Authentication error"
     );
     assert_eq!(ask("authorization: Bearer secret\r\n"), "404 Not Found");
+}
+
+#[test]
+fn a_key_named_like_a_directory_is_refused() {
+    let server = start(None);
+    for key in [".", "..", "%2E", "%2e%2E"] {
+        let name = key.replace("%2E", ".").replace("%2e", ".");
+        let line = format!("400 \"{name}\" is not allowed as a key name.");
+        assert_eq!(server.put(&format!("/{key}"), b"v"), line);
+    }
+    assert_eq!(server.put("/", b"v"), "400 Key names must not be empty");
+    assert_eq!(server.put("/..%2F..%2Fx%00%0A", b"v"), "200 OK");
+    assert_eq!(server.get("/..%2F..%2Fx%00%0A").text(), "v");
+    assert_eq!(server.keys(), 1);
+}
+
+#[test]
+fn a_limit_or_prefix_out_of_bounds_is_refused() {
+    let server = start(None);
+    let limit = |n: &str| server.get(&format!("/?key_count_limit={n}")).line;
+    let text = |n: &str, rule: &str| {
+        format!("400 Invalid key_count_limit of {n}. Please specify an integer {rule}.")
+    };
+    assert_eq!(limit("1001"), text("1001", "less than 1000"));
+    assert_eq!(limit("0"), text("0", "greater than 0"));
+    assert_eq!(limit("x"), text("x", "greater than 0"));
+    assert_eq!(limit("1"), "200 OK");
+    let prefix = |len: usize| server.get(&format!("/?prefix={}", "p".repeat(len))).line;
+    assert_eq!(
+        prefix(513),
+        "414 UTF-8 encoded length of 513 exceeds key length limit of 512."
+    );
+    assert_eq!(prefix(512), "200 OK");
+    assert_eq!(
+        server.get("/?prefix=%FF").line,
+        "400 Could not URL-decode the query"
+    );
+}
+
+#[test]
+fn a_cache_ttl_under_30_is_refused() {
+    let server = start(None);
+    let get = |ttl: &str| server.get(&format!("/k?cache_ttl={ttl}")).line;
+    for ttl in ["29", "0", "-1", "x", ""] {
+        let line = format!("400 Invalid cache_ttl of {ttl}. Cache TTL must be at least 30.");
+        assert_eq!(get(ttl), line);
+    }
+    assert_eq!(get("30"), "404 Not Found");
+}
+
+#[test]
+fn an_expiration_within_a_minute_is_refused() {
+    let server = start(None);
+    let at = server.store.clock().now() + 30;
+    let rule = "Expiration times must be at least 60 seconds in the future.";
+    let line = format!("400 Invalid expiration of {at}. {rule}");
+    assert_eq!(server.put(&format!("/k?expiration={at}"), b""), line);
+    assert_eq!(
+        server.put("/k?expiration=1&expiration_ttl=60", b""),
+        "200 OK"
+    );
+    assert!(server.get("/k").head.contains("cf-expiration: "));
+}
+
+#[test]
+fn a_cursor_goes_on_after_its_page_whatever_was_written() {
+    let server = start(None);
+    for key in ["/b", "/c", "/d"] {
+        server.put(key, b"");
+    }
+    let page = server.get("/?key_count_limit=1").json();
+    let cursor = page["cursor"].as_str().unwrap();
+    server.put("/a", b"");
+    server.put("/bb", b"");
+    server.binding("DELETE /b", "", b"");
+    server.binding("DELETE /c", "", b"");
+    let rest = server.get(&format!("/?cursor={cursor}"));
+    let text = r#"{"keys":[{"name":"bb"},{"name":"d"}],"list_complete":true}"#;
+    assert_eq!(rest.text(), text);
+}
+
+#[test]
+fn a_cursor_of_another_namespace_is_refused() {
+    let server = start(None);
+    for key in ["/a", "/b"] {
+        server.put(key, b"");
+    }
+    let page = server.get("/?key_count_limit=1").json();
+    let cursor = page["cursor"].as_str().unwrap();
+    let path = format!("GET /?key_count_limit=1&cursor={cursor}");
+    assert_eq!(server.binding(&path, "", b"").line, "200 OK");
+    server.store.create_namespace("other").unwrap();
+    let other = server.raw(&path, "x-kv-namespace: other\r\n", b"");
+    assert_eq!(other.line, "400 Invalid cursor");
+}
+
+#[test]
+fn other_methods_are_not_allowed() {
+    let server = start(None);
+    for method in ["POST", "PATCH", "OPTIONS"] {
+        let answer = server.binding(&format!("{method} /k"), "", b"");
+        assert_eq!(answer.line, "405 Method Not Allowed");
+        assert!(answer.body.is_empty());
+    }
 }

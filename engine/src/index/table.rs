@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_epoch::Guard;
 use parking_lot::Mutex;
 
-use crate::mem::{Bucket, BucketMemory, EpochCell, Map};
+use crate::mem::{Bucket, BucketMemory, EpochCell, Map, prefetch};
 
 pub(crate) const PARTITIONS: usize = 1024;
 const SLOTS: usize = 8;
@@ -391,7 +391,7 @@ impl Table {
     pub(crate) fn prefetch(&self, hash: u64, guard: &Guard) {
         let buckets = self.partition(hash).buckets.load(guard);
         let (home, _) = buckets.spot(hash);
-        std::hint::black_box(buckets.memory.buckets()[home].0[0].load(Ordering::Relaxed));
+        prefetch(&buckets.memory.buckets()[home..]);
     }
 
     /// Adds an entry; the caller knows that its key is not in the table.

@@ -1,0 +1,212 @@
+//! What a person at the command line meets.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// Runs a command line in a directory and returns exit code, stdout and stderr.
+fn run(directory: &Path, line: &str, stdin: &[u8]) -> (i32, String, String) {
+    let mut command = command(directory, line);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    // A command that refuses its arguments reads nothing.
+    _ = child.stdin.take().unwrap().write_all(stdin);
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code().unwrap(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+fn command(directory: &Path, line: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rimstone"));
+    command.current_dir(directory).args(line.split(' '));
+    command.env_remove("RIMSTONE_TOKEN");
+    command
+}
+
+/// A directory with a store that has the namespace `flags`.
+fn store() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(
+        run(directory.path(), "namespace create flags --data d", b"").0,
+        0
+    );
+    directory
+}
+
+fn fails(directory: &Path, line: &str, stdin: &[u8], message: &str) {
+    let (code, stdout, stderr) = run(directory, line, stdin);
+    assert_eq!((code, stdout.as_str()), (1, ""), "{line}");
+    assert_eq!(stderr, format!("rimstone: {message}\n"), "{line}");
+}
+
+struct Served(Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+/// Serves the store and returns with its address.
+fn serve(directory: &Path) -> (Served, String) {
+    let mut command = command(directory, "serve --data d --listen localhost:0");
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let stdout = child.stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("listening on http://").unwrap();
+    (Served(child), address.to_owned())
+}
+
+#[test]
+fn a_value_goes_in_and_comes_out_byte_for_byte() {
+    let directory = store();
+    let at = directory.path();
+    let put = "key put k --path - --namespace flags --data d";
+    assert_eq!(run(at, put, b"a\nb\n"), (0, String::new(), String::new()));
+    let (code, value, _) = run(at, "key get k --namespace flags --data d", b"");
+    assert_eq!((code, value.as_str()), (0, "a\nb\n"));
+    assert_eq!(run(at, "key delete k --namespace flags --data d", b"").0, 0);
+    let message = "there is no key \"k\"; `rimstone key list` shows those there are";
+    fails(at, "key get k --namespace flags --data d", b"", message);
+}
+
+#[test]
+fn a_place_without_a_store_is_named_with_the_reason() {
+    let directory = store();
+    let at = directory.path();
+    File::create(at.join("file")).unwrap();
+    let message = "there is no store in x; name another --data, or create a namespace in it";
+    fails(at, "namespace list --data x", b"", message);
+    assert!(!at.join("x").exists());
+    let message = "opening failed on file: Not a directory (os error 20)";
+    fails(at, "namespace list --data file", b"", message);
+    let other = "contains \"file\"; choose an empty or a new directory";
+    fails(
+        at,
+        "serve --data . --listen 127.0.0.1:0",
+        b"",
+        &format!(". is not a Rimstone store: it {other}"),
+    );
+}
+
+#[test]
+fn a_served_store_is_locked_and_says_what_to_do() {
+    let directory = store();
+    let (_served, address) = serve(directory.path());
+    let message = "the store in d is locked: another process has it open; \
+        if that is `rimstone serve`, ask it over HTTP, or stop it first";
+    for line in [
+        "namespace list --data d",
+        "key list --namespace flags --data d",
+        "key put k v --namespace flags --data d",
+        "stats --data d",
+    ] {
+        fails(directory.path(), line, b"", message);
+    }
+    let taken = format!("cannot listen on {address}: Address already in use (os error 98)");
+    fails(
+        directory.path(),
+        &format!("serve --data new --listen {address}"),
+        b"",
+        &taken,
+    );
+    assert!(!directory.path().join("new").exists());
+}
+
+#[test]
+fn beyond_loopback_the_server_needs_a_token_and_a_flag() {
+    let directory = store();
+    let rule = "beyond loopback the server needs a token (RIMSTONE_TOKEN) and --insecure-listen";
+    let message = format!("cannot listen on 0.0.0.0:0: {rule}");
+    fails(
+        directory.path(),
+        "serve --data d --listen 0.0.0.0:0",
+        b"",
+        &message,
+    );
+    let line = "serve --data d --listen 0.0.0.0:0 --insecure-listen";
+    fails(directory.path(), line, b"", &message);
+}
+
+#[test]
+fn a_broken_bulk_file_changes_nothing() {
+    let directory = store();
+    let at = directory.path();
+    for (pairs, message) in [
+        (
+            "{",
+            "- must hold a JSON array of objects with key and value: ",
+        ),
+        (
+            r#"[{"key":"a","value":"1"},{"key":"..","value":"1"}]"#,
+            "\"..\": \"..\" is not allowed",
+        ),
+        (
+            r#"[{"key":"a","value":"1"},{"key":"b","value":"?","base64":true}]"#,
+            "\"b\": the value is not base64",
+        ),
+    ] {
+        let (code, _, stderr) = run(
+            at,
+            "bulk put - --namespace flags --data d",
+            pairs.as_bytes(),
+        );
+        assert_eq!(code, 1);
+        assert!(
+            stderr.starts_with(&format!("rimstone: {message}")),
+            "{stderr}"
+        );
+    }
+    let (_, keys, _) = run(at, "key list --namespace flags --data d", b"");
+    assert_eq!(keys, "[]\n");
+}
+
+#[test]
+fn arguments_are_checked_before_the_store_is_touched() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let long = format!("key get {} --namespace flags --data d", "k".repeat(513));
+    fails(
+        at,
+        &long,
+        b"",
+        "UTF-8 encoded length of 513 exceeds key length limit of 512.",
+    );
+    assert_eq!(run(at, "namespace list", b"").0, 2);
+    assert_eq!(run(at, "key get k --data d", b"").0, 2);
+    let (code, _, stderr) = run(at, "serve --data d --listen nonsense", b"");
+    assert!(
+        code == 2 && stderr.contains("--listen <HOST:PORT>"),
+        "{stderr}"
+    );
+    assert!(!at.join("d").exists());
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error_and_a_full_disk_is() {
+    let directory = store();
+    let at = directory.path();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let list = "namespace list --data d";
+    assert!(command(at, list).stdout(writer).status().unwrap().success());
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = command(at, list)
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        output.stderr,
+        b"rimstone: No space left on device (os error 28)\n"
+    );
+}
