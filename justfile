@@ -7,6 +7,10 @@ check:
 test:
     cargo test --workspace
 
+# Hours of the tests that `just test` runs for seconds: docs/testing.md.
+long:
+    RIMSTONE_CASES=20000 RIMSTONE_ACTS=3 cargo test --workspace --release
+
 clients:
     cargo build -p rimstone-cli
     RIMSTONE_BIN=target/debug/rimstone tests/clients/run
