@@ -345,6 +345,10 @@ impl Core {
         match op.kind {
             Kind::Put | Kind::PutLarge => {
                 segment.usage.add(header);
+                if old.as_ref().is_some_and(|old| old.outlives(op.expiration)) {
+                    // For the tombstone before it, which replay counts too.
+                    segment.usage.pin();
+                }
                 // Maintenance takes away the slots of what is dead.
                 let replaced = at.is_some_and(|at| self.table.replace(op.hash, at, *new));
                 if !replaced && !self.table.insert(op.hash, *new) {
