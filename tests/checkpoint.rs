@@ -207,9 +207,8 @@ fn a_checkpoint_is_taken_while_writers_go_on_and_holds_one_moment() {
     });
 }
 
-/// Not repaired by itself yet; what can be done is said in the README.
 #[test]
-fn a_flipped_bit_in_a_run_fails_the_list_until_the_run_is_removed() {
+fn a_flipped_bit_in_a_run_fails_the_list_until_the_store_is_opened_again() {
     let dir = tempdir().unwrap();
     let clock = Clock::manual(1);
     let (_store, _ns) = three_parts(dir.path(), &clock);

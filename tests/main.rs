@@ -9,8 +9,8 @@
 mod basics;
 mod checkpoint;
 mod disk;
-mod enumeration;
 mod documents;
+mod enumeration;
 mod format;
 mod kill;
 mod model;

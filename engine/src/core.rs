@@ -38,6 +38,7 @@ pub(crate) struct Core {
     pub(crate) naming: Mutex<()>,
     pub(crate) queue: Queue,
     pub(crate) log: Mutex<Appender>,
+    /// The id of the next new file. Each epoch has ids of its own, so that none is used twice.
     pub(crate) next_file: AtomicU64,
     pub(crate) poisoned: AtomicBool,
     /// Ids of the large segments that live records point to. Changed by the committer.
@@ -47,6 +48,8 @@ pub(crate) struct Core {
     pub(crate) maintenance: Mutex<Maintenance>,
     /// Why maintenance failed when it last tried.
     pub(crate) trouble: Mutex<Option<String>>,
+    /// Whether a key run was found damaged.
+    pub(crate) runs_are_damaged: AtomicBool,
     /// The sequence number of the newest checkpoint.
     pub(crate) checkpointed: AtomicU64,
     /// Wakes the maintenance thread.
@@ -96,14 +99,13 @@ impl Core {
     ) -> Result<Option<Found<'g>>> {
         loop {
             let mut found = None;
-            let mut unread = Vec::new();
+            let mut others = Vec::new();
             self.table.find(hash, guard, |location| {
                 let segment = self.segments.get(location.number(), guard);
                 match segment.map(|segment| (segment, segment.record(location.offset()))) {
-                    Some((segment, Ok(record))) => {
-                        if record.header.namespace != namespace || record.key != key {
-                            return false;
-                        }
+                    Some((segment, Ok(record)))
+                        if record.header.namespace == namespace && record.key == key =>
+                    {
                         found = Some(Found {
                             location,
                             segment,
@@ -111,20 +113,19 @@ impl Core {
                         });
                         return true;
                     }
-                    Some((_, Err(error))) => unread.push((location, Some(error))),
-                    None => unread.push((location, None)),
+                    Some((_, Err(error))) => others.push((location, Some(error))),
+                    _ => others.push((location, None)),
                 }
                 false
             });
-            if found.is_some() || unread.is_empty() {
+            if found.is_some() || others.is_empty() {
                 return Ok(found);
             }
-            // A segment may have been reclaimed since its slot was loaded; the key then has another.
-            if unread
-                .iter()
-                .all(|(location, _)| self.holds(hash, *location, guard))
-            {
-                let damage = unread.into_iter().find_map(|(_, error)| error);
+            // A segment may have been reclaimed, and its number given to another, since its slot was
+            // loaded; the key then has another slot.
+            let is_there = |(location, _): &(Location, _)| self.holds(hash, *location, guard);
+            if others.iter().all(is_there) {
+                let damage = others.into_iter().find_map(|(_, error)| error);
                 return damage.map_or(Ok(None), Err);
             }
         }

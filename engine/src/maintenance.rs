@@ -17,7 +17,7 @@ use crate::error::{Error, Result, io_error};
 use crate::format::checkpoint::{Header, Meta, Retired, SegmentEntry, file_name};
 use crate::format::record::Kind;
 use crate::format::segment::HEADER_LEN;
-use crate::index::checkpoint;
+use crate::index::checkpoint::{self, CURRENT};
 use crate::index::keys::RunFiles;
 use crate::index::runs::KeyRecord;
 use crate::index::table::Location;
@@ -73,6 +73,10 @@ impl Core {
         if self.check_writable().is_err() {
             return;
         }
+        if self.runs_are_damaged.load(Ordering::Acquire) {
+            // Not tried again: what could not be removed is, on closing.
+            let _ = self.forget_checkpoints(&mut state);
+        }
         let done = self
             .remove_garbage(idle)
             .and_then(|()| self.retire_dead(&mut state, false))
@@ -90,6 +94,9 @@ impl Core {
 
     /// Makes a checkpoint when closing, if replaying what follows the last one would take long.
     pub(crate) fn checkpoint_to_close(&self) -> Result<()> {
+        if self.runs_are_damaged.load(Ordering::Acquire) {
+            return self.forget_checkpoints(&mut self.maintenance.lock());
+        }
         let since = self.log.lock().since_checkpoint;
         let table = u64::try_from(self.table.bytes()).unwrap_or(u64::MAX);
         if since < CLOSE_MIN.max(table / CLOSE_FRACTION) {
@@ -100,6 +107,18 @@ impl Core {
 
     /// Saves the state as it is now, so that opening replays only what comes after.
     pub(crate) fn checkpoint(&self, state: &mut Maintenance) -> Result<()> {
+        let saved = self.save_checkpoint(state);
+        saved.inspect_err(|error| self.distrust_runs_after(error))
+    }
+
+    fn save_checkpoint(&self, state: &mut Maintenance) -> Result<()> {
+        if self.runs_are_damaged.load(Ordering::Acquire) {
+            return Err(Error::Corrupt {
+                path: self.dir.clone(),
+                offset: 0,
+                reason: "a key run is damaged; open the store again to make it anew",
+            });
+        }
         let id = self.new_file_id();
         let (header, meta) = self.begin_checkpoint(id, &state.retired)?;
         let (seqno, mut runs) = (header.seqno, Vec::new());
@@ -117,6 +136,25 @@ impl Core {
         self.merge_runs()
     }
 
+    /// Notes that a key run is damaged, if that is what an error says.
+    pub(crate) fn distrust_runs_after(&self, error: &Error) {
+        if matches!(error, Error::Corrupt { .. }) {
+            self.runs_are_damaged.store(true, Ordering::Release);
+            self.work.wake();
+        }
+    }
+
+    /// Removes the checkpoints, which name a damaged run: the next open makes everything anew from the
+    /// log.
+    fn forget_checkpoints(&self, state: &mut Maintenance) -> Result<()> {
+        self.remove(&self.dir.join(CURRENT))?;
+        while let Some(kept) = state.kept.pop() {
+            self.remove(&self.dir.join(file_name(kept.id)))?;
+        }
+        let synced = self.vfs.sync_dir(&self.dir);
+        synced.map_err(|e| io_error("flushing", &self.dir, e))
+    }
+
     /// Notes the state between two groups of the committer, and sets apart what it may change.
     fn begin_checkpoint(&self, id: u64, retired: &[Retired]) -> Result<(Header, Meta)> {
         let mut log = self.log.lock();
@@ -128,7 +166,6 @@ impl Core {
             seqno: log.seqno,
             position,
             epoch: log.epoch(),
-            next_file: self.new_file_id(),
             time: self.clock.confirmed(),
             meta_offset: 0,
             meta_len: 0,
@@ -150,7 +187,7 @@ impl Core {
             segments: segments.collect(),
             retired: retired.to_vec(),
             namespaces: self.namespaces.entries(),
-            larges: self.larges.lock().iter().copied().collect(),
+            larges: sorted(self.larges.lock().iter().copied()),
             ..Meta::default()
         };
         self.table.begin_capture();
@@ -360,6 +397,12 @@ impl Core {
             _ => Ok(()),
         }
     }
+}
+
+fn sorted(ids: impl Iterator<Item = u64>) -> Vec<u64> {
+    let mut ids: Vec<u64> = ids.collect();
+    ids.sort_unstable();
+    ids
 }
 
 /// Whether what expires then may be erased. An expiration of 0 is never.

@@ -226,14 +226,16 @@ impl Namespace {
     /// Returns one page of keys in byte order, with expiration and metadata; values are not touched.
     ///
     /// # Errors
-    /// `InvalidCursor` if the cursor was not issued for this namespace and these options.
+    /// `InvalidCursor` if the cursor was not issued for this namespace and these options; `Corrupt` if a
+    /// key run is damaged, which the next open makes anew from the log.
     pub fn list(&self, options: &ListOptions) -> Result<Page> {
         self.state.check()?;
         let core = self.core();
         let mut secret = [0u8; 16];
         secret.copy_from_slice(core.id.secret.get(8..24).unwrap_or(&[0; 16]));
-        core.keys
-            .list(self.state.number, options, &secret, core.clock.now())
+        let now = core.clock.now();
+        let listed = core.keys.list(self.state.number, options, &secret, now);
+        listed.inspect_err(|error| core.distrust_runs_after(error))
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {

@@ -102,14 +102,16 @@ impl Namespaces {
         body
     }
 
-    /// Every namespace as its newest record says, dropped ones too.
+    /// Every namespace as its newest record says, dropped ones too, by number.
     pub(crate) fn entries(&self) -> Vec<NamespaceEntry> {
         let entry = |state: &Arc<State>| NamespaceEntry {
             number: state.number,
             segment: state.segment.load(Ordering::Acquire),
             body: Namespaces::body(state.id, &state.name(), state.check().is_err()),
         };
-        self.0.read().values().map(entry).collect()
+        let mut entries: Vec<_> = self.0.read().values().map(entry).collect();
+        entries.sort_unstable_by_key(|entry| entry.number);
+        entries
     }
 
     /// Forgets the dropped namespaces whose newest record is in this segment: with it goes the last

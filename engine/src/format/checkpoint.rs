@@ -26,8 +26,6 @@ pub(crate) struct Header {
     /// Where the first record after it lies.
     pub(crate) position: Address,
     pub(crate) epoch: u64,
-    /// No file had this id or a higher one.
-    pub(crate) next_file: u64,
     /// The latest confirmed time.
     pub(crate) time: u64,
     pub(crate) meta_offset: u64,
@@ -111,7 +109,6 @@ impl Header {
         set!(bytes, 88, self.position.offset);
         set!(bytes, 92, self.meta_crc);
         set!(bytes, 96, self.epoch);
-        set!(bytes, 104, self.next_file);
         set!(bytes, 112, self.time);
         set!(bytes, 120, self.meta_offset);
         set!(bytes, 128, self.meta_len);
@@ -153,7 +150,6 @@ impl Header {
             },
             meta_crc: field!(bytes, 92, u32),
             epoch: field!(bytes, 96, u64),
-            next_file: field!(bytes, 104, u64),
             time: field!(bytes, 112, u64),
             meta_offset: field!(bytes, 120, u64),
             meta_len: field!(bytes, 128, u64),
@@ -316,7 +312,6 @@ mod tests {
                 offset: 136,
             },
             epoch: 6,
-            next_file: 7,
             time: 8,
             meta_offset: 4096,
             meta_len: 9,
@@ -394,7 +389,7 @@ mod tests {
             "02020202020202020202020202020202",
             "03000000000000000400000000000000",
             "0500000000000000880000000a000000",
-            "06000000000000000700000000000000",
+            "06000000000000000000000000000000",
             "08000000000000000010000000000000",
             "09000000000000000000000036fb4f9f",
         ];

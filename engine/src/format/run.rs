@@ -277,6 +277,14 @@ impl std::fmt::Debug for Run {
 }
 
 impl Run {
+    /// The version of a run that a newer program wrote.
+    pub(crate) fn newer_version(bytes: &[u8]) -> Option<u16> {
+        let header = bytes.first_chunk::<HEADER_LEN>()?;
+        let is_intact = header.starts_with(&MAGIC)
+            && field_u32(header, 60) == crc32fast::hash(header.get(..60).unwrap_or_default());
+        Some(field_u16(header, 8)).filter(|version| is_intact && *version > VERSION)
+    }
+
     pub(crate) fn open(shared: RunBytes) -> Result<Run, Damage> {
         let bytes: &[u8] = (*shared).as_ref();
         let damage = |offset: usize, reason| Damage {

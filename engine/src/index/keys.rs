@@ -11,6 +11,7 @@ use super::runs::{
     Sources, cursor, pick_merge,
 };
 use crate::error::{Error, Result, io_error};
+use crate::format::VERSION;
 use crate::list::{ListOptions, Page};
 use crate::vfs::{Output, Vfs, VfsFile};
 
@@ -266,6 +267,14 @@ impl RunFiles<'_> {
         let len = file.len().map_err(|e| io_error("reading", path, e))?;
         let map = file.map(usize::try_from(len).unwrap_or(usize::MAX));
         let map = map.map_err(|e| io_error("mapping", path, e))?;
+        if let Some(found) = Run::newer_version(map.as_ref()) {
+            let (path, supported) = (path.into(), VERSION);
+            return Err(Error::UnsupportedFormat {
+                path,
+                found,
+                supported,
+            });
+        }
         let run = Run::open(Arc::new(map)).map_err(|damage| Error::Corrupt {
             path: path.into(),
             offset: damage.offset,

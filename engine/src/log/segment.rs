@@ -117,6 +117,12 @@ impl Segment {
         self.published.fetch_max(end, Ordering::Release);
     }
 
+    /// Takes back what lies from `end` on, which turned out to be no part of the log. Nobody else may
+    /// have the segment yet.
+    pub(crate) fn cut(&self, end: u64) {
+        self.published.fetch_min(end, Ordering::Release);
+    }
+
     pub(crate) fn place(&self, offset: u32) -> Place {
         Place {
             salt: self.salt,

@@ -35,7 +35,7 @@ impl Files {
             let path = dir.join(&name);
             let (stem, kind) = name.split_once('.').unwrap_or((&name, ""));
             let id = u64::from_str_radix(stem, 16).ok();
-            match (id.filter(|_| stem.len() == 16), kind) {
+            match (id.filter(|id| format!("{id:016x}") == stem), kind) {
                 (Some(id), "seg") => drop(files.fronts.insert(id, path)),
                 (Some(id), "large") => drop(files.larges.insert(id, path)),
                 (Some(id), "run") => drop(files.runs.insert(id, path)),
@@ -59,13 +59,6 @@ impl Files {
             });
         }
         Ok(files)
-    }
-
-    /// The highest id of any file, 0 without one.
-    pub(super) fn newest(&self) -> u64 {
-        let kinds = [&self.fronts, &self.larges, &self.runs, &self.checkpoints];
-        let newest = kinds.iter().filter_map(|files| files.keys().next_back());
-        newest.copied().max().unwrap_or(0)
     }
 }
 

@@ -50,21 +50,15 @@ pub(crate) fn open(
     let lock = lock(&*vfs, dir)?;
     // Look again: the last owner may have changed the files until it let go of the lock.
     let files = Files::list(&*vfs, dir)?;
-    for path in &files.unfinished {
-        vfs.remove(path)
-            .map_err(|e| io_error("removing", path, e))?;
-    }
 
     let mut damage = Vec::new();
     let base = Base::find(&*vfs, dir, &files, &mut damage)?;
     let is_current = damage.is_empty();
     let mut maintenance = Maintenance::default();
-    let mut newest = files.newest();
     let (mut replay, chain) = match base {
         Some(base) => {
             let header = base.checkpoint.header;
             clock.raise(header.time);
-            newest = newest.max(header.next_file);
             maintenance.kept = base.kept(&*vfs, dir, &files);
             let chain = Chain::read(&*vfs, &files, header.position.segment)?;
             (Replay::from(base.checkpoint, base.runs), chain)
@@ -93,10 +87,17 @@ pub(crate) fn open(
         return Err(missing(front_path(dir, *hole)));
     }
 
+    for path in &files.unfinished {
+        vfs.remove(path)
+            .map_err(|e| io_error("removing", path, e))?;
+    }
+    let epoch = tail.epoch.saturating_add(1);
+    // Above every id of the epochs before, also of files that are gone.
+    let first_file = epoch << 32;
     let start = Start {
         store: replay.id,
-        id: newest.saturating_add(1),
-        epoch: tail.epoch.saturating_add(1),
+        id: first_file,
+        epoch,
         previous: tail.previous,
         previous_len: tail.previous_len,
         seqno: replay.durable,
@@ -136,12 +137,13 @@ pub(crate) fn open(
         naming: Mutex::default(),
         queue: crate::log::commit::Queue::default(),
         log: Mutex::new(log),
-        next_file: AtomicU64::new(newest.saturating_add(2)),
+        next_file: AtomicU64::new(first_file.saturating_add(1)),
         poisoned: false.into(),
         larges: Mutex::new(replay.larges),
         garbage: Mutex::default(),
         maintenance: Mutex::new(maintenance),
         trouble: Mutex::default(),
+        runs_are_damaged: false.into(),
         checkpointed: checkpointed.into(),
         work: Arc::default(),
         damage,

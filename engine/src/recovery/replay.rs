@@ -201,7 +201,8 @@ impl Replay {
             let mut whole = Vec::new();
             let before = self.whole;
             let start = self.start(&segment);
-            self.scan(&segment, known.unwrap_or(0), &mut whole);
+            let valid_len = self.scan(&segment, known.unwrap_or(0), &mut whole);
+            segment.cut(valid_len);
             tail.epoch = header.epoch;
             if next.is_some() {
                 self.apply_all(&segment, &whole);
@@ -243,8 +244,8 @@ impl Replay {
         }
     }
 
-    /// Finds the records of whole batches.
-    fn scan(&mut self, segment: &Segment, end: u64, whole: &mut Vec<Scanned>) {
+    /// Finds the records of whole batches, and returns where the last of them ends.
+    fn scan(&mut self, segment: &Segment, end: u64, whole: &mut Vec<Scanned>) -> u64 {
         let start = self.start(segment);
         let mut scan = Scan::new(segment, start, end, self.seqno.saturating_add(1));
         let (mut valid_len, mut pending) = (start, Vec::new());
@@ -293,6 +294,7 @@ impl Replay {
             }
         }
         self.bytes = self.bytes.saturating_add(valid_len.saturating_sub(start));
+        valid_len
     }
 
     fn apply_all(&mut self, segment: &Arc<Segment>, records: &[Scanned]) {
@@ -501,6 +503,9 @@ impl Replay {
         for new in tail.records.iter().filter_map(|old| moved.get(old)) {
             let record = segment.record(u64::from(new.offset))?;
             self.apply(&record, &segment, new.offset);
+        }
+        if let Some((_, segment)) = self.numbers.get(&tail.previous) {
+            segment.cut(tail.previous_len);
         }
         if let Some((id, _)) = &tail.empty
             && let Some((number, _)) = self.numbers.remove(id)
