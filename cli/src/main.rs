@@ -1,6 +1,5 @@
 //! The command line of Rimstone: a Workers KV server, and its words on a local directory.
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_methods, reason = "what users name are files")]
 #![allow(clippy::print_stdout, reason = "what a command answers goes to stdout")]
 
 mod bulk;

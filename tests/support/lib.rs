@@ -1,9 +1,8 @@
 //! What the tests of the whole share.
 #![allow(
-    clippy::disallowed_methods,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "tests look at the files, and stop at the first surprise"
+    reason = "tests stop at the first surprise"
 )]
 
 mod dice;
