@@ -18,10 +18,11 @@ use crate::index::table::{Location, Table};
 use crate::log::appender::Appender;
 use crate::log::commit::Queue;
 use crate::log::segment::{Segment, Segments};
-use crate::maintenance::{Maintenance, Signal};
+use crate::maintenance::Maintenance;
 use crate::namespaces::Namespaces;
 use crate::options::Durability;
 use crate::vfs::Vfs;
+use crate::worker::Signal;
 
 /// An open store.
 pub(crate) struct Core {

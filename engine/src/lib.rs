@@ -44,6 +44,7 @@ mod recovery;
 mod store;
 mod stream;
 mod vfs;
+mod worker;
 mod writer;
 
 pub use batch::WriteBatch;

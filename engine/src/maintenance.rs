@@ -7,10 +7,6 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
-use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex};
 
 use crate::core::{Core, key_hash};
 use crate::error::{Error, Result, io_error};
@@ -408,80 +404,4 @@ fn sorted(ids: impl Iterator<Item = u64>) -> Vec<u64> {
 /// Whether what expires then may be erased. An expiration of 0 is never.
 fn is_erasable(expiration: u64, now: u64) -> bool {
     expiration != 0 && expiration.saturating_add(GRACE) <= now
-}
-
-/// Wakes a thread that waits for work.
-#[derive(Default)]
-pub(crate) struct Signal {
-    state: Mutex<SignalState>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct SignalState {
-    wanted: bool,
-    stopped: bool,
-}
-
-impl Signal {
-    pub(crate) fn wake(&self) {
-        self.state.lock().wanted = true;
-        self.changed.notify_one();
-    }
-
-    fn stop(&self) {
-        self.state.lock().stopped = true;
-        self.changed.notify_one();
-    }
-
-    /// Waits until there is work or the time is over. Returns whether it was the time, `None` when
-    /// there will be no more work.
-    fn wait(&self, time: Duration) -> Option<bool> {
-        let mut state = self.state.lock();
-        let mut over = false;
-        while !state.stopped && !state.wanted && !over {
-            over = self.changed.wait_for(&mut state, time).timed_out();
-        }
-        let wanted = std::mem::take(&mut state.wanted);
-        (!state.stopped).then_some(!wanted)
-    }
-}
-
-/// A thread that does something each time it is woken, and from time to time.
-pub(crate) struct Worker {
-    signal: Arc<Signal>,
-    thread: JoinHandle<()>,
-}
-
-impl Worker {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the only place that starts threads"
-    )]
-    pub(crate) fn start(
-        name: &str,
-        signal: Arc<Signal>,
-        every: Duration,
-        mut work: impl FnMut(bool) + Send + 'static,
-    ) -> Result<Worker> {
-        let waiting = Arc::clone(&signal);
-        let thread = std::thread::Builder::new()
-            .name(name.into())
-            .spawn(move || {
-                while let Some(idle) = waiting.wait(every) {
-                    work(idle);
-                }
-            });
-        let thread = thread.map_err(|source| Error::Io {
-            doing: "starting a thread",
-            path: name.into(),
-            source,
-        })?;
-        Ok(Worker { signal, thread })
-    }
-
-    pub(crate) fn stop(self) {
-        self.signal.stop();
-        let _ = self.thread.join();
-    }
 }

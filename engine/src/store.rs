@@ -11,11 +11,11 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::format::record::Kind;
 use crate::log::commit::Op;
-use crate::maintenance::Worker;
 use crate::namespace::Namespace;
 use crate::namespaces::{NAME_MAX, NamespaceId, Namespaces, State};
 use crate::options::Durability;
 use crate::vfs::{OsVfs, Vfs};
+use crate::worker::Worker;
 use crate::writer::{BATCH_MAX, space};
 
 /// Maintenance looks for work at least this often.
