@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "what a command answers goes to stdout")]
 
 mod bulk;
+mod compact;
 mod key;
 mod local;
 mod namespace;
@@ -41,6 +42,8 @@ enum Command {
     /// The same for many keys, from a JSON file.
     #[command(subcommand)]
     Bulk(bulk::Command),
+    /// Remove the segments of a local store in which nothing is live.
+    Compact(compact::Args),
     /// Print numbers about a local store.
     Stats(stats::Args),
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Namespace(command) => namespace::run(command),
         Command::Key(command) => key::run(command),
         Command::Bulk(command) => bulk::run(command),
+        Command::Compact(args) => compact::run(args),
         Command::Stats(args) => stats::run(args),
     };
     match outcome {

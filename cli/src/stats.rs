@@ -20,11 +20,13 @@ pub(crate) fn run(args: Args) -> Outcome {
         "keys": stats.keys,
         "namespaces": stats.namespaces,
         "segments": stats.segments,
+        "runs": stats.runs,
         "disk_bytes": stats.disk_bytes,
         "live_bytes": stats.live_bytes,
         "index_bytes": stats.index_bytes,
         "last_seqno": stats.last_seqno,
         "durable_seqno": stats.durable_seqno,
+        "checkpoint_seqno": stats.checkpoint_seqno,
     });
     if args.json {
         if let Value::Object(members) = &mut numbers {
@@ -33,10 +35,10 @@ pub(crate) fn run(args: Args) -> Outcome {
         return print(numbers);
     }
     for (name, number) in numbers.as_object().into_iter().flatten() {
-        print(format_args!("{name:>14} {number}"))?;
+        print(format_args!("{name:>16} {number}"))?;
     }
     for damage in &stats.damage {
-        print(format_args!("{:>14} {damage}", "damage"))?;
+        print(format_args!("{:>16} {damage}", "damage"))?;
     }
     Ok(())
 }

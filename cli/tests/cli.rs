@@ -108,6 +108,7 @@ fn a_served_store_is_locked_and_says_what_to_do() {
         "key list --namespace flags --data d",
         "key put k v --namespace flags --data d",
         "stats --data d",
+        "compact --data d",
     ] {
         fails(directory.path(), line, b"", message);
     }
@@ -209,4 +210,25 @@ fn a_reader_that_leaves_is_no_error_and_a_full_disk_is() {
         output.stderr,
         b"rimstone: No space left on device (os error 28)\n"
     );
+}
+
+#[test]
+fn compacting_frees_what_was_deleted_and_keeps_the_rest() {
+    let directory = store();
+    let run = |line: &str| {
+        let (code, stdout, stderr) = run(directory.path(), line, b"");
+        assert_eq!((code, stderr.as_str()), (0, ""), "{line}");
+        stdout
+    };
+    for key in ["a", "b", "c"] {
+        run(&format!("key put {key} v --namespace flags --data d"));
+    }
+    run("key delete a --namespace flags --data d");
+    run("key delete b --namespace flags --data d");
+    let freed = run("compact --data d");
+    let freed = freed.strip_suffix(" bytes freed\n").unwrap();
+    assert!(freed.parse::<u64>().unwrap() > 1 << 20, "{freed}");
+    assert_eq!(run("key get c --namespace flags --data d"), "v");
+    let stats = run("stats --json --data d");
+    assert!(stats.contains("\"keys\":1,"), "{stats}");
 }
