@@ -132,6 +132,22 @@ impl Core {
         }
     }
 
+    /// The record at this location, if the table still has a slot with it for `hash`.
+    pub(crate) fn record_at<'g>(
+        &'g self,
+        hash: u64,
+        location: Location,
+        guard: &'g Guard,
+    ) -> Option<Found<'g>> {
+        let segment = self.segments.get(location.number(), guard)?;
+        let record = segment.record(location.offset()).ok()?;
+        self.holds(hash, location, guard).then_some(Found {
+            location,
+            segment,
+            record,
+        })
+    }
+
     /// Whether the table still has a slot with this location for `hash`.
     pub(crate) fn holds(&self, hash: u64, location: Location, guard: &Guard) -> bool {
         self.table.find(hash, guard, |l| l == location).is_some()
@@ -160,5 +176,17 @@ impl Core {
         // the system may have dropped the bytes and would say that all is well.
         self.check_writable()?;
         log.sync().inspect_err(|_| self.poison())
+    }
+
+    /// Begins a new segment, between two groups of the committer. On a full disk nothing changes.
+    pub(crate) fn rotate(&self, log: &mut Appender) -> Result<()> {
+        self.check_writable()?;
+        log.sync().inspect_err(|_| self.poison())?;
+        let rotated = log.rotate(&self.segments, self.new_file_id(), self.clock.confirmed());
+        rotated.inspect_err(|error| {
+            if !matches!(error, Error::Full) {
+                self.poison();
+            }
+        })
     }
 }

@@ -40,6 +40,7 @@ mod mem;
 mod namespace;
 mod namespaces;
 mod options;
+mod reclaim;
 mod recovery;
 mod store;
 mod stream;

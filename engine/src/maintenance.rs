@@ -1,25 +1,20 @@
-//! What an open store does beside reading and writing: checkpoints, key runs, retiring segments that
-//! nothing live is left in, and removing files that nothing leads to.
+//! What an open store does beside reading and writing: checkpoints, key runs, compaction, and removing
+//! files that nothing leads to.
 //!
 //! One thread does all of it, or whoever holds the lock on [`Maintenance`]. It takes the log's lock
 //! only to note what the state is; nothing is written to a disk under it but the log itself.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::core::{Core, key_hash};
+use crate::core::Core;
 use crate::error::{Error, Result, io_error};
 use crate::format::checkpoint::{Header, Meta, Retired, SegmentEntry, file_name};
-use crate::format::record::Kind;
-use crate::format::segment::HEADER_LEN;
+use crate::format::segment::SEGMENT_LEN;
 use crate::index::checkpoint::{self, CURRENT};
 use crate::index::keys::RunFiles;
 use crate::index::runs::KeyRecord;
-use crate::index::table::Location;
-use crate::log::commit::Op;
-use crate::log::scan::{Scan, Step};
-use crate::log::segment::{Segment, front_path, large_path};
+use crate::log::segment::{front_path, large_path};
 
 /// Checkpoints that are kept: the newest, and one to fall back to.
 const KEPT: usize = 2;
@@ -27,6 +22,8 @@ const KEPT: usize = 2;
 /// that checkpoints stay a fraction of what is written.
 const CHECKPOINT_MIN: u64 = 64 << 20;
 const CHECKPOINT_SHARE: u64 = 5;
+/// So much of retired segments makes a checkpoint due, too.
+const RETIRED_MAX: u64 = 2 * SEGMENT_LEN;
 /// On closing a checkpoint is made after this much log, or this fraction of the table's size.
 const CLOSE_MIN: u64 = 1 << 20;
 const CLOSE_FRACTION: u64 = 8;
@@ -44,6 +41,8 @@ pub(crate) struct Maintenance {
     pub(crate) kept: Vec<Kept>,
     /// Segments to be removed once all kept checkpoints are past their retirement, in that order.
     pub(crate) retired: Vec<Retired>,
+    /// Segments that compaction could not read all of. They stay as they are.
+    pub(crate) stuck: HashSet<u64>,
 }
 
 /// A checkpoint file.
@@ -52,14 +51,6 @@ pub(crate) struct Kept {
     pub(crate) id: u64,
     pub(crate) seqno: u64,
     pub(crate) runs: Vec<u64>,
-}
-
-/// A record that a slot names.
-struct Slot {
-    hash: u64,
-    location: Location,
-    large: Option<u64>,
-    is_dead: bool,
 }
 
 impl Core {
@@ -76,16 +67,24 @@ impl Core {
         let done = self
             .remove_garbage(idle)
             .and_then(|()| self.retire_dead(&mut state, false))
+            .and_then(|()| self.compact(&mut state))
             .and_then(|()| {
-                let since = self.log.lock().since_checkpoint;
-                let table = u64::try_from(self.table.bytes()).unwrap_or(u64::MAX);
-                if since >= CHECKPOINT_MIN.max(table.saturating_mul(CHECKPOINT_SHARE)) {
+                if self.is_checkpoint_due(&state) {
                     self.checkpoint(&mut state)
                 } else {
                     self.shrink_memtable()
                 }
             });
         *self.trouble.lock() = done.err().map(|error| error.to_string());
+    }
+
+    /// Whether there is much to replay, or much to remove that only waits for checkpoints.
+    pub(crate) fn is_checkpoint_due(&self, state: &Maintenance) -> bool {
+        let since = self.log.lock().since_checkpoint;
+        let table = u64::try_from(self.table.bytes()).unwrap_or(u64::MAX);
+        let retired = SEGMENT_LEN.saturating_mul(u64::try_from(state.retired.len()).unwrap_or(0));
+        since >= CHECKPOINT_MIN.max(table.saturating_mul(CHECKPOINT_SHARE))
+            || retired >= RETIRED_MAX.max(table.saturating_mul(CHECKPOINT_SHARE))
     }
 
     /// Makes a checkpoint when closing, if replaying what follows the last one would take long.
@@ -252,111 +251,6 @@ impl Core {
         Ok(())
     }
 
-    /// Retires the segments in which nothing is live: of those that hold what older segments need,
-    /// only the oldest. With `thorough` segments are read to find out.
-    pub(crate) fn retire_dead(&self, state: &mut Maintenance, thorough: bool) -> Result<()> {
-        let (active, _) = self.log.lock().active();
-        let now = self.clock.confirmed();
-        let mut oldest = true;
-        for (number, segment) in self.segments.all() {
-            if number == active {
-                break;
-            }
-            let counts = segment.usage.counts();
-            let expired = is_erasable(counts.last_visible.saturating_add(1), now);
-            let slots = if counts.pins > 0 && !oldest {
-                None
-            } else if counts.live == 0 {
-                Some(Vec::new())
-            } else if expired || thorough {
-                // All of it must be readable: a slot that is left would come to mean another segment.
-                self.slots(number, &segment, now).filter(|slots| {
-                    u64::try_from(slots.len()) == Ok(counts.live)
-                        && slots.iter().all(|slot| slot.is_dead)
-                })
-            } else {
-                None
-            };
-            match slots {
-                Some(slots) => self.retire(state, number, &segment, &slots)?,
-                None => oldest = false,
-            }
-        }
-        Ok(())
-    }
-
-    /// What the table still needs of a segment; `None` if some of it is damaged.
-    fn slots(&self, number: u32, segment: &Segment, now: u64) -> Option<Vec<Slot>> {
-        let namespaces: HashSet<u32> = self.namespaces.all().iter().map(|s| s.number).collect();
-        let mut slots = Vec::new();
-        let mut scan = Scan::new(segment, HEADER_LEN as u64, 0, 0);
-        let guard = crossbeam_epoch::pin();
-        loop {
-            let (offset, record) = match scan.step() {
-                Step::Record { offset, record } => (offset, record),
-                Step::Damage { .. } => return None,
-                Step::End { .. } => return Some(slots),
-            };
-            let header = record.header;
-            let location = Location::new(number, offset);
-            let hash = key_hash(&self.id, header.namespace, record.key);
-            if matches!(header.kind, Kind::Put | Kind::PutLarge)
-                && self.holds(hash, location, &guard)
-            {
-                slots.push(Slot {
-                    hash,
-                    location,
-                    large: record.large_pointer().map(|pointer| pointer.segment),
-                    is_dead: is_erasable(header.expiration, now)
-                        || !namespaces.contains(&header.namespace),
-                });
-            }
-        }
-    }
-
-    /// Retires a segment: from here on nobody may need it but who reads it now, and the kept
-    /// checkpoints. Dead records in it lose their slots, which replay repeats.
-    fn retire(
-        &self,
-        state: &mut Maintenance,
-        number: u32,
-        segment: &Arc<Segment>,
-        slots: &[Slot],
-    ) -> Result<()> {
-        let naming = self.naming.lock();
-        let mut ops = self.namespaces_to_keep(segment.id);
-        let id = segment.id.to_le_bytes().to_vec();
-        ops.push(Op::keyless(Kind::Retire, 0, id));
-        let seqno = self.commit(ops, false)?.generation;
-        self.namespaces.forget_dropped(segment.id);
-        drop(naming);
-        for slot in slots {
-            let removed = self.table.remove(slot.hash, slot.location);
-            if let Some(large) = slot.large.filter(|_| removed) {
-                self.larges.lock().remove(&large);
-                self.garbage.lock().push((seqno, large));
-            }
-        }
-        self.segments.remove(number);
-        let id = segment.id;
-        state.retired.push(Retired { id, seqno });
-        Ok(())
-    }
-
-    /// Logs again what a segment says of namespaces. Of the dropped ones only the newest of all must
-    /// stay known, so that its number is not given out again.
-    fn namespaces_to_keep(&self, segment: u64) -> Vec<Op> {
-        let newest = self.namespaces.next_number().saturating_sub(1);
-        let entries = self.namespaces.entries().into_iter();
-        let entries = entries.filter(|entry| {
-            let exists = entry.body.first() == Some(&0);
-            entry.segment == segment && (exists || entry.number == newest)
-        });
-        entries
-            .map(|entry| Op::keyless(Kind::Namespace, entry.number, entry.body))
-            .collect()
-    }
-
     /// Removes the files that no kept checkpoint, no record and no key run leads to.
     fn remove_unused(&self, state: &mut Maintenance) -> Result<()> {
         while state.kept.len() > KEPT {
@@ -402,6 +296,6 @@ fn sorted(ids: impl Iterator<Item = u64>) -> Vec<u64> {
 }
 
 /// Whether what expires then may be erased. An expiration of 0 is never.
-fn is_erasable(expiration: u64, now: u64) -> bool {
+pub(crate) fn is_erasable(expiration: u64, now: u64) -> bool {
     expiration != 0 && expiration.saturating_add(GRACE) <= now
 }

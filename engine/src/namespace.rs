@@ -126,7 +126,7 @@ impl Namespace {
                 value: large.as_deref().unwrap_or_else(|| record.value()),
                 metadata: record.metadata(),
                 expiration: record.header.expiration,
-                generation: record.header.seqno,
+                generation: record.header.generation(),
             })
         }))
     }
@@ -330,7 +330,7 @@ impl Namespace {
             body,
             metadata: Bytes::copy_from_slice(record.metadata()),
             expiration: record.header.expiration,
-            generation: record.header.seqno,
+            generation: record.header.generation(),
             position: 0,
         })
     }
@@ -394,6 +394,7 @@ impl Namespace {
             metadata_len: 0,
             expiration: 0,
             condition: Condition::None,
+            moved: None,
         }
     }
 }

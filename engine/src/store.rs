@@ -269,12 +269,13 @@ impl Store {
         core.checkpoint(&mut core.maintenance.lock())
     }
 
-    /// Removes every segment in which nothing is live: overwritten, deleted, expired more than an hour
-    /// ago, or of a dropped namespace. Returns the bytes that became free. The store does this by
-    /// itself where it can tell without reading; a segment with anything live in it stays.
+    /// Compacts the store: moves what is live out of every segment of which a tenth is dead, and removes
+    /// those segments. Dead is what was overwritten, deleted, expired more than an hour ago, or of a
+    /// dropped namespace. Returns the bytes that became free. The store does this by itself when it takes
+    /// more than 1.3 times the space of what is live; large values are never moved.
     ///
     /// # Errors
-    /// `Full`, `Poisoned`, or an I/O error.
+    /// `Full`, `Poisoned`, or an I/O error; nothing is lost.
     pub fn compact(&self) -> Result<u64> {
         let core = self.core();
         core.check_writable()?;
@@ -283,6 +284,7 @@ impl Store {
             let mut maintenance = core.maintenance.lock();
             core.remove_garbage(true)?;
             core.retire_dead(&mut maintenance, true)?;
+            core.compact_all(&mut maintenance)?;
             // A retired segment goes once both checkpoints are past it.
             if !maintenance.retired.is_empty() {
                 core.checkpoint(&mut maintenance)?;

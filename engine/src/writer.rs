@@ -42,6 +42,7 @@ struct Old {
     /// The segment of its value, if that is large.
     large: Option<u64>,
     expiration: u64,
+    generation: u64,
 }
 
 impl Old {
@@ -132,15 +133,7 @@ impl<'a> Group<'a> {
         }
         self.core.check_writable()?;
         if !self.log.has_room(len) {
-            self.log.sync().inspect_err(|_| self.core.poison())?;
-            let time = self.core.clock.confirmed();
-            let id = self.core.new_file_id();
-            let rotated = self.log.rotate(&self.core.segments, id, time);
-            rotated.inspect_err(|error| {
-                if !matches!(error, Error::Full) {
-                    self.core.poison();
-                }
-            })?;
+            self.core.rotate(self.log)?;
         }
         let (old, outcome) = self.decide(request)?;
         self.encode(request, old, outcome);
@@ -161,6 +154,12 @@ impl<'a> Group<'a> {
                 continue;
             }
             let namespace = self.core.namespaces.by_number(op.namespace);
+            if let Some(from) = op.moved {
+                // It may have been replaced, deleted or dropped since compaction saw it.
+                let there = namespace.and_then(|_| self.core.record_at(op.hash, from, &guard));
+                replaced.push(there.map(|found| Some(old(&found))));
+                continue;
+            }
             namespace.ok_or(Error::NoSuchNamespace)?;
             // A damaged record cannot be told from another key's: a put goes beside it, and a delete
             // is logged, so that replay does not bring back what the damaged record had replaced.
@@ -168,7 +167,7 @@ impl<'a> Group<'a> {
             let damaged = found.is_err();
             let found = found.unwrap_or(None);
             let visible = found.as_ref().filter(|f| !f.is_expired(now));
-            let generation = visible.map(|f| f.record.header.seqno);
+            let generation = visible.map(|f| f.record.header.generation());
             match op.condition {
                 Condition::Absent if generation.is_some() => {
                     return Err(Error::Conflict { found: generation });
@@ -201,11 +200,13 @@ impl<'a> Group<'a> {
             if op.is_put() && old.as_ref().is_some_and(|old| old.outlives(op.expiration)) {
                 // Once the put has expired and its segment is gone, a rebuild from the log must not
                 // find the older version again.
-                self.push(Kind::Tombstone, op, &[], replaced, true);
+                self.push(Kind::Tombstone, op, replaced, true, None);
                 replaced = Replaced::default();
             }
             let (number, address) = self.log.next();
-            let header = self.push(op.kind, op, &op.body, replaced, left > 0);
+            let moved = old.as_ref().filter(|_| op.moved.is_some());
+            let generation = moved.map(|old| old.generation);
+            let header = self.push(op.kind, op, replaced, left > 0, generation);
             outcome.generation = header.seqno;
             changes.push(Change {
                 op,
@@ -221,11 +222,20 @@ impl<'a> Group<'a> {
         });
     }
 
-    /// Encodes one record under the next sequence number.
-    fn push(&mut self, kind: Kind, op: &Op, body: &[u8], replaced: Replaced, more: bool) -> Header {
+    /// Encodes one record under the next sequence number: the operation's own, or the tombstone before
+    /// it. A record that is moved keeps its generation.
+    fn push(
+        &mut self,
+        kind: Kind,
+        op: &Op,
+        replaced: Replaced,
+        more: bool,
+        generation: Option<u64>,
+    ) -> Header {
         let seqno = self.log.seqno.saturating_add(1);
         self.log.seqno = seqno;
         let own = kind == op.kind;
+        let body = if own { &op.body[..] } else { &[] };
         let header = Header {
             kind,
             more,
@@ -238,6 +248,7 @@ impl<'a> Group<'a> {
             body_crc: crc32fast::hash(body),
             replaced,
             durable_lag: self.log.durable_lag(seqno),
+            age: seqno.saturating_sub(generation.unwrap_or(seqno)),
         };
         self.log.push(&header, &op.key, body);
         header
@@ -315,7 +326,9 @@ impl<'a> Group<'a> {
         self.core.keys.apply(changes().filter_map(|change| {
             let Change { op, header, .. } = change;
             let tombstone = op.kind == Kind::Tombstone;
-            (tombstone || op.is_put()).then(|| KeyRecord {
+            // A move changes nothing that a list shows.
+            let listed = tombstone || (op.is_put() && op.moved.is_none());
+            listed.then(|| KeyRecord {
                 namespace: op.namespace,
                 key: &op.key,
                 metadata: op
@@ -361,24 +374,21 @@ impl Core {
                 segment.usage.pin();
                 let _reclaimed_before = at.is_some_and(|at| self.table.remove(op.hash, at));
             }
-            Kind::Namespace => {
-                segment.usage.pin();
-                self.namespaces.apply(op.namespace, &op.body, segment.id);
-            }
-            Kind::Retire => segment.usage.pin(),
-            Kind::Close => {}
+            Kind::Namespace => self.namespaces.apply(op.namespace, &op.body, segment.id),
+            Kind::Retire | Kind::Close => {}
         }
-        if let Some(pointer) = op.large_pointer() {
-            self.larges.lock().insert(pointer.segment);
+        let large = op.large_pointer().map(|pointer| pointer.segment);
+        if let Some(large) = large {
+            self.larges.lock().insert(large);
         }
         let Some(old) = old else { return false };
-        let large = old.large.is_some_and(|large| {
-            self.larges.lock().remove(&large);
-            self.garbage.lock().push((header.seqno, large));
-            true
-        });
+        let garbage = old.large.filter(|id| large != Some(*id));
+        if let Some(garbage) = garbage {
+            self.larges.lock().remove(&garbage);
+            self.garbage.lock().push((header.seqno, garbage));
+        }
         let segment = self.segments.get(old.location.number(), guard);
-        segment.is_some_and(|s| s.usage.take(old.replaced.len)) || large
+        segment.is_some_and(|s| s.usage.take(old.replaced.len)) || garbage.is_some()
     }
 }
 
@@ -398,6 +408,7 @@ fn old(found: &Found<'_>) -> Old {
         },
         large,
         expiration: header.expiration,
+        generation: header.generation(),
     }
 }
 

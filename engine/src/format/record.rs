@@ -29,7 +29,8 @@ pub(crate) enum Kind {
     Namespace = 4,
     /// A clean close.
     Close = 5,
-    /// A front segment that no live record is left in: body is its id as `u64`.
+    /// A front segment that no live record is left in: body is its id as `u64`, then the ids of all
+    /// segments that are gone and that one which stays names as the one before it.
     Retire = 6,
 }
 
@@ -50,6 +51,9 @@ pub(crate) struct Header {
     pub(crate) replaced: Replaced,
     /// How far the sequence number known durable lay behind this record's.
     pub(crate) durable_lag: u32,
+    /// How far the write that made the entry lies behind, if compaction moved it here; else 0. Below
+    /// 2^48.
+    pub(crate) age: u64,
 }
 
 /// The record that another took the place of: so replay counts what is live without reading it.
@@ -93,6 +97,11 @@ impl Header {
         (HEADER_LEN + usize::from(self.key_len) + body).next_multiple_of(8)
     }
 
+    /// The sequence number of the write that made the entry.
+    pub(crate) fn generation(&self) -> u64 {
+        self.seqno.saturating_sub(self.age)
+    }
+
     /// The highest sequence number this record says was durable.
     pub(crate) fn durable_seqno(&self) -> u64 {
         self.seqno.saturating_sub(u64::from(self.durable_lag))
@@ -127,6 +136,7 @@ impl Header {
                 large: field!(bytes, 5, u8) & REPLACED_LARGE != 0,
             },
             durable_lag: field!(bytes, 52, u32),
+            age: u64::from(field!(bytes, 14, u16)) << 32 | u64::from(field!(bytes, 60, u32)),
         };
         let sane = usize::from(header.key_len) <= KEY_MAX
             && header.record_len() <= RECORD_MAX.next_multiple_of(8)
@@ -157,6 +167,9 @@ pub(crate) fn encode(out: &mut Vec<u8>, header: &Header, place: Place, key: &[u8
     set!(raw, 48, header.replaced.address.offset);
     set!(raw, 52, header.durable_lag);
     set!(raw, 56, header.replaced.len);
+    let [a, b, c, d, e, f, ..] = header.age.to_le_bytes();
+    set!(raw, 60, u32::from_le_bytes([a, b, c, d]));
+    set!(raw, 14, u16::from_le_bytes([e, f]));
     let crc = checksum(place, &raw, key);
     set!(raw, 0, crc);
     out.extend_from_slice(&raw);
@@ -274,6 +287,7 @@ mod tests {
                 large: true,
             },
             durable_lag: 2,
+            age: 5 << 40,
         }
     }
 
@@ -322,7 +336,7 @@ mod tests {
         let place = place(0x0102_0304);
         encode(&mut bytes, &sample(key, body, 4), place, key, body);
         let expected = [
-            "d4bf4eb6010303000900000004000000",
+            "acb5c0a3010303000900000004000005",
             "09000000000000000a00000000000000",
             "0b0000006c5bf4d30c00000000000000",
             "88000000020000005000000000000000",

@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::error::Result;
 use crate::format::record::{Kind, LargePointer};
+use crate::index::table::Location;
 use crate::options::Condition;
 
 /// One change of one key or namespace.
@@ -23,6 +24,8 @@ pub(crate) struct Op {
     pub(crate) metadata_len: u16,
     pub(crate) expiration: u64,
     pub(crate) condition: Condition,
+    /// For a record that compaction moves: where it lies. It is moved only if it is still there.
+    pub(crate) moved: Option<Location>,
 }
 
 impl Op {
@@ -37,6 +40,7 @@ impl Op {
             metadata_len: 0,
             expiration: 0,
             condition: Condition::None,
+            moved: None,
         }
     }
 

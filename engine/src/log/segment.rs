@@ -16,6 +16,8 @@ use crate::vfs::VfsFile;
 /// A front segment. Its bytes up to `published` never change.
 pub(crate) struct Segment {
     pub(crate) id: u64,
+    /// The front segment that it followed in the log.
+    pub(crate) previous: u64,
     pub(crate) salt: u32,
     pub(crate) path: PathBuf,
     pub(crate) file: Box<dyn VfsFile>,
@@ -40,7 +42,7 @@ pub(crate) struct Counts {
     /// Puts that the table points to, and their bytes.
     pub(crate) live: u64,
     pub(crate) live_bytes: u64,
-    /// Records that older segments need: tombstones, namespaces, retirements.
+    /// Tombstones, which older segments need.
     pub(crate) pins: u64,
     /// The last second in which one of all puts is visible, `u64::MAX` for ever.
     pub(crate) last_visible: u64,
@@ -98,6 +100,7 @@ impl Segment {
         let published = AtomicU64::new(published);
         Ok(Segment {
             id: header.id,
+            previous: header.previous,
             salt: header.salt,
             path,
             file,

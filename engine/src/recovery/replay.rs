@@ -262,7 +262,9 @@ impl Replay {
                     self.durable = self
                         .durable
                         .max(header.durable_seqno().min(header.seqno.saturating_sub(1)));
-                    self.retirements.extend(retired_id(&record));
+                    if header.kind == Kind::Retire {
+                        self.retirements.extend(ids(&record));
+                    }
                     if header.kind != Kind::Close {
                         pending.push(Scanned {
                             offset: u32::try_from(offset).unwrap_or(0),
@@ -371,14 +373,12 @@ impl Replay {
                 }
             }
             Kind::Namespace => {
-                segment.usage.pin();
                 self.namespaces
                     .apply(header.namespace, record.body, segment.id);
                 return;
             }
             Kind::Retire => {
-                segment.usage.pin();
-                if let Some(id) = retired_id(record) {
+                if let Some(id) = ids(record).next() {
                     self.retire(id, header.seqno);
                 }
                 return;
@@ -390,7 +390,7 @@ impl Replay {
             key: record.key,
             metadata: record.metadata(),
             expiration: header.expiration,
-            seqno: header.seqno,
+            seqno: header.generation(),
             tombstone: header.kind == Kind::Tombstone,
         }]);
     }
@@ -408,6 +408,7 @@ impl Replay {
         let old = self.old(record, hash);
         let replaced = old.filter(|old| self.table.replace(hash, old.location, new));
         if let Some(old) = &replaced {
+            // A moved record shares its large value with the one before it, and takes it over below.
             self.release(old);
         } else if !self.table.insert(hash, new) {
             self.damage
@@ -530,13 +531,13 @@ fn void(seqno: u64, durable: u64) -> RecordHeader {
         body_crc: crc32fast::hash(&[]),
         replaced: Replaced::default(),
         durable_lag: u32::try_from(seqno.saturating_sub(durable)).unwrap_or(u32::MAX),
+        age: 0,
     }
 }
 
-/// The segment that a record retires.
-fn retired_id(record: &Record<'_>) -> Option<u64> {
-    let is_id = record.header.kind == Kind::Retire && record.body.len() == 8;
-    is_id.then(|| field!(record.body, 0, u64))
+/// The segment that a record retires, then all others that the log has lost before.
+fn ids(record: &Record<'_>) -> impl Iterator<Item = u64> {
+    record.body.chunks_exact(8).map(|id| field!(id, 0, u64))
 }
 
 fn batch_start(records: &[Scanned], mut at: usize) -> usize {
