@@ -42,7 +42,7 @@ enum Command {
     /// The same for many keys, from a JSON file.
     #[command(subcommand)]
     Bulk(bulk::Command),
-    /// Remove the segments of a local store in which nothing is live.
+    /// Give back the space of what was overwritten, deleted or has expired in a local store.
     Compact(compact::Args),
     /// Print numbers about a local store.
     Stats(stats::Args),
