@@ -42,7 +42,8 @@ pub(crate) struct Core {
     /// The id of the next new file. Each epoch has ids of its own, so that none is used twice.
     pub(crate) next_file: AtomicU64,
     pub(crate) poisoned: AtomicBool,
-    /// Ids of the large segments that live records point to. Changed by the committer.
+    /// Ids of the large segments that live records point to. Changed by the committer, and when a
+    /// segment is retired.
     pub(crate) larges: Mutex<HashSet<u64>>,
     /// Large segments that no record points to since this sequence number.
     pub(crate) garbage: Mutex<Vec<(u64, u64)>>,
@@ -153,6 +154,17 @@ impl Core {
         self.table.find(hash, guard, |l| l == location).is_some()
     }
 
+    /// Whether a write of this durability waits for a flush. One that asks for a shorter interval than
+    /// the store has does.
+    pub(crate) fn is_immediate(&self, durability: Durability) -> bool {
+        match (durability, self.durability) {
+            (Durability::Immediate, _) => true,
+            (Durability::Interval(asked), Durability::Interval(every)) => asked < every,
+            (Durability::Interval(_), _) => true,
+            (Durability::None, _) => false,
+        }
+    }
+
     pub(crate) fn check_writable(&self) -> Result<()> {
         if self.poisoned.load(Ordering::Acquire) {
             Err(Error::Poisoned)
@@ -178,15 +190,14 @@ impl Core {
         log.sync().inspect_err(|_| self.poison())
     }
 
-    /// Begins a new segment, between two groups of the committer. On a full disk nothing changes.
+    /// Begins a new segment, between two groups of the committer. If it cannot be created, on a full disk
+    /// say, nothing changes.
     pub(crate) fn rotate(&self, log: &mut Appender) -> Result<()> {
         self.check_writable()?;
+        // Its length can be relied on, then.
         log.sync().inspect_err(|_| self.poison())?;
-        let rotated = log.rotate(&self.segments, self.new_file_id(), self.clock.confirmed());
-        rotated.inspect_err(|error| {
-            if !matches!(error, Error::Full) {
-                self.poison();
-            }
-        })
+        let next = log.prepare(self.new_file_id(), self.clock.confirmed())?;
+        log.rotate(&self.segments, next)
+            .inspect_err(|_| self.poison())
     }
 }

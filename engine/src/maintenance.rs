@@ -61,7 +61,7 @@ impl Core {
             return;
         }
         if self.runs_are_damaged.load(Ordering::Acquire) {
-            // Not tried again: what could not be removed is, on closing.
+            // What cannot be removed now is tried again with the next work, and on closing.
             let _ = self.forget_checkpoints(&mut state);
         }
         let done = self
@@ -69,7 +69,7 @@ impl Core {
             .and_then(|()| self.retire_dead(&mut state, false))
             .and_then(|()| self.compact(&mut state))
             .and_then(|()| {
-                if self.is_checkpoint_due(&state) {
+                if self.is_checkpoint_due(&state) || (idle && self.has_much_retired(&state)) {
                     self.checkpoint(&mut state)
                 } else {
                     self.shrink_memtable()
@@ -87,17 +87,24 @@ impl Core {
             || retired >= RETIRED_MAX.max(table.saturating_mul(CHECKPOINT_SHARE))
     }
 
+    /// Whether removing retired segments is worth a checkpoint when there is nothing else to do.
+    fn has_much_retired(&self, state: &Maintenance) -> bool {
+        let table = u64::try_from(self.table.bytes()).unwrap_or(u64::MAX);
+        let retired = u64::try_from(state.retired.len()).unwrap_or(0);
+        retired.saturating_mul(SEGMENT_LEN) > table.saturating_mul(2)
+    }
+
     /// Makes a checkpoint when closing, if replaying what follows the last one would take long.
-    pub(crate) fn checkpoint_to_close(&self) -> Result<()> {
+    pub(crate) fn checkpoint_to_close(&self, state: &mut Maintenance) -> Result<()> {
         if self.runs_are_damaged.load(Ordering::Acquire) {
-            return self.forget_checkpoints(&mut self.maintenance.lock());
+            return self.forget_checkpoints(state);
         }
         let since = self.log.lock().since_checkpoint;
         let table = u64::try_from(self.table.bytes()).unwrap_or(u64::MAX);
         if since < CLOSE_MIN.max(table / CLOSE_FRACTION) {
             return Ok(());
         }
-        self.checkpoint(&mut self.maintenance.lock())
+        self.checkpoint(state)
     }
 
     /// Saves the state as it is now, so that opening replays only what comes after.
@@ -115,6 +122,18 @@ impl Core {
             });
         }
         let id = self.new_file_id();
+        let since = self.log.lock().since_checkpoint;
+        let made = self.make_checkpoint(state, id);
+        if made.is_err() {
+            // It stays due.
+            self.log.lock().since_checkpoint += since;
+        }
+        made?;
+        self.remove_unused(state)?;
+        self.merge_runs()
+    }
+
+    fn make_checkpoint(&self, state: &mut Maintenance, id: u64) -> Result<()> {
         let (header, meta) = self.begin_checkpoint(id, &state.retired)?;
         let (seqno, mut runs) = (header.seqno, Vec::new());
         let dir = &self.dir;
@@ -124,11 +143,17 @@ impl Core {
             runs.clone_from(&meta.runs);
             self.sync()
         })?;
-        checkpoint::publish(&*self.vfs, dir, id)?;
+        let published = checkpoint::publish(&*self.vfs, dir, id);
+        if published.is_err()
+            && !matches!(checkpoint::current(&*self.vfs, dir), Ok(c) if c == Some(id))
+        {
+            // Whoever finds it must be able to trust what it leads to, which nobody keeps for it.
+            self.remove(&dir.join(file_name(id)))?;
+            return published;
+        }
         state.kept.push(Kept { id, seqno, runs });
         self.checkpointed.store(seqno, Ordering::Relaxed);
-        self.remove_unused(state)?;
-        self.merge_runs()
+        published
     }
 
     /// Notes that a key run is damaged, if that is what an error says.
@@ -142,6 +167,9 @@ impl Core {
     /// Removes the checkpoints, which name a damaged run: the next open makes everything anew from the
     /// log.
     fn forget_checkpoints(&self, state: &mut Maintenance) -> Result<()> {
+        if state.kept.is_empty() {
+            return Ok(());
+        }
         self.remove(&self.dir.join(CURRENT))?;
         while let Some(kept) = state.kept.pop() {
             self.remove(&self.dir.join(file_name(kept.id)))?;

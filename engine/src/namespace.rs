@@ -247,7 +247,8 @@ impl Namespace {
     }
 
     pub(crate) fn is_immediate(&self, durability: Option<Durability>) -> bool {
-        durability.unwrap_or(self.core().durability) == Durability::Immediate
+        let core = self.core();
+        core.is_immediate(durability.unwrap_or(core.durability))
     }
 
     fn check_key(&self, key: &[u8]) -> Result<()> {
@@ -371,6 +372,7 @@ impl Namespace {
             } else {
                 Kind::Put
             },
+            body_crc: crc32fast::hash(&body),
             body,
             metadata_len: u16::try_from(options.metadata.len()).unwrap_or(u16::MAX),
             expiration: ttl.or(options.expiration).unwrap_or(0),
@@ -391,6 +393,7 @@ impl Namespace {
             hash: self.core().hash(self.state.number, key),
             key: key.to_vec(),
             body: Vec::new(),
+            body_crc: 0,
             metadata_len: 0,
             expiration: 0,
             condition: Condition::None,

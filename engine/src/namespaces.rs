@@ -55,6 +55,10 @@ impl State {
         self.name.read().clone()
     }
 
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        *self.name.read() == name
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         if self.dropped.load(Ordering::Acquire) {
             Err(Error::NoSuchNamespace)

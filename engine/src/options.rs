@@ -78,7 +78,8 @@ impl PutOptions {
         self
     }
 
-    /// Overrides the store's durability for this write.
+    /// Overrides the store's durability for this write. An interval that is shorter than the store's
+    /// counts as `Immediate`.
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> PutOptions {
         self.durability = Some(durability);

@@ -81,8 +81,12 @@ impl Core {
         let guard = crossbeam_epoch::pin();
         loop {
             let (offset, record) = match scan.step() {
-                Step::Record { offset, record } => (offset, record),
-                Step::Damage { .. } => return None,
+                Step::Record {
+                    offset,
+                    record,
+                    is_intact: true,
+                } => (offset, record),
+                Step::Record { .. } | Step::Damage { .. } => return None,
                 Step::End { .. } => return Some(slots),
             };
             let header = record.header;
@@ -174,6 +178,9 @@ impl Core {
     /// it may.
     pub(crate) fn compact(&self, state: &mut Maintenance) -> Result<()> {
         while let Some((number, segment)) = self.victim(state) {
+            if self.work.is_stopped() {
+                break;
+            }
             if !self.empty(state, number, &segment)? {
                 state.stuck.insert(segment.id);
             }
@@ -189,6 +196,9 @@ impl Core {
         let before = self.segments.all();
         self.rotate(&mut self.log.lock())?;
         for (number, segment) in before {
+            if self.work.is_stopped() {
+                break;
+            }
             if is_worth(&segment) && !self.empty(state, number, &segment)? {
                 state.stuck.insert(segment.id);
             }
@@ -276,6 +286,7 @@ fn moving(record: &Record<'_>, slot: &Slot) -> Op {
         hash: slot.hash,
         key: record.key.to_vec(),
         body: record.body.to_vec(),
+        body_crc: header.body_crc,
         metadata_len: header.metadata_len,
         expiration: header.expiration,
         condition: Condition::None,

@@ -21,6 +21,9 @@ use crate::writer::{BATCH_MAX, space};
 /// Maintenance looks for work at least this often.
 const MAINTENANCE: Duration = Duration::from_secs(10);
 
+/// The shortest interval between two flushes.
+const INTERVAL_MIN: Duration = Duration::from_millis(1);
+
 /// How a store is opened.
 #[derive(Clone)]
 pub struct Options {
@@ -85,30 +88,23 @@ impl Options {
         let core =
             crate::recovery::open(self.vfs, &path, self.clock, self.durability, self.create)?;
         let core = Arc::new(core);
-        let mut workers = Vec::new();
+        // The owner first: it stops the threads that were started, should another not start.
+        let owner = Arc::new(Owner {
+            core: Arc::clone(&core),
+            workers: Mutex::default(),
+        });
         let (work, maintained) = (Arc::clone(&core.work), Arc::clone(&core));
         let maintain = move |idle| maintained.maintain(idle);
-        workers.push(Worker::start(
-            "rimstone-maintain",
-            work,
-            MAINTENANCE,
-            maintain,
-        )?);
+        let worker = Worker::start("rimstone-maintain", work, MAINTENANCE, maintain)?;
+        owner.workers.lock().push(worker);
         if let Durability::Interval(every) = self.durability {
-            let flushed = Arc::clone(&core);
             // A failure poisons the store, which is how writers learn of it.
-            let flush = move |_| drop(flushed.sync());
-            workers.push(Worker::start(
-                "rimstone-flush",
-                Arc::default(),
-                every,
-                flush,
-            )?);
+            let flush = move |_| drop(core.sync());
+            let every = every.max(INTERVAL_MIN);
+            let worker = Worker::start("rimstone-flush", Arc::default(), every, flush)?;
+            owner.workers.lock().push(worker);
         }
-        Ok(Store(Arc::new(Owner {
-            core,
-            workers: Mutex::new(workers),
-        })))
+        Ok(Store(owner))
     }
 }
 
@@ -173,7 +169,7 @@ impl Store {
     pub fn find_namespace(&self, name: &str) -> Option<Namespace> {
         self.core()
             .namespaces
-            .find(|state| state.name() == name)
+            .find(|state| state.is_named(name))
             .map(|state| self.handle(state))
     }
 
@@ -246,7 +242,7 @@ impl Store {
             return Ok(());
         }
         self.core()
-            .commit(ops, durability == Durability::Immediate)
+            .commit(ops, self.core().is_immediate(durability))
             .map(drop)
     }
 
@@ -265,8 +261,10 @@ impl Store {
     /// `Full`, `Poisoned`, or an I/O error; the checkpoints before it stay.
     pub fn checkpoint(&self) -> Result<()> {
         let core = self.core();
+        let mut maintenance = core.maintenance.lock();
+        // Under the lock: who closes the store holds it, too.
         core.check_writable()?;
-        core.checkpoint(&mut core.maintenance.lock())
+        core.checkpoint(&mut maintenance)
     }
 
     /// Compacts the store: moves what is live out of every segment of which a tenth is dead, and removes
@@ -278,10 +276,10 @@ impl Store {
     /// `Full`, `Poisoned`, or an I/O error; nothing is lost.
     pub fn compact(&self) -> Result<u64> {
         let core = self.core();
-        core.check_writable()?;
         let before = self.stats().disk_bytes;
         {
             let mut maintenance = core.maintenance.lock();
+            core.check_writable()?;
             core.remove_garbage(true)?;
             core.retire_dead(&mut maintenance, true)?;
             core.compact_all(&mut maintenance)?;
@@ -391,25 +389,27 @@ impl Store {
 
 impl Owner {
     fn close(&self) -> Result<()> {
-        std::mem::take(&mut *self.workers.lock())
-            .into_iter()
-            .for_each(Worker::stop);
-        let Some(_held_until_the_end) = self.core.lock.lock().take() else {
-            return Ok(());
+        let core = &self.core;
+        // Held to the end: who closes at the same time answers when everything is durable, too.
+        let mut workers = self.workers.lock();
+        workers.drain(..).for_each(Worker::stop);
+        let mut maintenance = core.maintenance.lock();
+        let Some(_held_until_the_end) = core.lock.lock().take() else {
+            let log = core.log.lock();
+            let is_durable = log.durable == log.seqno;
+            return is_durable.then_some(()).ok_or(Error::Poisoned);
         };
-        let result = self.core.sync();
+        let result = core.sync();
         if result.is_ok() {
             // Without it, the next open replays a little more.
-            let _ = self.core.checkpoint_to_close();
+            let _ = core.checkpoint_to_close(&mut maintenance);
             // Tells the next open that everything before it is durable. On a full disk that open
             // does a little more instead.
-            let _ = self
-                .core
-                .commit(vec![Op::keyless(Kind::Close, 0, Vec::new())], true);
+            let _ = core.commit(vec![Op::keyless(Kind::Close, 0, Vec::new())], true);
         }
         // Under the log's lock: a leader that is still at work finishes before the store is let go.
-        let _log = self.core.log.lock();
-        self.core.poison();
+        let _log = core.log.lock();
+        core.poison();
         result
     }
 }

@@ -69,6 +69,7 @@ impl ValueWriter {
             return Ok(());
         }
         let core = self.namespace.core();
+        core.check_writable()?;
         let id = core.new_file_id();
         let path = large_path(&core.dir, id);
         let mut large = LargeWriter::new(Arc::clone(&core.vfs), path, id, core.id)?;

@@ -27,6 +27,11 @@ impl Signal {
         self.changed.notify_one();
     }
 
+    /// Whether work under way should end soon.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.state.lock().stopped
+    }
+
     fn stop(&self) {
         self.state.lock().stopped = true;
         self.changed.notify_one();

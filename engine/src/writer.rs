@@ -31,6 +31,7 @@ struct Decided<'a> {
 struct Change<'a> {
     op: &'a Op,
     header: Header,
+    needs_tombstone: bool,
     old: Option<Old>,
     new: Location,
 }
@@ -53,7 +54,12 @@ impl Old {
 }
 
 /// What is decided of an operation that is logged.
-type Decision = Option<Old>;
+#[derive(Default)]
+struct Decision {
+    old: Option<Old>,
+    /// Whether a tombstone of the key precedes it.
+    needs_tombstone: bool,
+}
 
 /// One turn of the leader.
 struct Group<'a> {
@@ -73,10 +79,12 @@ impl Core {
     pub(crate) fn commit(&self, ops: Vec<Op>, immediate: bool) -> Result<Outcome> {
         self.warm(&ops);
         let request = Request::new(ops, immediate);
-        let result = self
-            .check_writable()
-            .and_then(|()| self.queue.submit(&request, |requests| self.lead(requests)));
-        if let Err(Error::Conflict { .. } | Error::Full | Error::NoSuchNamespace) = result {
+        let writable = self.check_writable();
+        let was_writable = writable.is_ok();
+        let result =
+            writable.and_then(|()| self.queue.submit(&request, |requests| self.lead(requests)));
+        let refused = |e: &Error| !was_writable || !matches!(e, Error::Poisoned | Error::Io { .. });
+        if result.as_ref().is_err_and(refused) {
             // Nothing of the request was written, so no record will ever name its large values.
             self.remove_larges(&request.ops);
         }
@@ -150,25 +158,34 @@ impl<'a> Group<'a> {
         let mut replaced = Vec::with_capacity(request.ops.len());
         for op in &request.ops {
             if matches!(op.kind, Kind::Namespace | Kind::Close | Kind::Retire) {
-                replaced.push(Some(None));
+                replaced.push(Some(Decision::default()));
                 continue;
             }
             let namespace = self.core.namespaces.by_number(op.namespace);
             if let Some(from) = op.moved {
                 // It may have been replaced, deleted or dropped since compaction saw it.
                 let there = namespace.and_then(|_| self.core.record_at(op.hash, from, &guard));
-                replaced.push(there.map(|found| Some(old(&found))));
+                replaced.push(there.map(|found| Decision {
+                    old: Some(old(&found)),
+                    needs_tombstone: false,
+                }));
                 continue;
             }
             namespace.ok_or(Error::NoSuchNamespace)?;
             // A damaged record cannot be told from another key's: a put goes beside it, and a delete
             // is logged, so that replay does not bring back what the damaged record had replaced.
             let found = self.core.find(op.namespace, &op.key, op.hash, &guard);
-            let damaged = found.is_err();
-            let found = found.unwrap_or(None);
+            let (found, damaged) = match found {
+                Ok(found) => (found, None),
+                Err(error) => (None, Some(error)),
+            };
             let visible = found.as_ref().filter(|f| !f.is_expired(now));
             let generation = visible.map(|f| f.record.header.generation());
             match op.condition {
+                Condition::Absent | Condition::Generation(_) if damaged.is_some() => {
+                    // Nobody can say whether it holds.
+                    return Err(damaged.unwrap_or(Error::Poisoned));
+                }
                 Condition::Absent if generation.is_some() => {
                     return Err(Error::Conflict { found: generation });
                 }
@@ -178,9 +195,17 @@ impl<'a> Group<'a> {
                 _ => {}
             }
             outcome.existed = generation.is_some();
+            let damaged = damaged.is_some();
             let old = found.map(|found| old(&found));
             let logged = op.kind != Kind::Tombstone || old.is_some() || damaged;
-            replaced.push(logged.then_some(old));
+            // Once a put has expired and its segment is gone, a rebuild from the log must not find an
+            // older version again.
+            let outlived = damaged || old.as_ref().is_some_and(|old| old.outlives(op.expiration));
+            let needs_tombstone = op.is_put() && op.expiration != 0 && outlived;
+            replaced.push(logged.then_some(Decision {
+                old,
+                needs_tombstone,
+            }));
         }
         Ok((replaced, outcome))
     }
@@ -194,12 +219,14 @@ impl<'a> Group<'a> {
         let mut left = decisions.iter().flatten().count();
         let mut changes = Vec::with_capacity(left);
         for (op, decision) in request.ops.iter().zip(decisions) {
-            let Some(old) = decision else { continue };
+            let Some(decision) = decision else { continue };
+            let Decision {
+                old,
+                needs_tombstone,
+            } = decision;
             left = left.saturating_sub(1);
             let mut replaced = old.as_ref().map(|old| old.replaced).unwrap_or_default();
-            if op.is_put() && old.as_ref().is_some_and(|old| old.outlives(op.expiration)) {
-                // Once the put has expired and its segment is gone, a rebuild from the log must not
-                // find the older version again.
+            if needs_tombstone {
                 self.push(Kind::Tombstone, op, replaced, true, None);
                 replaced = Replaced::default();
             }
@@ -211,6 +238,7 @@ impl<'a> Group<'a> {
             changes.push(Change {
                 op,
                 header,
+                needs_tombstone,
                 old,
                 new: Location::new(number, u64::from(address.offset)),
             });
@@ -245,7 +273,7 @@ impl<'a> Group<'a> {
             seqno,
             expiration: if own { op.expiration } else { 0 },
             namespace: op.namespace,
-            body_crc: crc32fast::hash(body),
+            body_crc: if own { op.body_crc } else { 0 },
             replaced,
             durable_lag: self.log.durable_lag(seqno),
             age: seqno.saturating_sub(generation.unwrap_or(seqno)),
@@ -349,6 +377,7 @@ impl Core {
         let Change {
             op,
             header,
+            needs_tombstone,
             old,
             new,
         } = change;
@@ -358,8 +387,8 @@ impl Core {
         match op.kind {
             Kind::Put | Kind::PutLarge => {
                 segment.usage.add(header);
-                if old.as_ref().is_some_and(|old| old.outlives(op.expiration)) {
-                    // For the tombstone before it, which replay counts too.
+                if *needs_tombstone {
+                    // Replay counts it too.
                     segment.usage.pin();
                 }
                 // Maintenance takes away the slots of what is dead.

@@ -337,6 +337,23 @@ impl Table {
         Some(Table::of(mapped))
     }
 
+    /// Removes every entry that lies in this segment.
+    pub(crate) fn sweep(&self, number: u32) {
+        for partition in self.partitions.iter() {
+            let mut state = partition.writer.lock();
+            let guard = crossbeam_epoch::pin();
+            let buckets = partition.buckets.load(&guard);
+            state.keep_aside(buckets, self.capture.load(Ordering::Acquire));
+            for slot in buckets.memory.buckets().iter().flat_map(|bucket| &bucket.0) {
+                let location = Location(slot.load(Ordering::Relaxed) & LOCATION);
+                if location.0 != 0 && location.number() == number {
+                    set(slot, 0);
+                    state.entries -= 1;
+                }
+            }
+        }
+    }
+
     /// Begins to capture the table as it is now; no entry may be added or replaced meanwhile. From
     /// here on whoever changes a partition first keeps it aside, until it was visited.
     pub(crate) fn begin_capture(&self) {

@@ -199,10 +199,8 @@ impl Appender {
         Ok(())
     }
 
-    /// Begins a new segment. The old one is durable first, so that its length can be relied on.
-    pub(crate) fn rotate(&mut self, segments: &Segments, id: u64, time: u64) -> Result<()> {
-        debug_assert!(self.buffer.is_empty(), "rotation happens between groups");
-        self.sync()?;
+    /// Creates the segment that follows the active one, which is durable.
+    pub(crate) fn prepare(&self, id: u64, time: u64) -> Result<Arc<Segment>> {
         let start = Start {
             store: self.store,
             id,
@@ -212,8 +210,14 @@ impl Appender {
             seqno: self.seqno,
             time,
         };
-        self.segment = create(&*self.vfs, &self.dir, &start)?;
-        self.number = segments.add(Arc::clone(&self.segment));
+        create(&*self.vfs, &self.dir, &start)
+    }
+
+    /// Goes on in this segment. After an error the store is poisoned.
+    pub(crate) fn rotate(&mut self, segments: &Segments, next: Arc<Segment>) -> Result<()> {
+        debug_assert!(self.buffer.is_empty(), "rotation happens between groups");
+        self.number = segments.add(Arc::clone(&next));
+        self.segment = next;
         self.end = HEADER_LEN as u64;
         self.allocated = FIRST_STEP;
         self.link()

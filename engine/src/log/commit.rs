@@ -21,6 +21,7 @@ pub(crate) struct Op {
     pub(crate) key: Vec<u8>,
     /// Metadata, then the value or what stands for it.
     pub(crate) body: Vec<u8>,
+    pub(crate) body_crc: u32,
     pub(crate) metadata_len: u16,
     pub(crate) expiration: u64,
     pub(crate) condition: Condition,
@@ -36,6 +37,7 @@ impl Op {
             namespace,
             hash: u64::from(namespace),
             key: Vec::new(),
+            body_crc: crc32fast::hash(&body),
             body,
             metadata_len: 0,
             expiration: 0,

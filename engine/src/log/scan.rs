@@ -6,8 +6,13 @@ use super::segment::Segment;
 
 /// What lies at one place of a segment.
 pub(crate) enum Step<'a> {
-    /// A valid record of a batch that is complete so far.
-    Record { offset: u64, record: Record<'a> },
+    /// A valid record of a batch that is complete so far. One that was durable may have lost its body
+    /// since; its header and key are right.
+    Record {
+        offset: u64,
+        record: Record<'a>,
+        is_intact: bool,
+    },
     /// Bytes that should hold records and do not; `next` is where records begin again.
     Damage { offset: u64, next: u64 },
     /// No more records; the valid part ends here.
@@ -37,13 +42,27 @@ impl<'a> Scan<'a> {
     /// sequence number was durable; otherwise it is the torn tail, and the segment ends before it.
     pub(crate) fn step(&mut self) -> Step<'a> {
         let offset = self.offset;
-        if let Some(record) = self.at(offset)
-            && record.header.seqno >= self.next_seqno
-        {
+        let record = self.decode(offset);
+        let record = record.filter(|record| record.header.seqno >= self.next_seqno);
+        if let Some(record) = record.filter(Record::body_is_intact) {
             self.advance(&record);
-            return Step::Record { offset, record };
+            return Step::Record {
+                offset,
+                record,
+                is_intact: true,
+            };
         }
-        match self.next_valid(offset) {
+        let next = self.next_valid(offset);
+        let was_durable = next.is_some() || offset < self.durable_end;
+        if let Some(record) = record.filter(|_| was_durable) {
+            self.advance(&record);
+            return Step::Record {
+                offset,
+                record,
+                is_intact: false,
+            };
+        }
+        match next {
             Some(next) => {
                 self.offset = next;
                 Step::Damage { offset, next }
@@ -59,10 +78,14 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn at(&self, offset: u64) -> Option<Record<'a>> {
+    /// The record at this place, its header and key verified.
+    fn decode(&self, offset: u64) -> Option<Record<'a>> {
         let place = self.segment.place(u32::try_from(offset).ok()?);
-        let record = record::decode(self.segment.bytes(offset)?, place)?;
-        record.body_is_intact().then_some(record)
+        record::decode(self.segment.bytes(offset)?, place)
+    }
+
+    fn at(&self, offset: u64) -> Option<Record<'a>> {
+        self.decode(offset).filter(Record::body_is_intact)
     }
 
     fn advance(&mut self, record: &Record<'_>) {

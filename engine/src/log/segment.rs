@@ -243,6 +243,12 @@ impl Segments {
         let mut list = self.list.load(&guard).clone();
         f(&mut list);
         self.list.replace(list, &guard);
+        drop(guard);
+        // The old list holds on to segments, which are files and mappings: do not leave it in this
+        // thread's bag. An epoch has to pass twice before what was replaced is freed.
+        for _ in 0..3 {
+            crossbeam_epoch::pin().flush();
+        }
     }
 }
 

@@ -196,7 +196,9 @@ impl Replay {
             let (header, path) = (front.header, front.path.clone());
             // A successor says where the segment ends, unless one between them is missing.
             let known = next.filter(|(id, _)| *id == header.id).map(|(_, len)| len);
-            let end = known.unwrap_or(front.len);
+            let end = known
+                .unwrap_or(front.len)
+                .max(self.checkpointed_len(header.id));
             let segment = self.add(front, end)?;
             let mut whole = Vec::new();
             let before = self.whole;
@@ -235,6 +237,15 @@ impl Replay {
         Ok(tail)
     }
 
+    /// How much of a segment the checkpoint says there is.
+    fn checkpointed_len(&self, id: u64) -> u64 {
+        if id == self.position.segment {
+            u64::from(self.position.offset)
+        } else {
+            0
+        }
+    }
+
     /// Where in a segment replay begins.
     fn start(&self, segment: &Segment) -> u64 {
         if segment.id == self.position.segment {
@@ -254,8 +265,17 @@ impl Replay {
                 break;
             }
             match scan.step() {
-                Step::Record { offset, record } => {
+                Step::Record {
+                    offset,
+                    record,
+                    is_intact,
+                } => {
                     let header = record.header;
+                    if !is_intact {
+                        let path = segment.path.display();
+                        self.damage
+                            .push(format!("{path}: the record at byte {offset} is damaged"));
+                    }
                     let len = u64::try_from(header.record_len()).unwrap_or(0);
                     let end = offset.saturating_add(len);
                     self.seqno = header.seqno;
@@ -362,7 +382,10 @@ impl Replay {
     fn apply(&mut self, record: &Record<'_>, segment: &Arc<Segment>, offset: u32) {
         let header = &record.header;
         self.seqno = self.seqno.max(header.seqno);
+        // A put whose body was damaged takes its slot, so that nothing older is found; reading it fails.
+        let is_intact = record.body_is_intact();
         match header.kind {
+            Kind::Namespace | Kind::Retire if !is_intact => return,
             Kind::Put | Kind::PutLarge => self.apply_put(record, segment, offset),
             Kind::Tombstone => {
                 segment.usage.pin();
@@ -388,7 +411,7 @@ impl Replay {
         self.keys.apply([KeyRecord {
             namespace: header.namespace,
             key: record.key,
-            metadata: record.metadata(),
+            metadata: if is_intact { record.metadata() } else { &[] },
             expiration: header.expiration,
             seqno: header.generation(),
             tombstone: header.kind == Kind::Tombstone,
@@ -439,10 +462,10 @@ impl Replay {
             return;
         };
         let mut left = segment.usage.counts().live;
-        let mut scan = Scan::new(&segment, HEADER_LEN as u64, 0, 0);
+        let mut scan = Scan::new(&segment, HEADER_LEN as u64, segment.published(), 0);
         while left > 0 {
             match scan.step() {
-                Step::Record { offset, record } => {
+                Step::Record { offset, record, .. } => {
                     let hash = key_hash(&self.id, record.header.namespace, record.key);
                     if self.table.remove(hash, Location::new(number, offset)) {
                         left -= 1;
@@ -455,10 +478,11 @@ impl Replay {
                 Step::End { .. } => break,
             }
         }
-        // A slot that is left must not come to mean another segment.
-        if left == 0 {
-            self.segments.remove(number);
+        if left > 0 {
+            // Records that can no longer be read. Their slots must not come to mean another segment.
+            self.table.sweep(number);
         }
+        self.segments.remove(number);
     }
 
     /// Writes the records that may not be durable again, to the new segment, and flushes it. After a
