@@ -11,6 +11,19 @@ test:
 long:
     RIMSTONE_CASES=20000 RIMSTONE_ACTS=3 cargo test --workspace --release
 
+# The fuzz targets on their saved inputs.
+corpus:
+    cargo test --manifest-path fuzz/Cargo.toml
+
+# Every fuzz target for so long, one after the other; needs a nightly toolchain and cargo-fuzz.
+fuzz seconds="600":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    for target in $(cargo +nightly fuzz list); do
+        cargo +nightly fuzz run --sanitizer none "$target" -- -max_total_time={{ seconds }} -timeout=5 \
+            -malloc_limit_mb=64 -max_len=16384
+    done
+
 clients:
     cargo build -p rimstone-cli
     RIMSTONE_BIN=target/debug/rimstone tests/clients/run

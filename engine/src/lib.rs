@@ -32,6 +32,9 @@ mod core;
 mod entry;
 mod error;
 mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 mod list;
 mod log;

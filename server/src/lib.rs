@@ -6,6 +6,9 @@ mod binding;
 mod body;
 mod bulk_get;
 mod connection;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod json;
 pub mod kv;
 pub mod limits;
@@ -33,6 +36,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use rimstone::Store;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -150,6 +154,15 @@ fn connection(
     _ = socket.set_nodelay(true);
     let connection = Connection::new(socket, shared.limits);
     let requests = connection.requests();
+    http(connection, requests, shared)
+}
+
+/// Answers the requests of one connection; `requests` makes the mark of each.
+fn http<T: AsyncRead + AsyncWrite + Unpin + 'static>(
+    connection: T,
+    requests: impl Fn() -> UnderWay,
+    shared: Arc<Shared>,
+) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> {
     let service = service_fn(move |request| {
         let (shared, under_way) = (Arc::clone(&shared), requests());
         async move {

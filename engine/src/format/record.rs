@@ -188,7 +188,7 @@ pub(crate) fn decode(bytes: &[u8], place: Place) -> Option<Record<'_>> {
     (field!(raw, 0, u32) == checksum(place, raw, key)).then_some(Record { header, key, body })
 }
 
-fn checksum(place: Place, raw: &[u8], key: &[u8]) -> u32 {
+pub(crate) fn checksum(place: Place, raw: &[u8], key: &[u8]) -> u32 {
     let mut seed = [0u8; 16];
     set!(seed, 0, place.salt);
     set!(seed, 4, place.address.segment);

@@ -722,6 +722,50 @@ fn field_u64(bytes: &[u8], at: usize) -> u64 {
         .map_or(0, |b| u64::from_le_bytes(*b))
 }
 
+/// Puts the checksums of a run's fixed parts and of the blocks its index names right, so that what
+/// lies behind them is looked at.
+#[cfg(feature = "fuzzing")]
+#[allow(
+    clippy::indexing_slicing,
+    reason = "the lengths of header and footer are known"
+)]
+pub(crate) fn reseal(file: &mut [u8]) {
+    let Some(footer_at) = file.len().checked_sub(FOOTER_LEN) else {
+        return;
+    };
+    let (body, footer) = file.split_at_mut(footer_at);
+    let Some((header, _)) = body.split_first_chunk_mut::<HEADER_LEN>() else {
+        return;
+    };
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..10].copy_from_slice(&VERSION.to_le_bytes());
+    header[10..12].copy_from_slice(&u16::from(BLOCK_RECORDS).to_le_bytes());
+    let crc = crc32fast::hash(&header[..60]);
+    header[60..].copy_from_slice(&crc.to_le_bytes());
+    let (header, run_id) = (*header, field_u64(header, 32));
+
+    let index_offset = usize::try_from(field_u64(footer, 0)).unwrap_or(usize::MAX);
+    if let Some((blocks, index)) = body.split_at_mut_checked(index_offset) {
+        footer[8..16].copy_from_slice(&((index.len() / INDEX_ENTRY_LEN) as u64).to_le_bytes());
+        footer[48..52].copy_from_slice(&crc32fast::hash(index).to_le_bytes());
+        let starts = index.chunks(INDEX_ENTRY_LEN);
+        let starts = starts.map(|entry| usize::try_from(field_u64(entry, 8)).unwrap_or(0));
+        let starts: Vec<_> = starts.collect();
+        let ends = starts.iter().skip(1).copied().chain([index_offset]);
+        for (start, end) in starts.iter().copied().zip(ends) {
+            if let Some((payload, crc)) = blocks
+                .get_mut(start..end)
+                .and_then(|block| block.split_last_chunk_mut::<CRC_LEN>())
+            {
+                *crc = block_crc(run_id, start as u64, payload).to_le_bytes();
+            }
+        }
+    }
+    footer[56..60].copy_from_slice(&FOOTER_MAGIC);
+    let crc = footer_crc(&header, &footer[..60]);
+    footer[60..].copy_from_slice(&crc.to_le_bytes());
+}
+
 #[cfg(test)]
 impl Run {
     /// Where each block begins and ends, its checksum included.

@@ -1,0 +1,39 @@
+//! The fuzz targets: functions of bytes that panic if something does not hold.
+//!
+//! `fuzz_targets/` calls them under libFuzzer, `tests/corpus.rs` with the saved inputs of `corpus/`.
+//! How to run them: `docs/testing.md`.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the fixtures and inputs are ordinary files"
+)]
+
+mod dir_open;
+mod history;
+mod ops;
+mod server;
+
+pub use dir_open::dir_open;
+pub use ops::ops;
+pub use rimstone::fuzzing::{checkpoint, current, cursor, record, run_open, segment_header};
+pub use server::{bulk_json, http_bytes, multipart, query};
+
+/// What a program in `fuzz_targets/` consists of.
+#[macro_export]
+macro_rules! entry {
+    ($target:ident) => {
+        #[cfg(fuzzing)]
+        libfuzzer_sys::fuzz_target!(|data: &[u8]| $crate::$target(data));
+
+        #[cfg(not(fuzzing))]
+        fn main() {
+            $crate::run_named($crate::$target);
+        }
+    };
+}
+
+/// Without libFuzzer: runs a target with the files that the command line names.
+pub fn run_named(target: fn(&[u8])) {
+    for path in std::env::args_os().skip(1) {
+        target(&std::fs::read(path).expect("an input"));
+    }
+}
