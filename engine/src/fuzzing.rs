@@ -157,6 +157,7 @@ fn check_encoded(mut input: Input<'_>, place: Place) {
         large: flags & 2 != 0,
     };
     let seed = input.below(usize::from(u16::MAX));
+    let age = seqno % (1 << 48);
     let key = input.bytes(key_len);
     let body = input.bytes(record::METADATA_MAX + record::INLINE_MAX);
     let header = record::Header {
@@ -171,6 +172,7 @@ fn check_encoded(mut input: Input<'_>, place: Place) {
         body_crc: crc32fast::hash(body),
         replaced,
         durable_lag,
+        age,
     };
     let mut bytes = Vec::new();
     record::encode(&mut bytes, &header, place, key, body);
