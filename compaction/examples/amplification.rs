@@ -9,8 +9,8 @@ use rimstone_compaction::CostBenefit;
 use support::load::{Load, write};
 use support::{Background, Random, Store};
 
-const SEGMENT: u64 = 1 << 16;
-const SEEDS: u64 = 4;
+const SEGMENT: u64 = 1 << 15;
+const SEEDS: u64 = 2;
 
 fn main() {
     println!(
@@ -22,14 +22,16 @@ fn main() {
         (Load::Skewed, "overwrites, 80/20"),
         (Load::Delete, "deletes"),
         (Load::Mixed, "mixed lives"),
+        (Load::Mixed, "mixed lives, moves of 96 bytes"),
     ] {
+        let move_len = if name.ends_with("96 bytes") { 96 } else { 32 };
         for garbage in [30, 35, 50] {
             for classed in [false, true] {
                 // Without expirations there is only one class.
                 if classed && load != Load::Mixed {
                     continue;
                 }
-                let runs = (0..SEEDS).map(|seed| life(load, garbage, classed, seed));
+                let runs = (0..SEEDS).map(|seed| life(load, garbage, classed, move_len, seed));
                 let runs: Vec<_> = runs.collect();
                 let mean = |of: fn(&Run) -> f64| runs.iter().map(of).sum::<f64>() / SEEDS as f64;
                 let highest = runs.iter().map(|r| r.highest).fold(0.0, f64::max);
@@ -52,21 +54,22 @@ struct Run {
     highest: f64,
 }
 
-fn life(load: Load, garbage_max: u64, classed: bool, seed: u64) -> Run {
+fn life(load: Load, garbage_max: u64, classed: bool, move_len: u64, seed: u64) -> Run {
     let mut random = Random::new(seed);
     let mut store = Store::new(SEGMENT);
     store.classed = classed;
+    store.move_len = move_len;
     let mut background = Background::new(CostBenefit { garbage_max }, SEGMENT);
-    // For `Mixed` a write each six seconds: 600,000 are 41 days, longer than the longest life.
+    // For `Mixed` a write each nine seconds: half of them take a month.
     let (keys, writes) = match load {
-        Load::Mixed => (60_000, 1_200_000),
-        _ => (40_000, 600_000),
+        Load::Mixed => (20_000, 600_000),
+        _ => (10_000, 150_000),
     };
     let (mut space, mut samples, mut highest) = (0.0, 0u64, 0.0f64);
     let mut before = (0, 0);
     for at in 0..writes {
         if load == Load::Mixed && at % 2 == 0 {
-            store.now += 12;
+            store.now += 18;
         }
         let len = 64 + random.below(128);
         write(load, &mut store, &mut random, keys, at, len);

@@ -26,6 +26,8 @@ pub struct SegmentStats {
     pub highest_pin: u64,
     /// The lowest sequence number of any record, dead ones included.
     pub lowest_seqno: u64,
+    /// The mean sequence number of what the index points to. It says how long that has lasted.
+    pub mean_seqno: u64,
     /// The last second in which any of its records is visible, `u64::MAX` for ever.
     pub last_visible: u64,
     /// The class of what was copied into it; `None` for what users wrote.

@@ -7,7 +7,9 @@
 
 mod support;
 
-use rimstone_compaction::{Compactor, CostBenefit, Dead, GRACE, Plan, SegmentStats, Strategy};
+use rimstone_compaction::{
+    Compactor, CostBenefit, Dead, GRACE, Plan, SegmentStats, Segments, Strategy,
+};
 use support::{FOREVER, Fault, Random, Store};
 
 /// Retires a few sealed segments, whatever they hold.
@@ -69,8 +71,11 @@ impl Rule {
 /// What users asked for, up to each sequence number.
 #[derive(Default)]
 struct Model {
-    writes: Vec<(u64, u32, Option<(u64, u64)>)>,
+    writes: Vec<Write>,
 }
+
+/// A sequence number, a key, and a value with the last second in which it is visible.
+type Write = (u64, u32, Option<(u64, u64)>);
 
 impl Model {
     fn get(&self, key: u32, now: u64) -> Option<u64> {
@@ -85,7 +90,6 @@ struct History {
     model: Model,
     random: Random,
     rule: Rule,
-    crashes: bool,
     compactor: Option<Compactor<Store>>,
 }
 
@@ -101,7 +105,6 @@ impl History {
             model: Model::default(),
             random,
             rule,
-            crashes: true,
             compactor: None,
         }
     }
@@ -119,7 +122,7 @@ impl History {
                 self.store.now += times[usize::try_from(self.random.below(4)).unwrap()];
             }
             66..70 => self.store.sync(),
-            70..72 if self.crashes => {
+            70..72 => {
                 self.compactor = None;
                 let kept = self.store.crash(&mut self.random);
                 self.model.writes.retain(|(seqno, ..)| *seqno <= kept);
@@ -146,7 +149,6 @@ impl History {
 
     /// A part of a plan, so that users write and power fails between the parts.
     fn compact(&mut self) {
-        use rimstone_compaction::Segments;
         if self.compactor.is_none() {
             let any = Any(self.random.next());
             let bound = CostBenefit { garbage_max: 10 };
@@ -179,7 +181,7 @@ impl History {
     }
 }
 
-/// Returns how many of so many histories show something that was deleted or overwritten.
+/// Returns how many of so many histories end with another answer than the model's.
 fn wrong(histories: u64, fault: Fault, rule: Rule) -> u64 {
     let is_wrong = |seed: &u64| {
         let mut history = History::new(*seed, rule);
@@ -201,17 +203,16 @@ fn tombstones_left_behind_by_age_bring_deleted_keys_back_and_by_sequence_number_
         Rule::OpenSegmentsForgotten,
     ] {
         let wrong = wrong(1_000, Fault::None, rule);
-        println!("{rule:?}: {wrong} of 1000 histories are wrong");
-        assert!(wrong > 0, "{rule:?}");
+        // Far more than one, so that a change which hides the fault is noticed.
+        assert!(wrong > 50, "{rule:?}: {wrong} of 1000");
     }
 }
 
 #[test]
 fn planted_faults_are_caught() {
     for fault in [Fault::MoveAlways, Fault::RemoveEarly, Fault::FlushLate] {
-        let wrong = std::panic::catch_unwind(|| wrong(300, fault, Rule::LowestSeqno));
-        println!("{fault:?}: {wrong:?} of 300 histories are wrong");
-        assert!(wrong.is_err() || wrong.unwrap() > 0, "{fault:?}");
+        let wrong = wrong(300, fault, Rule::LowestSeqno);
+        assert!(wrong > 0, "{fault:?}");
     }
 }
 

@@ -22,9 +22,8 @@ use rimstone_compaction::{
     CLASSES, Compactor, CostBenefit, Expiries, Pace, Plan, Record, SegmentStats, Segments, Strategy,
 };
 
-/// Bytes of a record beside its value, of a tombstone, and of the record of a move.
+/// Bytes of a record beside its value, and of a tombstone.
 pub const HEAD: u64 = 80;
-pub const MOVE: u64 = 96;
 pub const FOREVER: u64 = u64::MAX;
 
 /// A small generator of random numbers (xorshift64*).
@@ -113,6 +112,7 @@ struct Segment {
     pins: u64,
     highest_pin: u64,
     lowest_seqno: u64,
+    sum_seqno: u128,
     last_visible: u64,
     expiries: Expiries,
 }
@@ -137,6 +137,10 @@ pub struct Store {
     pub classed: bool,
     /// How many buckets the filters of keys have, 0 for none.
     pub filter: u32,
+    /// The record of this sequence number cannot be read.
+    pub unreadable: Option<u64>,
+    /// Bytes of the log for each move.
+    pub move_len: u64,
     /// What users wrote, and what compaction wrote.
     pub written: u64,
     pub copied: u64,
@@ -166,6 +170,8 @@ impl Store {
             segment_len,
             classed: true,
             filter: u32::MAX,
+            unreadable: None,
+            move_len: 32,
             written: 0,
             copied: 0,
             larges: HashSet::new(),
@@ -299,6 +305,7 @@ impl Store {
                 continue;
             }
             (file.bytes, file.live, file.pins) = (0, 0, 0);
+            file.sum_seqno = 0;
             file.expiries = Expiries::new(self.now);
             file.last_visible = 0;
             let records = std::mem::take(&mut file.records);
@@ -448,9 +455,11 @@ impl Store {
             let (last_visible, len) = (record.last_visible(), record.len);
             if is_new {
                 segment.live += 1;
+                segment.sum_seqno += u128::from(record.seqno);
                 segment.expiries.add(last_visible, len);
             } else {
                 segment.live -= 1;
+                segment.sum_seqno -= u128::from(record.seqno);
                 segment.expiries.remove(last_visible, len);
             }
         }
@@ -469,6 +478,7 @@ impl Store {
             pins: 0,
             highest_pin: 0,
             lowest_seqno: u64::MAX,
+            sum_seqno: 0,
             last_visible: 0,
             expiries: Expiries::new(self.now),
         };
@@ -522,6 +532,8 @@ impl Segments for Store {
                 highest_pin: segment.highest_pin,
                 lowest_seqno: segment.lowest_seqno,
                 last_visible: segment.last_visible,
+                mean_seqno: u64::try_from(segment.sum_seqno / u128::from(segment.live.max(1)))
+                    .unwrap(),
                 class: segment.class,
             }
         });
@@ -530,8 +542,12 @@ impl Segments for Store {
 
     fn scan(&self, segment: u64) -> Result<Self::Scan, Self::Error> {
         let segment = self.segments.get(&segment).ok_or("no such segment")?;
-        let records: Vec<_> = segment.records.iter().cloned().map(Ok).collect();
-        Ok(records.into_iter())
+        let records = segment.records.iter().cloned();
+        let records = records.map(|record| match self.unreadable == Some(record.seqno) {
+            true => Err("damaged"),
+            false => Ok(record),
+        });
+        Ok(records.collect::<Vec<_>>().into_iter())
     }
 
     fn is_live(&self, record: &Rec) -> bool {
@@ -578,7 +594,7 @@ impl Segments for Store {
             let record = &self.segments[&new.segment].records[new.index as usize];
             let key = record.key;
             if self.table.get(&key) == Some(&old) || self.fault == Fault::MoveAlways {
-                self.append(key, MOVE, Body::Move, false);
+                self.append(key, self.move_len, Body::Move, false);
                 self.point(key, Some(new));
             }
         }
