@@ -14,6 +14,29 @@
 //! [`Dead`] takes what costs nothing, [`CostBenefit`] also what is worth copying for. A [`Compactor`]
 //! carries one plan out in steps of bounded size, and a [`Pace`] says when the next step is due.
 //!
+//! ```
+//! use rimstone_compaction::{CostBenefit, SegmentStats, Strategy};
+//!
+//! let segment = |id, sealed, live_bytes| SegmentStats {
+//!     id,
+//!     sealed,
+//!     bytes: 1_000,
+//!     live: live_bytes / 100,
+//!     live_bytes,
+//!     life: u64::MAX,
+//!     lowest_seqno: id * 10,
+//!     last_visible: u64::MAX,
+//!     ..SegmentStats::default()
+//! };
+//! let segments = [segment(1, true, 900), segment(2, true, 300), segment(3, false, 1_000)];
+//! let plan = CostBenefit { garbage_max: 20 }.choose(&segments, 0);
+//! assert!(plan.is_none(), "the open segment is full of live bytes");
+//!
+//! let segments = [segment(1, true, 900), segment(2, true, 300), segment(3, false, 0)];
+//! let plan = CostBenefit { garbage_max: 20 }.choose(&segments, 0).unwrap();
+//! assert_eq!(plan.victims, [2]);
+//! ```
+//!
 //! # What must stay true
 //!
 //! The log can be rebuilt from its segments alone: per key the record with the highest sequence number

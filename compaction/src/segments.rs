@@ -58,7 +58,9 @@ pub trait Record {
     /// Orders all writes. A copy has that of its original.
     fn seqno(&self) -> u64;
     /// Whether it says something of older records that must not be forgotten while they exist: it is
-    /// a tombstone, or speaks of a namespace or a segment. All other records are puts.
+    /// a tombstone, or speaks of a namespace or a segment. All other records are puts. What must be
+    /// known even when nothing older exists is not saved by being a pin: the log writes it again before
+    /// it retires the segment.
     fn is_pin(&self) -> bool;
     /// The last second in which it is visible, `u64::MAX` for ever.
     fn last_visible(&self) -> u64;
@@ -98,7 +100,8 @@ pub trait Segments {
     }
 
     /// Copies a record, with its sequence number, to the open segment of a class. The index learns of
-    /// it in [`install`](Self::install).
+    /// it in [`install`](Self::install), or before, as soon as the copy is durable: so a log can commit
+    /// moves in groups of a size that no writer notices.
     ///
     /// # Errors
     ///

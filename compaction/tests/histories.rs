@@ -100,6 +100,7 @@ impl History {
         let mut random = Random::new(seed);
         let mut store = Store::new(400 + 100 * random.below(10));
         store.filter = [u32::MAX, 5, 0][usize::try_from(random.below(3)).unwrap()];
+        store.moves_max = [usize::MAX, 2][usize::try_from(random.below(2)).unwrap()];
         History {
             store,
             model: Model::default(),

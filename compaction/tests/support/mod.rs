@@ -139,6 +139,8 @@ pub struct Store {
     pub filter: u32,
     /// The record of this sequence number cannot be read.
     pub unreadable: Option<u64>,
+    /// Copies are flushed, and moves applied, when there are so many of them.
+    pub moves_max: usize,
     /// Bytes of the log for each move.
     pub move_len: u64,
     /// What users wrote, and what compaction wrote.
@@ -171,6 +173,7 @@ impl Store {
             classed: true,
             filter: u32::MAX,
             unreadable: None,
+            moves_max: usize::MAX,
             move_len: 32,
             written: 0,
             copied: 0,
@@ -496,6 +499,21 @@ impl Store {
             .any(|(seqno, id)| *seqno < pin.seqno && !victims.contains(id))
     }
 
+    /// Lets the table point to the copies, where it still points to the originals.
+    fn apply_moves(&mut self) {
+        if self.fault != Fault::FlushLate {
+            self.flush_classes();
+        }
+        for (old, new) in std::mem::take(&mut self.moved) {
+            let record = &self.segments[&new.segment].records[new.index as usize];
+            let key = record.key;
+            if self.table.get(&key) == Some(&old) || self.fault == Fault::MoveAlways {
+                self.append(key, self.move_len, Body::Move, false);
+                self.point(key, Some(new));
+            }
+        }
+    }
+
     fn flush_classes(&mut self) {
         for segment in self.segments.values_mut().filter(|s| s.class.is_some()) {
             segment.durable = segment.records.len();
@@ -578,6 +596,9 @@ impl Segments for Store {
             (segment.sealed, segment.durable) = (true, segment.records.len());
             self.open.remove(&class);
         }
+        if self.moved.len() >= self.moves_max {
+            self.apply_moves();
+        }
         Ok(())
     }
 
@@ -587,17 +608,7 @@ impl Segments for Store {
     }
 
     fn install(&mut self, plan: &Plan) -> Result<(), Self::Error> {
-        if self.fault != Fault::FlushLate {
-            self.flush_classes();
-        }
-        for (old, new) in std::mem::take(&mut self.moved) {
-            let record = &self.segments[&new.segment].records[new.index as usize];
-            let key = record.key;
-            if self.table.get(&key) == Some(&old) || self.fault == Fault::MoveAlways {
-                self.append(key, self.move_len, Body::Move, false);
-                self.point(key, Some(new));
-            }
-        }
+        self.apply_moves();
         for old in std::mem::take(&mut self.erased) {
             let key = self.segments[&old.segment].records[old.index as usize].key;
             if self.table.get(&key) == Some(&old) {
