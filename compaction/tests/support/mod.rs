@@ -363,7 +363,11 @@ impl Store {
 
     /// The bytes of records that must be kept.
     pub fn live_bytes(&self) -> u64 {
-        self.stats(self.now).iter().map(|s| s.live_bytes).sum()
+        let live = self
+            .segments
+            .values()
+            .map(|s| s.expiries.live(self.now, 0).0);
+        live.sum()
     }
 
     /// The counts that are kept must be those that counting gives.
