@@ -23,8 +23,8 @@ const LIFE_MAX: u64 = 3 * 86_400;
 /// overwritten for long will not be soon. It is the cost-benefit rule of the LFS cleaner (Rosenblum
 /// and Ousterhout, *The Design and Implementation of a Log-Structured File System*, ACM Transactions on
 /// Computer Systems 10(1), 1992: free space times age over cost) with the expiration beside the age.
-/// The age is a difference of sequence numbers, so it needs no clock, and goes in with its square root:
-/// all of it costs a third more on uniform overwrites, and less on all loads (`docs/decisions/0004`).
+/// The age is a difference of sequence numbers, so it needs no clock. Only its square root goes in: with
+/// all of it uniform overwrites cost a quarter more, and others no less (`docs/decisions/0004`).
 /// The cost has no term for reading, as dead records are not read, but a small one for the scan.
 #[derive(Clone, Copy, Debug)]
 pub struct CostBenefit {
@@ -77,7 +77,6 @@ impl CostBenefit {
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "a ranking")]
 fn score(segment: &SegmentStats, newest: u64) -> f64 {
     let life = segment.life.clamp(1, LIFE_MAX) as f64;
     let age = newest.saturating_sub(segment.mean_seqno) as f64 + 1.0;
