@@ -1,0 +1,119 @@
+//! How much of a segment expires when.
+
+use crate::is_erasable;
+
+/// Two buckets for each power of two of seconds, as far as a `u32` goes.
+const BUCKETS: usize = 64;
+
+/// The bytes of a segment by their expiration, counted from a second at which it was new.
+///
+/// A bucket is half a power of two wide: what is 40 days away is known to within two weeks, what is
+/// an hour away to within 20 minutes. Its bytes count as live until the last second of the bucket.
+#[derive(Clone, Debug)]
+pub struct Expiries {
+    since: u64,
+    buckets: [u64; BUCKETS],
+    lasting: u64,
+}
+
+impl Expiries {
+    /// Returns an empty count.
+    pub fn new(since: u64) -> Expiries {
+        Expiries {
+            since,
+            buckets: [0; BUCKETS],
+            lasting: 0,
+        }
+    }
+
+    /// Counts a record that is visible up to this second, `u64::MAX` for ever.
+    pub fn add(&mut self, last_visible: u64, bytes: u64) {
+        let place = self.place(last_visible);
+        *place = place.saturating_add(bytes);
+    }
+
+    /// No longer counts a record.
+    pub fn remove(&mut self, last_visible: u64, bytes: u64) {
+        let place = self.place(last_visible);
+        *place = place.saturating_sub(bytes);
+    }
+
+    /// Returns how many bytes are not erasable yet, and for how many seconds more they are visible, on
+    /// average; what lasts for ever counts as `ever` seconds.
+    pub fn live(&self, now: u64, ever: u64) -> (u64, u64) {
+        let mut bytes = self.lasting;
+        let mut seconds = u128::from(self.lasting) * u128::from(ever);
+        for (bucket, count) in (0u32..).zip(self.buckets) {
+            let end = self.since.saturating_add(last_second(bucket));
+            if count > 0 && !is_erasable(end, now) {
+                bytes = bytes.saturating_add(count);
+                seconds += u128::from(count) * u128::from(end.saturating_sub(now).min(ever));
+            }
+        }
+        let mean = seconds / u128::from(bytes.max(1));
+        (bytes, u64::try_from(mean).unwrap_or(u64::MAX))
+    }
+
+    fn place(&mut self, last_visible: u64) -> &mut u64 {
+        let after = last_visible.saturating_sub(self.since);
+        match u32::try_from(after) {
+            Err(_) => &mut self.lasting,
+            Ok(after) => {
+                let bucket = usize::try_from(bucket(after)).unwrap_or(BUCKETS);
+                self.buckets.get_mut(bucket).unwrap_or(&mut self.lasting)
+            }
+        }
+    }
+}
+
+/// The highest bit of a number, and the bit below it.
+fn bucket(after: u32) -> u32 {
+    match after.checked_ilog2() {
+        None | Some(0) => after,
+        Some(bit) => 2 * bit + ((after >> (bit - 1)) & 1),
+    }
+}
+
+/// The highest number in a bucket.
+fn last_second(bucket: u32) -> u64 {
+    match bucket {
+        0 | 1 => u64::from(bucket),
+        _ => (u64::from(3 + (bucket & 1)) << (bucket / 2 - 1)) - 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_second_is_in_the_first_bucket_that_ends_after_it() {
+        for after in (0..70_000).chain((16..32).flat_map(|b| [(1 << b) - 1, 1 << b, 3 << (b - 1)]))
+        {
+            let bucket = bucket(after);
+            assert!(u64::from(after) <= last_second(bucket), "{after}");
+            assert!(
+                bucket == 0 || u64::from(after) > last_second(bucket - 1),
+                "{after}"
+            );
+        }
+        assert_eq!(bucket(u32::MAX), 63);
+    }
+
+    #[test]
+    fn what_is_not_erasable_counts_as_live() {
+        let mut expiries = Expiries::new(1_000);
+        let seconds = [1_000, 1_001, 1_100, 5_000, 90_000, 3_000_000, u64::MAX];
+        for last_visible in seconds {
+            expiries.add(last_visible, 10);
+        }
+        for now in (1_000..4_000_000).step_by(777) {
+            let exact = seconds.iter().filter(|s| !is_erasable(**s, now)).count() as u64 * 10;
+            let (live, life) = expiries.live(now, 1 << 20);
+            assert!(live >= exact && life <= 1 << 20, "{now}: {live} {exact}");
+        }
+        assert_eq!(expiries.live(u64::from(u32::MAX) * 2, 9), (10, 9));
+        expiries.remove(u64::MAX, 10);
+        assert_eq!(expiries.live(u64::from(u32::MAX) * 2, 9), (0, 0));
+    }
+}

@@ -1,0 +1,85 @@
+//! What is worth copying for.
+
+use super::{Dead, Plan, Strategy};
+use crate::SegmentStats;
+
+/// What lives longer than this counts as permanent: freeing space for three days is as good as for
+/// ever, and what expires sooner is worth waiting for.
+const LIFE_MAX: u64 = 3 * 86_400;
+
+/// Keeps the sealed segments within a multiple of the live bytes, at the least cost.
+///
+/// What [`Dead`] finds comes first. Otherwise, when there is too much garbage, the victim is the
+/// segment with the highest
+///
+/// ```text
+///              garbage * min(life of the rest, 3 days) * sqrt(age of the rest)
+///     score = -----------------------------------------------------------------
+///                              bytes to copy + bytes / 64
+/// ```
+///
+/// which is the space won per byte copied, times how long copying wins it over waiting for the rest to
+/// die. Of that the expiration says one part, and the age guesses the other, since what has not been
+/// overwritten for long will not be soon. It is the cost-benefit rule of the LFS cleaner (Rosenblum
+/// and Ousterhout, *The Design and Implementation of a Log-Structured File System*, ACM Transactions on
+/// Computer Systems 10(1), 1992: free space times age over cost) with the expiration beside the age.
+/// The age is a difference of sequence numbers, so it needs no clock. Only its square root goes in: with
+/// all of it uniform overwrites cost a quarter more, and others no less (`docs/decisions/0004`).
+/// The cost has no term for reading, as dead records are not read, but a small one for the scan.
+#[derive(Clone, Copy, Debug)]
+pub struct CostBenefit {
+    /// Garbage that is allowed in sealed segments, in percent of all live bytes. 30 keeps the store under 1.3 times its
+    /// live bytes, not counting open segments.
+    pub garbage_max: u64,
+}
+
+/// Copying begins at this share of the garbage that is allowed, so that the bound is kept while a plan
+/// is being carried out.
+const START_PERCENT: u64 = 90;
+/// A segment with less than this fraction of garbage is not copied: a store that is full of pins which
+/// are needed, and so above its bound, would be copied again and again for little.
+const WORTH: u64 = 16;
+
+impl Default for CostBenefit {
+    fn default() -> CostBenefit {
+        CostBenefit { garbage_max: 30 }
+    }
+}
+
+impl Strategy for CostBenefit {
+    fn choose(&self, segments: &[SegmentStats], now: u64) -> Option<Plan> {
+        Dead.choose(segments, now).or_else(|| {
+            if self.fullness(segments) == 0 {
+                return None;
+            }
+            let newest = segments.iter().map(|s| s.mean_seqno).max()?;
+            let is_worth = |s: &&SegmentStats| s.sealed && s.garbage() > s.bytes / WORTH;
+            let worth = segments.iter().filter(is_worth);
+            let victim = worth.max_by(|a, b| score(a, newest).total_cmp(&score(b, newest)))?;
+            Plan::new(segments, |s| s.id == victim.id)
+        })
+    }
+}
+
+impl CostBenefit {
+    /// Returns how near the garbage is to its bound, in thousandths: 0 as long as nothing needs to be
+    /// copied, 1000 and more when there is too much. [`Pace`](crate::Pace) wants to know.
+    pub fn fullness(&self, segments: &[SegmentStats]) -> u64 {
+        let live: u64 = segments.iter().map(|s| s.live_bytes).sum();
+        let length: u64 = segments.iter().filter(|s| s.sealed).map(|s| s.bytes).sum();
+        let garbage = length.saturating_sub(live);
+        let max = live.saturating_mul(self.garbage_max) / 100;
+        let start = max.saturating_mul(START_PERCENT) / 100;
+        let Some(over) = garbage.checked_sub(start).filter(|over| *over > 0) else {
+            return 0;
+        };
+        over.saturating_mul(1000) / (max - start).max(1)
+    }
+}
+
+fn score(segment: &SegmentStats, newest: u64) -> f64 {
+    let life = segment.life.clamp(1, LIFE_MAX) as f64;
+    let age = newest.saturating_sub(segment.mean_seqno) as f64 + 1.0;
+    let cost = segment.needed() as f64 + (segment.bytes / 64 + 1) as f64;
+    segment.garbage() as f64 * life * age.sqrt() / cost
+}
