@@ -101,7 +101,7 @@ fn a_damaged_record_that_was_durable_is_reported_and_the_others_stay() {
     for n in (0..10u8).filter(|n| *n != 4) {
         assert_eq!(&ns.get([n]).unwrap().unwrap()[..], &[n + 1; 100]);
     }
-    assert!(ns.get([4]).unwrap().is_none());
+    assert!(matches!(ns.get([4]), Err(Error::Corrupt { .. })));
 }
 
 #[test]
