@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rimstone::{Durability, Error, Namespace, Options, PutOptions, Result, Store};
+use rimstone::{Clock, Durability, Error, Namespace, Options, PutOptions, Result, Store};
 use rimstone_tests::{Doing, Gate};
 use tempfile::tempdir;
 
@@ -21,7 +21,7 @@ fn open(dir: &Path, gate: &Gate, durability: Durability) -> (Store, Namespace) {
     (store, ns)
 }
 
-/// A store with two segments of which nothing is live, before the active one.
+/// A store with segments of which nothing is live, before the active one.
 fn with_dead_segments(dir: &Path, gate: &Gate) -> (Store, Namespace) {
     drop(open(dir, gate, Durability::None));
     for value in ["old", "older"] {
@@ -30,6 +30,31 @@ fn with_dead_segments(dir: &Path, gate: &Gate) -> (Store, Namespace) {
     }
     let (store, ns) = open(dir, gate, Durability::None);
     ns.put("key", "new").unwrap();
+    (store, ns)
+}
+
+/// A store in which compaction has something to do, and maintenance was not told.
+fn with_an_expired_segment(dir: &Path, gate: &Gate) -> (Store, Namespace) {
+    let clock = Clock::manual(1);
+    let open = || {
+        let options = Options::new().vfs(Arc::new(gate.clone()));
+        let store = options.clock(clock.clone()).open(dir).unwrap();
+        let ns = store.namespace("n").unwrap();
+        (store, ns)
+    };
+    // So much that compaction leaves the segments where they are.
+    let fill = |ns: &Namespace, name: &str| {
+        for n in 0..20 {
+            ns.put(format!("{name} {n}"), [7; 60_000]).unwrap();
+        }
+    };
+    fill(&open().1, "first");
+    let minute = PutOptions::new().expiration_ttl(Duration::from_secs(60));
+    open().1.put_with("doomed", "value", &minute).unwrap();
+    let (store, ns) = open();
+    ns.put("key", "value").unwrap();
+    fill(&ns, "last");
+    clock.advance(4_000);
     (store, ns)
 }
 
@@ -59,7 +84,7 @@ fn stays(holds: impl Fn() -> bool) {
 
 fn close_waits_for(work: fn(&Store) -> Result<()>) {
     let (dir, gate) = (tempdir().unwrap(), Gate::default());
-    let (store, ns) = with_dead_segments(dir.path(), &gate);
+    let (store, ns) = with_an_expired_segment(dir.path(), &gate);
     gate.hold(Doing::Sync, CHECKPOINT);
     let working = store.clone();
     let worker = thread::spawn(move || work(&working));
@@ -80,7 +105,7 @@ fn close_waits_for(work: fn(&Store) -> Result<()>) {
     let store = Store::open(dir.path()).unwrap();
     assert_eq!(store.stats().damage, Vec::<String>::new());
     let ns = store.find_namespace("n").unwrap();
-    assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"new");
+    assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"value");
 }
 
 #[test]
