@@ -3,11 +3,13 @@
 
 mod basics;
 mod checkpoint;
+mod damage;
 mod disk;
 mod documents;
 mod enumeration;
 mod format;
 mod kill;
+mod lifecycle;
 mod model;
 mod model_cut;
 mod recovery;

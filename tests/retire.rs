@@ -79,6 +79,26 @@ fn a_deleted_key_does_not_come_back_when_its_tombstone_could_go() {
     assert_eq!(rebuilt(dir.path(), &clock, "stays"), Some(b"here".to_vec()));
 }
 
+/// Compaction leaves the older segment where it is, since almost all of it is live.
+#[test]
+fn a_deleted_key_does_not_come_back_when_compaction_passes_over_its_segment() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    ns.put("key", "old").unwrap();
+    for n in 0..20 {
+        ns.put(format!("{n}"), [7; 60_000]).unwrap();
+    }
+    let (store, ns) = reopened(dir.path(), &clock, store, ns);
+    ns.delete("key").unwrap();
+    let (store, ns) = reopened(dir.path(), &clock, store, ns);
+    ns.put("other", "value").unwrap();
+    store.compact().unwrap();
+    assert_eq!(ns.get("key").unwrap(), None);
+    assert_eq!(rebuilt(dir.path(), &clock, "key"), None);
+}
+
 /// A put that expires sooner than what it replaced leaves a tombstone behind.
 #[test]
 fn an_expired_key_does_not_uncover_an_older_version() {

@@ -191,7 +191,8 @@ impl Core {
         Ok(())
     }
 
-    /// Empties every segment of which a share is dead, oldest first. The log goes on in a new one.
+    /// Empties every segment of which a share is dead, oldest first, but for those with tombstones that an
+    /// older one needs. The log goes on in a new one.
     pub(crate) fn compact_all(&self, state: &mut Maintenance) -> Result<()> {
         let before = self.segments.all();
         self.rotate(&mut self.log.lock())?;
@@ -199,7 +200,8 @@ impl Core {
             if self.work.is_stopped() {
                 break;
             }
-            if is_worth(&segment) && !self.empty(state, number, &segment)? {
+            let may_go = may_go(number, &segment, &self.segments.all());
+            if is_worth(&segment) && may_go && !self.empty(state, number, &segment)? {
                 state.stuck.insert(segment.id);
             }
         }
@@ -212,7 +214,7 @@ impl Core {
         let (active, _) = self.log.lock().active();
         let all = self.segments.all();
         let live: u64 = all.iter().map(|(_, s)| s.usage.counts().live_bytes).sum();
-        let mut sealed = all;
+        let mut sealed = all.clone();
         sealed.retain(|(number, s)| *number != active && !state.stuck.contains(&s.id));
         let bytes: u64 = sealed.iter().map(|(_, s)| size(s)).sum();
         if bytes
@@ -222,17 +224,15 @@ impl Core {
         {
             return None;
         }
-        let oldest = sealed.first().map(|(number, _)| *number);
-        let best = sealed.iter().filter(|(number, segment)| {
-            is_worth(segment) && (segment.usage.counts().pins == 0 || oldest == Some(*number))
-        });
+        let best = sealed
+            .iter()
+            .filter(|(number, segment)| is_worth(segment) && may_go(*number, segment, &all));
         let best = best.max_by_key(|(_, segment)| dead(segment)).cloned();
-        // All that are worth it wait for older ones: then the oldest has to go.
+        // All that are worth it wait for older ones: then the oldest has to go, if it can be read.
         best.or_else(|| {
-            sealed
-                .iter()
-                .any(|(_, s)| is_worth(s))
-                .then(|| sealed.first().cloned())?
+            let oldest = sealed.first().filter(|(n, _)| is_oldest(*n, &all));
+            let waiting = sealed.iter().any(|(_, s)| is_worth(s));
+            oldest.filter(|_| waiting).cloned()
         })
     }
 
@@ -263,6 +263,16 @@ impl Core {
         }
         Ok(false)
     }
+}
+
+/// Whether nothing that was deleted comes back without this segment, once it is empty: it holds no
+/// tombstone, or there is no older segment, also none that cannot be read.
+fn may_go(number: u32, segment: &Segment, all: &[(u32, Arc<Segment>)]) -> bool {
+    segment.usage.counts().pins == 0 || is_oldest(number, all)
+}
+
+fn is_oldest(number: u32, all: &[(u32, Arc<Segment>)]) -> bool {
+    all.first().is_some_and(|(oldest, _)| *oldest == number)
 }
 
 fn size(segment: &Segment) -> u64 {

@@ -268,9 +268,10 @@ impl Store {
     }
 
     /// Compacts the store: moves what is live out of every segment of which a tenth is dead, and removes
-    /// those segments. Dead is what was overwritten, deleted, expired more than an hour ago, or of a
-    /// dropped namespace. Returns the bytes that became free. The store does this by itself when it takes
-    /// more than 1.3 times the space of what is live; large values are never moved.
+    /// those segments; one with tombstones stays while an older one does. Dead is what was overwritten,
+    /// deleted, expired more than an hour ago, or of a dropped namespace. Returns the bytes that became
+    /// free. The store does this by itself when it takes more than 1.3 times the space of what is live;
+    /// large values are never moved.
     ///
     /// # Errors
     /// `Full`, `Poisoned`, or an I/O error; nothing is lost.

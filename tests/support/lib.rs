@@ -7,6 +7,7 @@
 
 mod dice;
 mod disk;
+mod gate;
 mod history;
 mod image;
 mod state;
@@ -20,6 +21,7 @@ use tempfile::TempDir;
 
 pub use dice::Dice;
 pub use disk::{Fault, SimDisk};
+pub use gate::{Doing, Gate};
 pub use history::History;
 pub use image::{Cut, Names, Unsynced};
 pub use state::{Seen, State, alive, matches, observe};

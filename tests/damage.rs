@@ -1,0 +1,187 @@
+//! Damage hides a value, and never uncovers an older one.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rimstone::{Clock, Error, ListOptions, Namespace, Options, PutOptions, Store};
+use rimstone_tests::{Doing, Gate, copy};
+use tempfile::{TempDir, tempdir};
+
+/// More than the hour that expired data is kept, in case the clock was wrong.
+const LATER: u64 = 4_000;
+
+fn open(dir: &Path, clock: &Clock) -> (Store, Namespace) {
+    let store = rimstone_tests::open(dir, clock);
+    let ns = store.namespace("n").unwrap();
+    (store, ns)
+}
+
+/// Flips a bit of the byte `at` of the only place in the log that holds these bytes.
+fn flip(dir: &Path, bytes: &str, at: usize) {
+    let mut flipped = 0;
+    for path in segments(dir) {
+        let log = fs::read(&path).unwrap();
+        let mut windows = log.windows(bytes.len());
+        if let Some(place) = windows.position(|w| w == bytes.as_bytes()) {
+            let file = OpenOptions::new().write(true).open(&path).unwrap();
+            let (byte, place) = (log[place + at] ^ 1, u64::try_from(place + at).unwrap());
+            file.write_all_at(&[byte], place).unwrap();
+            flipped += 1;
+        }
+    }
+    assert_eq!(flipped, 1);
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    names
+        .filter(|path| path.extension().is_some_and(|e| e == "seg"))
+        .collect()
+}
+
+/// Leaves the log alone.
+fn remove_what_is_derived(dir: &Path) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "seg") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+fn assert_damaged(store: &Store, ns: &Namespace, key: &str) {
+    let got = ns.get(key);
+    assert!(matches!(got, Err(Error::Corrupt { .. })), "{got:?}");
+    let page = ns.list(&ListOptions::new()).unwrap();
+    assert!(page.keys().any(|listed| listed.name == key.as_bytes()));
+    assert!(!store.stats().poisoned);
+}
+
+fn a_flipped_bit_hides_the_value(has_checkpoint: bool) {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let (store, ns) = open(dir.path(), &clock);
+    for (key, value) in [("key", "old"), ("key", "the new one"), ("other", "value")] {
+        ns.put(key, value).unwrap();
+    }
+    if has_checkpoint {
+        store.checkpoint().unwrap();
+    }
+    drop(ns);
+    store.close().unwrap();
+    flip(dir.path(), "the new one", 5);
+    for _ in 0..2 {
+        let (store, ns) = open(dir.path(), &clock);
+        assert_damaged(&store, &ns, "key");
+        assert_eq!(&ns.get("other").unwrap().unwrap()[..], b"value");
+    }
+    remove_what_is_derived(dir.path());
+    let (store, ns) = open(dir.path(), &clock);
+    assert_eq!(store.stats().damage.len(), 1);
+    assert_damaged(&store, &ns, "key");
+    // A new value heals the key.
+    ns.put("key", "newer").unwrap();
+    assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"newer");
+}
+
+#[test]
+fn a_flipped_bit_in_a_value_never_serves_the_older_one() {
+    a_flipped_bit_hides_the_value(false);
+}
+
+#[test]
+fn a_flipped_bit_in_a_value_behind_a_checkpoint_never_serves_the_older_one() {
+    a_flipped_bit_hides_the_value(true);
+}
+
+/// What a process leaves that was killed after it retired a segment, before the next checkpoint.
+fn killed_after_a_retirement(clock: &Clock) -> TempDir {
+    let (dir, gate) = (tempdir().unwrap(), Gate::default());
+    drop(open(dir.path(), clock));
+    let (store, ns) = open(dir.path(), clock);
+    let minute = PutOptions::new().expiration_ttl(Duration::from_secs(60));
+    for n in 0..3 {
+        ns.put_with(format!("key {n}"), format!("value {n}"), &minute)
+            .unwrap();
+    }
+    store.checkpoint().unwrap();
+    drop((store, ns));
+    let options = Options::new().vfs(Arc::new(gate.clone()));
+    let store = options.clock(clock.clone()).open(dir.path()).unwrap();
+    let ns = store.namespace("n").unwrap();
+    ns.put("other", "value").unwrap();
+    clock.advance(LATER);
+    gate.fail(Doing::Create, ".ckpt");
+    assert!(matches!(store.compact(), Err(Error::Io { .. })));
+    copy(dir.path())
+}
+
+#[test]
+fn a_retirement_replayed_over_damage_leaves_a_store_that_opens_again() {
+    // The key, then the value.
+    for at in [2, 8] {
+        let clock = Clock::manual(1);
+        let dir = killed_after_a_retirement(&clock);
+        flip(dir.path(), "key 1value 1", at);
+        let (store, ns) = open(dir.path(), &clock);
+        for n in 0..3 {
+            assert!(ns.get(format!("key {n}")).unwrap().is_none());
+        }
+        for _ in 0..3 {
+            store.checkpoint().unwrap();
+        }
+        drop((store, ns));
+        let (store, ns) = open(dir.path(), &clock);
+        assert_eq!(store.stats().damage, Vec::<String>::new());
+        assert_eq!(&ns.get("other").unwrap().unwrap()[..], b"value");
+    }
+}
+
+#[test]
+fn an_expiring_put_over_a_damaged_record_revives_nothing() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    for (other, value) in [("one", "version 0"), ("two", "version 1")] {
+        let (_store, ns) = open(dir.path(), &clock);
+        // So much that compaction leaves the segment where it is.
+        for n in 0..20 {
+            ns.put(format!("{other} {n}"), [7; 60_000]).unwrap();
+        }
+        ns.put("key", value).unwrap();
+    }
+    let (store, ns) = open(dir.path(), &clock);
+    flip(dir.path(), "keyversion 1", 1);
+    let minute = PutOptions::new().expiration_ttl(Duration::from_secs(60));
+    ns.put_with("key", "version 2", &minute).unwrap();
+    assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"version 2");
+    drop((store, ns));
+    let (store, ns) = open(dir.path(), &clock);
+    clock.advance(LATER);
+    store.compact().unwrap();
+    drop((store, ns));
+    remove_what_is_derived(dir.path());
+    let (_store, ns) = open(dir.path(), &clock);
+    assert_eq!(ns.get("key").unwrap(), None);
+    assert!(ns.get("one 0").unwrap().is_some());
+}
+
+#[test]
+fn a_condition_over_a_damaged_record_fails() {
+    let dir = tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let ns = store.namespace("n").unwrap();
+    let generation = ns.put("key", "first owner").unwrap();
+    flip(dir.path(), "keyfirst owner", 1);
+    let absent = PutOptions::new().if_absent();
+    let same = PutOptions::new().if_generation(generation);
+    for condition in [absent, same] {
+        let put = ns.put_with("key", "second owner", &condition);
+        assert!(matches!(put, Err(Error::Corrupt { .. })), "{put:?}");
+    }
+    assert!(matches!(ns.get("key"), Err(Error::Corrupt { .. })));
+    ns.put("key", "whoever").unwrap();
+    assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"whoever");
+}

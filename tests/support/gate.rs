@@ -1,0 +1,170 @@
+//! The real disk with a gate before it: what is to be done to files of a kind waits there, or fails.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use rimstone::{Map, OsVfs, Vfs, VfsFile};
+
+/// A gate, open until told otherwise. Clones are the same gate.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    closed: Option<(Doing, &'static str, Then)>,
+    waiting: usize,
+}
+
+/// What is done to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// It is created.
+    Create,
+    /// It is flushed. A file is still of the kind that it was created as.
+    Sync,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Wait,
+    Fail,
+}
+
+impl Gate {
+    /// From now on who does this to a file whose name ends so waits.
+    pub fn hold(&self, doing: Doing, kind: &'static str) {
+        self.state().closed = Some((doing, kind, Then::Wait));
+    }
+
+    /// From now on doing this to a file whose name ends so fails.
+    pub fn fail(&self, doing: Doing, kind: &'static str) {
+        self.state().closed = Some((doing, kind, Then::Fail));
+    }
+
+    /// Lets everyone through.
+    pub fn open(&self) {
+        self.state().closed = None;
+        self.0.changed.notify_all();
+    }
+
+    /// Whether nobody is held or failed.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state().closed.is_none()
+    }
+
+    /// Returns once somebody waits before the gate.
+    pub fn await_someone(&self) {
+        let nobody = |state: &mut State| state.waiting == 0;
+        drop(self.0.changed.wait_while(self.state(), nobody));
+    }
+
+    fn pass(&self, doing: Doing, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        while let Some((what, kind, then)) = state.closed {
+            if what != doing || !path.to_string_lossy().ends_with(kind) {
+                break;
+            }
+            if then == Then::Fail {
+                return Err(io::Error::other("the gate is closed"));
+            }
+            state.waiting += 1;
+            self.0.changed.notify_all();
+            let woken = self.0.changed.wait_while(state, |s| s.closed.is_some());
+            state = woken.unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct GatedFile {
+    file: Box<dyn VfsFile>,
+    path: PathBuf,
+    gate: Gate,
+}
+
+impl Vfs for Gate {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        OsVfs.create_dir(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        OsVfs.list(dir)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
+        self.pass(Doing::Create, path)?;
+        Ok(Box::new(GatedFile {
+            file: OsVfs.create(path)?,
+            path: path.to_path_buf(),
+            gate: self.clone(),
+        }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
+        OsVfs.open(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsVfs.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        OsVfs.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        OsVfs.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        OsVfs.lock(path)
+    }
+}
+
+impl VfsFile for GatedFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_at(bytes, offset)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_at(buffer, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.gate.pass(Doing::Sync, &self.path)?;
+        self.file.sync()
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.file.allocate(len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn map(&self, len: usize) -> io::Result<Map> {
+        self.file.map(len)
+    }
+
+    fn map_private(&self) -> io::Result<Map> {
+        self.file.map_private()
+    }
+
+    fn is_resident(&self, offset: u64, len: usize) -> bool {
+        self.file.is_resident(offset, len)
+    }
+}
