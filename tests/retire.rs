@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rimstone::{Clock, Error, Namespace, PutOptions, Store};
-use rimstone_tests::{copy, open};
+use rimstone::{Clock, Durability, Error, Namespace, PutOptions, Store};
+use rimstone_tests::{SimDisk, copy, newest, open, open_on};
 use tempfile::tempdir;
 
 /// More than the hour that expired data is kept, in case the clock was wrong.
@@ -279,4 +279,116 @@ fn space_stays_bounded_when_every_segment_keeps_something_live() {
     assert_eq!(store.stats().damage, Vec::<String>::new());
     check(&store.find_namespace("n").unwrap());
     assert_eq!(rebuilt(dir.path(), &clock, "cold 10"), Some(value(10)));
+}
+
+/// A move is decided in the order of the log: a put that comes before it wins.
+#[test]
+fn a_put_wins_over_a_move_of_what_it_replaces() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                store.compact().unwrap();
+            }
+        });
+        for round in 0..300u32 {
+            for key in 0..200u32 {
+                ns.put(key.to_le_bytes(), round.to_le_bytes()).unwrap();
+            }
+            for key in 0..200u32 {
+                let value = ns.get(key.to_le_bytes()).unwrap().unwrap();
+                assert_eq!(value[..], round.to_le_bytes());
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+/// A value that is to be moved is not thrown away because the move is refused.
+#[test]
+fn a_full_disk_costs_compaction_no_large_value() {
+    let disk = SimDisk::new();
+    let clock = Clock::manual(1);
+    let store = open_on(&disk, &clock, Durability::None).unwrap();
+    let ns = store.namespace("n").unwrap();
+    for key in 0..40 {
+        ns.put(format!("large {key}"), vec![7; 70_000]).unwrap();
+        for part in 0..10 {
+            ns.put(format!("{key} {part}"), vec![8; 60_000]).unwrap();
+        }
+    }
+    for key in 0..40 {
+        ns.delete(format!("{key} 1")).unwrap();
+        for part in 2..6 {
+            ns.put(format!("{key} {part}"), "short").unwrap();
+        }
+    }
+    for room in [300_000, 1_300_000, 4_000_000, 9_000_000] {
+        disk.limit(Some(disk.bytes_used() + room));
+        let _full_or_not = store.compact();
+        for key in 0..40 {
+            let value = ns.get(format!("large {key}")).unwrap();
+            assert_eq!(value.expect("it was never deleted").len(), 70_000);
+        }
+    }
+}
+
+/// What a rebuild must know of retired segments outlives the segment in which it was said.
+#[test]
+fn a_rebuild_knows_every_gap_of_the_log() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let mut store = open(dir.path(), &clock);
+    let mut ns = store.namespace("n").unwrap();
+    for round in 0..8 {
+        ns.put("hot", format!("{round}")).unwrap();
+        (store, ns) = reopened(dir.path(), &clock, store, ns);
+        ns.put(format!("cold {round}"), "stays").unwrap();
+        (store, ns) = reopened(dir.path(), &clock, store, ns);
+    }
+    ns.put("hot", "last").unwrap();
+    // The cold segments stay, and each names a hot one that goes.
+    let is_gone = |_: &u32| {
+        store.checkpoint().unwrap();
+        let gone = files(dir.path(), "seg") <= 11;
+        if !gone {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        gone
+    };
+    assert!((0..500).any(|n| is_gone(&n)), "{:?}", store.stats());
+    for round in 0..8 {
+        let key = format!("cold {round}");
+        assert_eq!(rebuilt(dir.path(), &clock, &key), Some(b"stays".to_vec()));
+    }
+    assert_eq!(rebuilt(dir.path(), &clock, "hot"), Some(b"last".to_vec()));
+}
+
+/// The older checkpoint may have to be opened, and needs the segments that were live in it.
+#[test]
+fn a_retired_segment_stays_for_the_older_checkpoint() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    ns.put("key", "old").unwrap();
+    let (store, ns) = reopened(dir.path(), &clock, store, ns);
+    store.checkpoint().unwrap();
+    ns.put("key", "new").unwrap();
+    let is_retired = |_: &u32| {
+        std::thread::sleep(Duration::from_millis(20));
+        store.stats().segments == 1
+    };
+    assert!((0..500).any(|n| is_retired(&n)), "{:?}", store.stats());
+    store.checkpoint().unwrap();
+    let killed = copy(dir.path());
+    let newest = newest(killed.path(), "ckpt").unwrap();
+    fs::write(newest, "damaged").unwrap();
+    let store = open(killed.path(), &clock);
+    let ns = store.find_namespace("n").unwrap();
+    assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"new");
 }

@@ -67,14 +67,16 @@ impl Core {
         let done = self
             .remove_garbage(idle)
             .and_then(|()| self.retire_dead(&mut state, false))
-            .and_then(|()| self.compact(&mut state))
-            .and_then(|()| {
-                if self.is_checkpoint_due(&state) || (idle && self.has_much_retired(&state)) {
-                    self.checkpoint(&mut state)
-                } else {
-                    self.shrink_memtable()
-                }
-            });
+            .and_then(|()| self.compact(&mut state));
+        // A full disk is the time for a checkpoint, too: it lets go of what is retired.
+        let is_full = matches!(done, Err(Error::Full)) && !state.retired.is_empty();
+        let is_due = self.is_checkpoint_due(&state) || (idle && self.has_much_retired(&state));
+        let saved = if is_full || is_due {
+            self.checkpoint(&mut state)
+        } else {
+            self.shrink_memtable()
+        };
+        let done = done.and(saved);
         *self.trouble.lock() = done.err().map(|error| error.to_string());
     }
 

@@ -65,10 +65,11 @@ impl Core {
             } else {
                 None
             };
-            match slots {
+            let retired = match slots {
                 Some(slots) => self.retire(state, number, &segment, &slots)?,
-                None => oldest = false,
-            }
+                None => false,
+            };
+            oldest &= retired;
         }
         Ok(())
     }
@@ -77,7 +78,7 @@ impl Core {
     fn slots(&self, number: u32, segment: &Segment, now: u64) -> Option<Vec<Slot>> {
         let namespaces: HashSet<u32> = self.namespaces.all().iter().map(|s| s.number).collect();
         let mut slots = Vec::new();
-        let mut scan = Scan::new(segment, HEADER_LEN as u64, 0, 0);
+        let mut scan = Scan::new(segment, HEADER_LEN as u64, segment.published(), 0);
         let guard = crossbeam_epoch::pin();
         loop {
             let (offset, record) = match scan.step() {
@@ -106,7 +107,7 @@ impl Core {
         }
     }
 
-    /// Retires a segment: from here on nobody may need it but who reads it now, and the kept
+    /// Retires a segment, if the gaps of the log fit into a record: from here on nobody may need it but who reads it now, and the kept
     /// checkpoints. Dead records in it lose their slots, which replay repeats.
     fn retire(
         &self,
@@ -114,11 +115,11 @@ impl Core {
         number: u32,
         segment: &Arc<Segment>,
         slots: &[Slot],
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut ids = vec![segment.id];
         ids.extend(self.holes_without(segment.id));
         if ids.len() > IDS_MAX {
-            return Ok(());
+            return Ok(false);
         }
         let naming = self.naming.lock();
         let mut ops = self.namespaces_to_keep(segment.id);
@@ -137,7 +138,7 @@ impl Core {
         self.segments.remove(number);
         let id = segment.id;
         state.retired.push(Retired { id, seqno });
-        Ok(())
+        Ok(true)
     }
 
     /// Logs again what a segment says of namespaces. A dropped one may be forgotten with the oldest
@@ -182,7 +183,7 @@ impl Core {
                 break;
             }
             if !self.empty(state, number, &segment)? {
-                state.stuck.insert(segment.id);
+                break;
             }
             if self.is_checkpoint_due(state) {
                 self.checkpoint(state)?;
@@ -201,8 +202,11 @@ impl Core {
                 break;
             }
             let may_go = may_go(number, &segment, &self.segments.all());
-            if is_worth(&segment) && may_go && !self.empty(state, number, &segment)? {
-                state.stuck.insert(segment.id);
+            if is_worth(&segment) && may_go {
+                self.empty(state, number, &segment)?;
+            }
+            if self.is_checkpoint_due(state) {
+                self.checkpoint(state)?;
             }
         }
         Ok(())
@@ -211,8 +215,9 @@ impl Core {
     /// The sealed segment to empty next: the one with most dead bytes that can go once it is empty;
     /// `None` while the store keeps to its space.
     fn victim(&self, state: &Maintenance) -> Option<(u32, Arc<Segment>)> {
-        let (active, _) = self.log.lock().active();
+        // In this order: a segment that the log went on in since is not in the list.
         let all = self.segments.all();
+        let (active, _) = self.log.lock().active();
         let live: u64 = all.iter().map(|(_, s)| s.usage.counts().live_bytes).sum();
         let mut sealed = all.clone();
         sealed.retain(|(number, s)| *number != active && !state.stuck.contains(&s.id));
@@ -236,10 +241,12 @@ impl Core {
         })
     }
 
-    /// Moves what is live out of a segment and retires it; false if not all of it can be read.
+    /// Moves what is live out of a segment and retires it. False if that has to wait, and for ever if it
+    /// cannot be read.
     fn empty(&self, state: &mut Maintenance, number: u32, segment: &Arc<Segment>) -> Result<bool> {
         let now = self.clock.confirmed();
         let Some(slots) = self.slots(number, segment, now) else {
+            state.stuck.insert(segment.id);
             return Ok(false);
         };
         let (mut ops, mut bytes) = (Vec::new(), 0);
@@ -258,8 +265,7 @@ impl Core {
         let left = self.slots(number, segment, now).unwrap_or_default();
         let all = u64::try_from(left.len()) == Ok(segment.usage.counts().live);
         if all && left.iter().all(|slot| slot.is_dead) {
-            self.retire(state, number, segment, &left)?;
-            return Ok(true);
+            return self.retire(state, number, segment, &left);
         }
         Ok(false)
     }

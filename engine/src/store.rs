@@ -267,11 +267,11 @@ impl Store {
         core.checkpoint(&mut maintenance)
     }
 
-    /// Compacts the store: moves what is live out of every segment of which a tenth is dead, and removes
-    /// those segments; one with tombstones stays while an older one does. Dead is what was overwritten,
-    /// deleted, expired more than an hour ago, or of a dropped namespace. Returns the bytes that became
-    /// free. The store does this by itself when it takes more than 1.3 times the space of what is live;
-    /// large values are never moved.
+    /// Compacts the store: moves what is live out of every segment of which a tenth was overwritten or
+    /// deleted, and removes those segments, as well as those in which everything expired more than an
+    /// hour ago or is of a dropped namespace. One with tombstones stays while an older one does. Returns
+    /// the bytes that became free. The store does this by itself when it takes more than 1.3 times the
+    /// space of what is live; large values are never moved.
     ///
     /// # Errors
     /// `Full`, `Poisoned`, or an I/O error; nothing is lost.
@@ -282,14 +282,16 @@ impl Store {
             let mut maintenance = core.maintenance.lock();
             core.check_writable()?;
             core.remove_garbage(true)?;
-            core.retire_dead(&mut maintenance, true)?;
-            core.compact_all(&mut maintenance)?;
-            // A retired segment goes once both checkpoints are past it.
+            let moved = core
+                .retire_dead(&mut maintenance, true)
+                .and_then(|()| core.compact_all(&mut maintenance));
+            // A retired segment goes once both checkpoints are past it: also when the disk is full.
             if !maintenance.retired.is_empty() {
                 core.checkpoint(&mut maintenance)?;
                 core.checkpoint(&mut maintenance)?;
             }
             core.remove_garbage(true)?;
+            moved?;
         }
         Ok(before.saturating_sub(self.stats().disk_bytes))
     }

@@ -93,7 +93,9 @@ impl Core {
 
     /// Removes the files of large values that no record will name.
     pub(crate) fn remove_larges(&self, ops: &[Op]) {
-        for pointer in ops.iter().filter_map(Op::large_pointer) {
+        // A record that was to be moved still leads to its value.
+        let new = ops.iter().filter(|op| op.moved.is_none());
+        for pointer in new.filter_map(Op::large_pointer) {
             let _ = self.vfs.remove(&large_path(&self.dir, pointer.segment));
         }
     }
