@@ -107,8 +107,9 @@ impl Core {
         }
     }
 
-    /// Retires a segment, if the gaps of the log fit into a record: from here on nobody may need it but who reads it now, and the kept
-    /// checkpoints. Dead records in it lose their slots, which replay repeats.
+    /// Retires a segment: from here on nobody may need it but who reads it now, and the kept checkpoints.
+    /// Dead records in it lose their slots, which replay repeats. False, and nothing happened, if the gaps
+    /// of the log are too many for a record.
     fn retire(
         &self,
         state: &mut Maintenance,

@@ -5,7 +5,7 @@
 //! partitions, one after the other; then the lists of [`Meta`].
 
 use super::record::Address;
-use super::segment::StoreId;
+use super::segment::{Refusal, StoreId};
 use super::{VERSION, field, set};
 
 pub(crate) const HEADER_LEN: usize = 144;
@@ -82,26 +82,13 @@ pub(crate) struct PartitionEntry {
     pub(crate) crc: u32,
 }
 
-/// Why a checkpoint was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    Damaged(&'static str),
-    Newer(u16),
-}
-
 impl Header {
     pub(crate) fn encode(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0u8; HEADER_LEN];
-        let parts = [
-            (0, &MAGIC[..]),
-            (16, &self.store.id[..]),
-            (32, &self.store.secret[..]),
-        ];
-        for (at, part) in parts {
-            if let Some(place) = bytes.get_mut(at..at + part.len()) {
-                place.copy_from_slice(part);
-            }
+        if let Some(part) = bytes.get_mut(..8) {
+            part.copy_from_slice(&MAGIC);
         }
+        self.store.encode(&mut bytes);
         set!(bytes, 8, VERSION);
         set!(bytes, 64, self.id);
         set!(bytes, 72, self.seqno);
@@ -131,17 +118,8 @@ impl Header {
         if version != VERSION {
             return Err(Refusal::Newer(version));
         }
-        let mut store = StoreId {
-            id: [0; 16],
-            secret: [0; 32],
-        };
-        for (at, part) in [(16, &mut store.id[..]), (32, &mut store.secret[..])] {
-            if let Some(from) = bytes.get(at..at + part.len()) {
-                part.copy_from_slice(from);
-            }
-        }
         Ok(Header {
-            store,
+            store: StoreId::decode(bytes),
             id: field!(bytes, 64, u64),
             seqno: field!(bytes, 72, u64),
             position: Address {

@@ -27,7 +27,7 @@ pub(crate) struct Header {
     pub(crate) salt: u32,
     pub(crate) store: StoreId,
     pub(crate) id: u64,
-    /// Raised by every recovery: of two successors of a segment the one with the higher epoch counts.
+    /// Raised by every recovery; the upper half of every id that is given out since.
     pub(crate) epoch: u64,
     /// The front segment before this one, 0 for the first, and how many of its bytes are valid.
     pub(crate) previous: u64,
@@ -47,6 +47,29 @@ pub(crate) struct StoreId {
 impl StoreId {
     pub(crate) fn hash_seed(&self) -> u64 {
         field!(self.secret, 0, u64)
+    }
+
+    /// Writes it into a header, where it takes bytes 16 to 64 in segments and checkpoints alike.
+    pub(super) fn encode(&self, header: &mut [u8]) {
+        for (at, part) in [(16, &self.id[..]), (32, &self.secret[..])] {
+            if let Some(place) = header.get_mut(at..at + part.len()) {
+                place.copy_from_slice(part);
+            }
+        }
+    }
+
+    /// Reads it from a header.
+    pub(super) fn decode(header: &[u8]) -> StoreId {
+        let mut store = StoreId {
+            id: [0; 16],
+            secret: [0; 32],
+        };
+        for (at, part) in [(16, &mut store.id[..]), (32, &mut store.secret[..])] {
+            if let Some(from) = header.get(at..at + part.len()) {
+                part.copy_from_slice(from);
+            }
+        }
+        store
     }
 }
 
@@ -74,11 +97,7 @@ impl Header {
             set!(bytes, 116, table_crc);
         }
         set!(bytes, 12, self.salt);
-        for (at, part) in [(16, &self.store.id[..]), (32, &self.store.secret[..])] {
-            if let Some(place) = bytes.get_mut(at..at + part.len()) {
-                place.copy_from_slice(part);
-            }
-        }
+        self.store.encode(&mut bytes);
         set!(bytes, 64, self.id);
         set!(bytes, 72, self.epoch);
         set!(bytes, 80, self.previous);
@@ -108,20 +127,10 @@ impl Header {
             },
             _ => return Err(Refusal::Damaged("unknown segment kind")),
         };
-        let mut store = StoreId {
-            id: [0; 16],
-            secret: [0; 32],
-        };
-        store
-            .id
-            .copy_from_slice(bytes.get(16..32).unwrap_or(&[0; 16]));
-        store
-            .secret
-            .copy_from_slice(bytes.get(32..64).unwrap_or(&[0; 32]));
         Ok(Header {
             kind,
             salt: field!(bytes, 12, u32),
-            store,
+            store: StoreId::decode(bytes),
             id: field!(bytes, 64, u64),
             epoch: field!(bytes, 72, u64),
             previous: field!(bytes, 80, u64),

@@ -11,9 +11,9 @@ use super::table::{Image, PARTITIONS, Table, image_len};
 use crate::error::{Error, Result, io_error};
 use crate::format::VERSION;
 use crate::format::checkpoint::{
-    DATA_START, HEADER_LEN, Header, Meta, PartitionEntry, Refusal, decode_current, encode_current,
-    file_name,
+    DATA_START, HEADER_LEN, Header, Meta, PartitionEntry, decode_current, encode_current, file_name,
 };
+use crate::format::segment::Refusal;
 use crate::vfs::{Map, Output, Vfs};
 
 pub(crate) const CURRENT: &str = "CURRENT";
