@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rimstone::{Clock, Error, ListOptions, Namespace, Store};
+use rimstone::{Clock, Error, ListOptions, Namespace, Store, WriteBatch};
 use rimstone_tests::{copy, newest, open};
 use tempfile::tempdir;
 
@@ -228,4 +228,100 @@ fn a_flipped_bit_in_a_run_fails_the_list_until_the_store_is_opened_again() {
         fs::remove_file(path).unwrap();
     }
     assert_three_parts(&open(killed.path(), &clock));
+}
+
+/// A store whose table is too large to be verified while it is opened.
+fn many_keys(dir: &Path, clock: &Clock) {
+    let store = open(dir, clock);
+    let ns = store.namespace("n").unwrap();
+    for batch in 0..100u32 {
+        let mut writes = WriteBatch::new();
+        for n in 0..5_000 {
+            writes.put(&ns, key(batch * 5_000 + n), b"value");
+        }
+        store.write(writes).unwrap();
+        if batch == 90 {
+            store.checkpoint().unwrap();
+        }
+    }
+    store.checkpoint().unwrap();
+    store.close().unwrap();
+}
+
+fn key(n: u32) -> [u8; 4] {
+    n.to_le_bytes()
+}
+
+#[test]
+fn a_large_table_that_is_damaged_says_so_and_the_next_open_heals_it() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    many_keys(dir.path(), &clock);
+    let path = newest(dir.path(), "ckpt").unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    // In the table's middle, where no partition begins or ends at once.
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    fs::write(&path, bytes).unwrap();
+
+    let store = open(dir.path(), &clock);
+    let ns = store.find_namespace("n").unwrap();
+    let mut lost = Vec::new();
+    for n in 0..500_000 {
+        match ns.get(key(n)) {
+            Ok(value) => assert_eq!(&value.unwrap()[..], b"value", "{n}"),
+            Err(Error::Corrupt { .. }) => lost.push(n),
+            Err(error) => panic!("{n}: {error}"),
+        }
+    }
+    assert!((1..5_000).contains(&lost.len()), "{} keys", lost.len());
+    // Nothing may be written where nobody knows what is there, nor saved.
+    let refused = ns.put(key(lost[0]), b"new").unwrap_err();
+    assert!(matches!(refused, Error::Corrupt { .. }), "{refused}");
+    assert!(matches!(
+        ns.delete(key(lost[0])),
+        Err(Error::Corrupt { .. })
+    ));
+    assert!(matches!(store.checkpoint(), Err(Error::Corrupt { .. })));
+    assert_eq!(store.stats().damage.len(), 1, "{:?}", store.stats().damage);
+    let other = (0..500_000).find(|n| !lost.contains(n)).unwrap();
+    ns.put(key(other), b"newer").unwrap();
+    store.close().unwrap();
+
+    let store = open(dir.path(), &clock);
+    let ns = store.find_namespace("n").unwrap();
+    for n in 0..500_000 {
+        let expected = if n == other { &b"newer"[..] } else { b"value" };
+        assert_eq!(&ns.get(key(n)).unwrap().unwrap()[..], expected, "{n}");
+    }
+    assert_eq!(store.stats().damage, Vec::<String>::new());
+}
+
+#[test]
+fn a_large_table_is_whole_when_it_is_opened_changed_and_saved_again() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    many_keys(dir.path(), &clock);
+    for round in 0..3u32 {
+        let store = open(dir.path(), &clock);
+        let ns = store.find_namespace("n").unwrap();
+        for n in (round * 10..500_000).step_by(1_000) {
+            ns.put(key(n), round.to_le_bytes()).unwrap();
+            ns.delete(key(n + 1)).unwrap();
+        }
+        store.checkpoint().unwrap();
+        store.close().unwrap();
+    }
+    let store = open(dir.path(), &clock);
+    let ns = store.find_namespace("n").unwrap();
+    assert_eq!(store.stats().keys, 500_000 - 1_500);
+    for n in 0..500_000 {
+        let value = ns.get(key(n)).unwrap().map(|value| value.to_vec());
+        let expected = match (n % 1_000, n % 10) {
+            (0 | 10 | 20, _) => Some((n % 1_000 / 10).to_le_bytes().to_vec()),
+            (1 | 11 | 21, _) => None,
+            _ => Some(b"value".to_vec()),
+        };
+        assert_eq!(value, expected, "{n}");
+    }
 }

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::format::record::Record;
 use crate::format::segment::StoreId;
+use crate::index::checkpoint::damaged_table;
 use crate::index::keys::Keys;
 use crate::index::table::{Location, Table};
 use crate::log::appender::Appender;
@@ -120,8 +121,11 @@ impl Core {
                 }
                 false
             });
-            if found.is_some() || others.is_empty() {
+            if found.is_some() {
                 return Ok(found);
+            }
+            if others.is_empty() {
+                return self.check_table(hash, guard).map(|()| None);
             }
             // A segment may have been reclaimed, and its number given to another, since its slot was
             // loaded; the key then has another slot.
@@ -131,6 +135,25 @@ impl Core {
                 return damage.map_or(Ok(None), Err);
             }
         }
+    }
+
+    /// # Errors
+    /// `Corrupt` if the table of the checkpoint is damaged where this hash would be: then nobody knows
+    /// what the key holds until the next open replays the log.
+    pub(crate) fn check_table(&self, hash: u64, guard: &Guard) -> Result<()> {
+        if self.table.is_damaged(hash, guard) {
+            return Err(damaged_table(&self.dir));
+        }
+        Ok(())
+    }
+
+    /// What was found damaged, as text.
+    pub(crate) fn damage(&self) -> Vec<String> {
+        let mut damage = self.damage.clone();
+        if self.table.damaged() > 0 {
+            damage.push(damaged_table(&self.dir).to_string());
+        }
+        damage
     }
 
     /// The record at this location, if the table still has a slot with it for `hash`.

@@ -14,6 +14,7 @@ use crate::format::segment::SEGMENT_LEN;
 use crate::index::checkpoint::{self, CURRENT};
 use crate::index::keys::RunFiles;
 use crate::index::runs::KeyRecord;
+use crate::index::table::PARTITIONS;
 use crate::log::segment::{front_path, large_path};
 
 /// Checkpoints that are kept: the newest, and one to fall back to.
@@ -43,6 +44,8 @@ pub(crate) struct Maintenance {
     pub(crate) retired: Vec<Retired>,
     /// Segments that compaction could not read all of. They stay as they are.
     pub(crate) stuck: HashSet<u64>,
+    /// Whether the checkpoint that was opened is gone since its table is damaged.
+    distrusts_table: bool,
 }
 
 /// A checkpoint file.
@@ -59,6 +62,11 @@ impl Core {
         let mut state = self.maintenance.lock();
         if self.check_writable().is_err() {
             return;
+        }
+        self.settle_table();
+        if self.table.damaged() > 0 {
+            // As below.
+            let _ = self.forget_newest(&mut state);
         }
         if self.runs_are_damaged.load(Ordering::Acquire) {
             // What cannot be removed now is tried again with the next work, and on closing.
@@ -100,6 +108,9 @@ impl Core {
     pub(crate) fn checkpoint_to_close(&self, state: &mut Maintenance) -> Result<()> {
         if self.runs_are_damaged.load(Ordering::Acquire) {
             return self.forget_checkpoints(state);
+        }
+        if self.table.damaged() > 0 {
+            return self.forget_newest(state);
         }
         let since = self.log.lock().since_checkpoint;
         let table = u64::try_from(self.table.bytes()).unwrap_or(u64::MAX);
@@ -178,6 +189,33 @@ impl Core {
         }
         let synced = self.vfs.sync_dir(&self.dir);
         synced.map_err(|e| io_error("flushing", &self.dir, e))
+    }
+
+    /// Brings what still lies in the checkpoint that was opened to memory, unless the store is closed
+    /// meanwhile.
+    fn settle_table(&self) {
+        for partition in 0..PARTITIONS {
+            if self.work.is_stopped() {
+                break;
+            }
+            self.table.settle(partition);
+        }
+    }
+
+    /// Removes the checkpoint that the store was opened from, once, since its table is damaged; none was
+    /// made after it. The next open begins from the one before it.
+    fn forget_newest(&self, state: &mut Maintenance) -> Result<()> {
+        if std::mem::replace(&mut state.distrusts_table, true) {
+            return Ok(());
+        }
+        let Some(newest) = state.kept.pop() else {
+            return Ok(());
+        };
+        match state.kept.last() {
+            Some(older) => checkpoint::publish(&*self.vfs, &self.dir, older.id)?,
+            None => self.remove(&self.dir.join(CURRENT))?,
+        }
+        self.remove(&self.dir.join(file_name(newest.id)))
     }
 
     /// Notes the state between two groups of the committer, and sets apart what it may change.

@@ -7,11 +7,12 @@
     reason = "mappings and lock-free pointers; the rest of the engine denies it"
 )]
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_epoch::{Atomic, Guard, Owned};
-use memmap2::{MmapMut, MmapRaw};
+use memmap2::{MmapMut, MmapOptions, MmapRaw};
 
 /// A mapping of a file, or memory that stands for one.
 ///
@@ -77,45 +78,123 @@ impl AsRef<[u8]> for Map {
 #[repr(C, align(64))]
 pub(crate) struct Bucket(pub(crate) [AtomicU64; 8]);
 
-/// The buckets of one partition, on the heap or in a private mapping of a checkpoint.
-pub(crate) enum BucketMemory {
-    Owned(Box<[Bucket]>),
-    Mapped {
-        map: Arc<Map>,
-        offset: usize,
-        len: usize,
-    },
+/// Anonymous memory that begins as zeroes, in huge pages where the system gives them: a probe that
+/// misses the caches then waits for one line of memory instead of for its page tables, too.
+pub(crate) struct Region {
+    raw: MmapRaw,
+    /// Where the first huge page begins.
+    start: usize,
 }
 
+/// The size of a huge page, and the alignment that lets the system use one.
+const HUGE_PAGE: usize = 2 << 20;
+const PAGE: usize = 4096;
+
+impl Region {
+    /// # Panics
+    /// If the system has no address space left.
+    pub(crate) fn new(len: usize) -> Region {
+        let mapped = MmapOptions::new()
+            .len(len + HUGE_PAGE)
+            .no_reserve_swap()
+            .map_anon();
+        let raw = MmapRaw::from(mapped.expect("address space"));
+        let start = (raw.as_ptr() as usize).next_multiple_of(HUGE_PAGE) - raw.as_ptr() as usize;
+        // Small pages are slower, no more.
+        #[cfg(target_os = "linux")]
+        let _ = raw.advise_range(memmap2::Advice::HugePage, start, len);
+        Region { raw, start }
+    }
+
+    /// Gives the whole pages of a part back, which nobody uses again.
+    fn release(&self, offset: usize, len: usize) {
+        let (first, end) = (
+            (self.start + offset).next_multiple_of(PAGE),
+            self.start + offset + len,
+        );
+        let len = (end & !(PAGE - 1)).saturating_sub(first);
+        if len > 0 {
+            // SAFETY: only the buckets that are being dropped lie in these pages, and nothing of the
+            // region refers to them any more.
+            let _ = unsafe {
+                self.raw
+                    .unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, first, len)
+            };
+        }
+    }
+}
+
+/// The buckets of one partition: a part of a region or of a private mapping.
+pub(crate) struct BucketMemory {
+    first: NonNull<Bucket>,
+    len: usize,
+    owner: Owner,
+}
+
+enum Owner {
+    Region { region: Arc<Region>, offset: usize },
+    Map { _map: Arc<Map> },
+}
+
+// SAFETY: buckets are atomics, and the memory they lie in lives as long as its owner, which is `Send`
+// and `Sync` itself.
+unsafe impl Send for BucketMemory {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for BucketMemory {}
+
 impl BucketMemory {
-    pub(crate) fn zeroed(len: usize) -> BucketMemory {
-        BucketMemory::Owned((0..len).map(|_| Bucket::default()).collect())
+    /// `len` buckets, `first` buckets into a region: all of them empty, as long as each part of a
+    /// region is asked for once. `None` if they do not lie in it.
+    pub(crate) fn in_region(
+        region: &Arc<Region>,
+        first: usize,
+        len: usize,
+    ) -> Option<BucketMemory> {
+        let offset = first.checked_mul(size_of::<Bucket>())?;
+        let bytes = len.checked_mul(size_of::<Bucket>())?;
+        let start = region.start.checked_add(offset)?;
+        (start.checked_add(bytes)? <= region.raw.len()).then_some(())?;
+        // SAFETY: the offset lies in the mapping, checked above.
+        let at = unsafe { region.raw.as_mut_ptr().add(start) };
+        Some(BucketMemory {
+            first: NonNull::new(at.cast())?,
+            len,
+            owner: Owner::Region {
+                region: Arc::clone(region),
+                offset,
+            },
+        })
     }
 
     /// Buckets in a private mapping, or `None` if they do not lie in it, aligned.
     pub(crate) fn mapped(map: Arc<Map>, offset: usize, len: usize) -> Option<BucketMemory> {
-        let bytes = len.checked_mul(64)?;
-        let base = map.raw.as_ptr() as usize;
+        let bytes = len.checked_mul(size_of::<Bucket>())?;
+        let base = map.raw.as_mut_ptr();
         let fits = offset.checked_add(bytes)? <= map.raw.len();
-        let aligned = base.checked_add(offset)?.is_multiple_of(64);
-        (fits && aligned && cfg!(target_endian = "little")).then_some(BucketMemory::Mapped {
-            map,
-            offset,
+        let aligned = (base as usize)
+            .checked_add(offset)?
+            .is_multiple_of(align_of::<Bucket>());
+        (fits && aligned && cfg!(target_endian = "little")).then_some(())?;
+        // SAFETY: the offset lies in the mapping, checked above.
+        let at = unsafe { base.add(offset) };
+        Some(BucketMemory {
+            first: NonNull::new(at.cast())?,
             len,
+            owner: Owner::Map { _map: map },
         })
     }
 
     pub(crate) fn buckets(&self) -> &[Bucket] {
-        match self {
-            BucketMemory::Owned(buckets) => buckets,
-            BucketMemory::Mapped { map, offset, len } => {
-                // SAFETY: `mapped` checked that the offset lies in the mapping.
-                let ptr = unsafe { map.raw.as_ptr().add(*offset) };
-                // SAFETY: in bounds and aligned as `mapped` checked; the mapping is private and
-                // writable, lives as long as `self`, and is reached through these atomics only once
-                // the checkpoint was verified.
-                unsafe { std::slice::from_raw_parts(ptr.cast::<Bucket>(), *len) }
-            }
+        // SAFETY: in bounds and aligned, as `in_region` and `mapped` checked; the memory is writable,
+        // reached through these atomics alone, and lives as long as the owner, hence `self`.
+        unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for BucketMemory {
+    fn drop(&mut self) {
+        if let Owner::Region { region, offset } = &self.owner {
+            region.release(*offset, self.len * size_of::<Bucket>());
         }
     }
 }

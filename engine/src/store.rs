@@ -97,6 +97,9 @@ impl Options {
         let maintain = move |idle| maintained.maintain(idle);
         let worker = Worker::start("rimstone-maintain", work, MAINTENANCE, maintain)?;
         owner.workers.lock().push(worker);
+        if !core.table.is_settled() {
+            core.work.wake();
+        }
         if let Durability::Interval(every) = self.durability {
             // A failure poisons the store, which is how writers learn of it.
             let flush = move |_| drop(core.sync());
@@ -335,7 +338,7 @@ impl Store {
             durable_seqno,
             poisoned: core.poisoned.load(Ordering::Acquire),
             maintenance_error: core.trouble.lock().clone(),
-            damage: core.damage.clone(),
+            damage: core.damage(),
         }
     }
 

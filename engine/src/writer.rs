@@ -174,6 +174,7 @@ impl<'a> Group<'a> {
                 continue;
             }
             namespace.ok_or(Error::NoSuchNamespace)?;
+            self.core.check_table(op.hash, &guard)?;
             // A damaged record cannot be told from another key's: a put goes beside it, and a delete
             // is logged, so that replay does not bring back what the damaged record had replaced.
             let found = self.core.find(op.namespace, &op.key, op.hash, &guard);

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::table::{Image, PARTITIONS, Table, image_len};
+use super::table::{Image, PARTITIONS, Table};
 use crate::error::{Error, Result, io_error};
 use crate::format::VERSION;
 use crate::format::checkpoint::{
@@ -17,6 +17,10 @@ use crate::format::segment::Refusal;
 use crate::vfs::{Map, Output, Vfs};
 
 pub(crate) const CURRENT: &str = "CURRENT";
+/// A table of up to so many bytes is verified while it is opened, which takes about a millisecond.
+const EAGER_MAX: usize = 4 << 20;
+pub(crate) const TABLE_DAMAGE: &str = "checksum of the table";
+
 /// The name of `CURRENT` until it is whole.
 pub(crate) const CURRENT_NEW: &str = "CURRENT.new";
 
@@ -47,6 +51,9 @@ pub(crate) fn save(
             let image = table.captured(partition);
             meta.partitions.push(entry(&image));
             out.push(&image.bytes).map_err(writing)?;
+        }
+        if table.damaged() > 0 {
+            return Err(damaged_table(dir));
         }
         settle(&mut meta)?;
         let lists = meta.encode();
@@ -106,16 +113,22 @@ pub(crate) fn current(vfs: &dyn Vfs, dir: &Path) -> Result<Option<u64>> {
     Ok(decode_current(&bytes))
 }
 
-/// Maps a checkpoint and verifies all of it.
+/// Maps a checkpoint. Its header and lists are verified here, and so is the table if that is done in a
+/// moment; of a larger one each partition is verified when it is first needed.
 ///
 /// # Errors
 /// As for [`read`].
 pub(crate) fn load(vfs: &dyn Vfs, dir: &Path, id: u64) -> Result<Checkpoint> {
     let (header, meta, map) = read(vfs, dir, id)?;
-    let table = map_table(&map, &meta).ok_or_else(|| Error::Corrupt {
+    let table = map_table(&map, &meta);
+    if let Some(table) = table.as_ref().filter(|table| table.bytes() <= EAGER_MAX) {
+        (0..PARTITIONS).for_each(|partition| table.settle(partition));
+    }
+    let table = table.filter(|table| table.damaged() == 0);
+    let table = table.ok_or_else(|| Error::Corrupt {
         path: dir.join(file_name(id)),
         offset: DATA_START,
-        reason: "checksum of the table",
+        reason: TABLE_DAMAGE,
     })?;
     Ok(Checkpoint {
         header,
@@ -164,17 +177,19 @@ pub(crate) fn read(vfs: &dyn Vfs, dir: &Path, id: u64) -> Result<(Header, Meta, 
     Ok((header, meta, Arc::new(map)))
 }
 
-fn map_table(map: &Arc<Map>, meta: &Meta) -> Option<Table> {
-    let start = usize::try_from(DATA_START).ok()?;
-    let mut offset = start;
-    let mut sizes = Vec::with_capacity(PARTITIONS);
-    for (partition, entry) in meta.partitions.iter().enumerate() {
-        let len = image_len(partition, entry.doublings)?;
-        if crc32fast::hash(map.slice(offset, len)?) != entry.crc {
-            return None;
-        }
-        offset = offset.checked_add(len)?;
-        sizes.push((entry.doublings, usize::try_from(entry.entries).ok()?));
+/// What is said of a table that a checkpoint does not hold as it was saved.
+pub(crate) fn damaged_table(dir: &Path) -> Error {
+    Error::Corrupt {
+        path: dir.into(),
+        offset: 0,
+        reason: "the checkpoint's table is damaged; open the store again to replay the log",
     }
-    Table::mapped(map, start, &sizes)
+}
+
+fn map_table(map: &Arc<Map>, meta: &Meta) -> Option<Table> {
+    let sizes = meta.partitions.iter().map(|entry| {
+        let entries = usize::try_from(entry.entries).unwrap_or(usize::MAX);
+        (entry.doublings, entries, entry.crc)
+    });
+    Table::mapped(map, usize::try_from(DATA_START).ok()?, sizes)
 }

@@ -5,255 +5,23 @@
 //! and load words. Writers hold the mutex of the partition. A word never moves within its array, and
 //! an array that was outgrown is not written again, so a reader always finds what stays in the table.
 //!
-//! A word, from the top: 18 bits of tag, 2 bits of displacement (how many buckets past its home the
-//! word sits), the overflow mark, 43 bits of location. The mark belongs to the bucket, not the word:
-//! it is kept in slot 0 and says that some key passed this bucket because it was full.
+//! After opening, partitions lie in a mapped checkpoint. Whoever needs one first, or maintenance,
+//! verifies it and copies it to memory.
 #![allow(
     clippy::indexing_slicing,
-    reason = "indices are masked or reduced modulo the length of what they index"
+    reason = "a partition's index is ten bits of a hash"
 )]
 
 use std::array;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_epoch::Guard;
 use parking_lot::Mutex;
 
-use crate::mem::{Bucket, BucketMemory, EpochCell, Map, prefetch};
-
-pub(crate) const PARTITIONS: usize = 1024;
-const SLOTS: usize = 8;
-/// Buckets a key may sit in: its home and the three that follow.
-const REACH: usize = 4;
-const MAX_DOUBLINGS: u32 = 14;
-/// Buckets of a new partition: four sizes, so that the partitions do not all double at one moment.
-const BASES: [u32; 4] = [4, 5, 6, 7];
-const TAG_BITS: u32 = 18;
-const TAG_SHIFT: u32 = 46;
-const DISPLACEMENT_SHIFT: u32 = 44;
-const MARK: u64 = 1 << 43;
-const LOCATION: u64 = MARK - 1;
-const OFFSET_BITS: u32 = 23;
-
-/// Where a record lies: the number of a segment and an offset in it. Never zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Location(u64);
-
-impl Location {
-    /// # Panics
-    /// Unless `number` is in `1..1 << 20`, and `offset` a multiple of 8 below `1 << 26`: anything
-    /// else would not fit the word and silently point elsewhere.
-    pub(crate) fn new(number: u32, offset: u64) -> Location {
-        assert!(
-            number > 0 && number < 1 << 20,
-            "segment number {number} out of range"
-        );
-        assert!(
-            offset.is_multiple_of(8) && offset >> 3 < 1 << OFFSET_BITS,
-            "offset {offset} out of range"
-        );
-        Location(u64::from(number) << OFFSET_BITS | offset >> 3)
-    }
-
-    pub(crate) fn number(self) -> u32 {
-        (self.0 >> OFFSET_BITS & 0xF_FFFF) as u32
-    }
-
-    /// In bytes.
-    pub(crate) fn offset(self) -> u64 {
-        (self.0 & ((1 << OFFSET_BITS) - 1)) << 3
-    }
-}
-
-struct Buckets {
-    memory: BucketMemory,
-    base: u32,
-    doublings: u32,
-}
-
-impl Buckets {
-    fn new(base: u32, doublings: u32) -> Buckets {
-        Buckets {
-            memory: BucketMemory::zeroed((base as usize) << doublings),
-            base,
-            doublings,
-        }
-    }
-
-    /// The home bucket and the tag of a hash.
-    fn spot(&self, hash: u64) -> (usize, u64) {
-        let product = (hash >> 22 & 0xFFFF_FFFF) * u64::from(self.base);
-        // The product's upper half is the bucket before any doubling; each doubling takes one more
-        // bit of its lower half, from the top. At most 35 + 14 bits, so nothing is shifted out.
-        let home = (product << self.doublings) >> 32;
-        (
-            (home & 0xFFFF_FFFF) as usize,
-            (product & 0xFFFF_FFFF) >> (32 - TAG_BITS),
-        )
-    }
-
-    /// Calls `f` with the locations that may be those of `hash`, until it returns true.
-    fn probe(&self, hash: u64, mut f: impl FnMut(Location) -> bool) -> Option<Location> {
-        let (home, tag) = self.spot(hash);
-        let buckets = self.memory.buckets();
-        for displacement in 0..REACH {
-            let bucket = &buckets[wrap(home + displacement, buckets.len())];
-            let words: [u64; SLOTS] = array::from_fn(|i| bucket.0[i].load(Ordering::Acquire));
-            let want = word(tag, displacement, 0);
-            let mut mask = 0u32;
-            for (i, word) in words.iter().enumerate() {
-                let same = (word ^ want) >> DISPLACEMENT_SHIFT == 0;
-                mask |= (u32::from(same) & u32::from(word & LOCATION != 0)) << i;
-            }
-            while mask != 0 {
-                let location = Location(words[mask.trailing_zeros() as usize] & LOCATION);
-                if f(location) {
-                    return Some(location);
-                }
-                mask &= mask - 1;
-            }
-            if words[0] & MARK == 0 {
-                break;
-            }
-        }
-        None
-    }
-
-    /// The slot that holds `location` for `hash`. For the writer.
-    fn slot(&self, hash: u64, location: Location) -> Option<&AtomicU64> {
-        let (home, tag) = self.spot(hash);
-        let buckets = self.memory.buckets();
-        (0..REACH).find_map(|displacement| {
-            let want = word(tag, displacement, location.0);
-            let bucket = &buckets[wrap(home + displacement, buckets.len())];
-            bucket
-                .0
-                .iter()
-                .find(|slot| slot.load(Ordering::Relaxed) & !MARK == want)
-        })
-    }
-
-    /// Puts a word into the first of its buckets with room; false, and nothing changed, if there is
-    /// none. For the writer.
-    fn place(&self, home: usize, tag: u64, location: u64) -> bool {
-        let buckets = self.memory.buckets();
-        let at = |displacement| &buckets[wrap(home + displacement, buckets.len())].0;
-        for displacement in 0..REACH {
-            let free = at(displacement)
-                .iter()
-                .find(|s| s.load(Ordering::Relaxed) & !MARK == 0);
-            if let Some(slot) = free {
-                // The marks first: who can see the word must be able to reach it.
-                for passed in 0..displacement {
-                    at(passed)[0].fetch_or(MARK, Ordering::Release);
-                }
-                set(slot, word(tag, displacement, location));
-                return true;
-            }
-        }
-        false
-    }
-
-    fn image(&self, entries: usize) -> Image {
-        let buckets = self.memory.buckets();
-        let mut bytes = Vec::with_capacity(size_of_val(buckets));
-        for bucket in buckets {
-            let words: [u64; SLOTS] = array::from_fn(|i| bucket.0[i].load(Ordering::Relaxed));
-            for word in words {
-                bytes.extend_from_slice(&word.to_le_bytes());
-            }
-        }
-        Image {
-            entries,
-            doublings: self.doublings,
-            bytes,
-        }
-    }
-
-    /// Every word with its home bucket.
-    fn words(&self) -> impl Iterator<Item = (usize, u64)> {
-        let buckets = self.memory.buckets();
-        buckets.iter().enumerate().flat_map(move |(at, bucket)| {
-            bucket.0.iter().filter_map(move |slot| {
-                let word = slot.load(Ordering::Relaxed) & !MARK;
-                let displacement = (word >> DISPLACEMENT_SHIFT & 3) as usize;
-                (word != 0).then(|| (wrap(at + buckets.len() - displacement, buckets.len()), word))
-            })
-        })
-    }
-
-    /// Whether 32 words share the home of `hash` however often the buckets are doubled.
-    fn hopeless(&self, hash: u64) -> bool {
-        let (home, tag) = self.spot(hash);
-        let buckets = self.memory.buckets();
-        let low = TAG_BITS - MAX_DOUBLINGS;
-        (0..REACH).all(|displacement| {
-            let want = word(tag, displacement, 0);
-            let bucket = &buckets[wrap(home + displacement, buckets.len())];
-            bucket.0.iter().all(|slot| {
-                let word = slot.load(Ordering::Relaxed);
-                word & LOCATION != 0
-                    && (word ^ want) >> (TAG_SHIFT + low) == 0
-                    && (word ^ want) >> DISPLACEMENT_SHIFT & 3 == 0
-            })
-        })
-    }
-
-    /// A larger copy that also holds `location` for `hash`; `None` if no permitted size has room.
-    fn grown(&self, hash: u64, location: Location) -> Option<Buckets> {
-        if self.hopeless(hash) {
-            return None;
-        }
-        (self.doublings + 1..=MAX_DOUBLINGS).find_map(|doublings| {
-            let new = Buckets::new(self.base, doublings);
-            let more = doublings - self.doublings;
-            let all = self.words().all(|(home, word)| {
-                let tag = word >> TAG_SHIFT;
-                let bits = tag >> (TAG_BITS - doublings) & ((1 << more) - 1);
-                new.place(
-                    home << more | (bits & 0xFFFF) as usize,
-                    tag,
-                    word & LOCATION,
-                )
-            });
-            let (home, tag) = new.spot(hash);
-            (all && new.place(home, tag, location.0)).then_some(new)
-        })
-    }
-}
-
-fn word(tag: u64, displacement: usize, location: u64) -> u64 {
-    tag << TAG_SHIFT | (displacement as u64) << DISPLACEMENT_SHIFT | location
-}
-
-/// `index` modulo `count`, for an index below twice the count.
-fn wrap(index: usize, count: usize) -> usize {
-    if index >= count { index - count } else { index }
-}
-
-/// What a partition held at one moment.
-pub(crate) struct Image {
-    pub(crate) entries: usize,
-    pub(crate) doublings: u32,
-    /// The buckets as they lie in memory, words little-endian.
-    pub(crate) bytes: Vec<u8>,
-}
-
-/// Bytes of the buckets of a partition that was doubled this often; `None` if none ever was.
-pub(crate) fn image_len(partition: usize, doublings: u32) -> Option<usize> {
-    let base = usize::try_from(BASES[partition & 3]).ok()?;
-    (doublings <= MAX_DOUBLINGS).then(|| (base << doublings) * size_of::<Bucket>())
-}
-
-/// Stores a word (0 empties the slot) and keeps the overflow mark. Only the holder of the
-/// partition's mutex stores, so nothing comes between the load and the store.
-fn set(slot: &AtomicU64, word: u64) {
-    slot.store(
-        slot.load(Ordering::Relaxed) & MARK | word,
-        Ordering::Release,
-    );
-}
+use super::buckets::{Buckets, Regions, SLOTS, State, point, set};
+pub(crate) use super::buckets::{Image, Location, PARTITIONS};
+use crate::mem::{Bucket, EpochCell, Map, prefetch};
 
 #[derive(Default)]
 struct PartState {
@@ -296,45 +64,114 @@ impl Partition {
 /// The point index. It holds no keys: whoever asks compares them.
 pub(crate) struct Table {
     partitions: Box<[Partition; PARTITIONS]>,
+    regions: Regions,
+    /// Partitions of a checkpoint that turned out to be damaged. Their keys are not found, and none of
+    /// them may be written.
+    damaged: AtomicUsize,
     /// Counts captures; see [`begin_capture`](Table::begin_capture).
     capture: AtomicU64,
 }
 
 impl Table {
     pub(crate) fn new() -> Table {
-        Table::of(Box::new(array::from_fn(|p| {
-            Partition::new(Buckets::new(BASES[p & 3], 0), 0)
-        })))
+        let regions = Regions::default();
+        let partitions = array::from_fn(|p| Partition::new(regions.buckets(p, 0), 0));
+        Table::of(Box::new(partitions), regions)
     }
 
-    fn of(partitions: Box<[Partition; PARTITIONS]>) -> Table {
+    fn of(partitions: Box<[Partition; PARTITIONS]>, regions: Regions) -> Table {
         Table {
             partitions,
+            regions,
+            damaged: AtomicUsize::new(0),
             capture: AtomicU64::new(0),
         }
     }
 
     /// The table whose buckets lie in a private mapping, from `offset` on: for each partition how
-    /// often it was doubled and how many entries it has. `None` if they do not lie there.
+    /// often it was doubled, how many entries it has, and its checksum. `None` if they do not lie there.
     pub(crate) fn mapped(
         map: &Arc<Map>,
         mut offset: usize,
-        partitions: &[(u32, usize)],
+        partitions: impl Iterator<Item = (u32, usize, u32)>,
     ) -> Option<Table> {
         let mut mapped = Vec::with_capacity(PARTITIONS);
-        for (p, (doublings, entries)) in partitions.iter().enumerate() {
-            let len = image_len(p, *doublings)?;
-            let memory = BucketMemory::mapped(Arc::clone(map), offset, len / size_of::<Bucket>())?;
+        for (p, (doublings, entries, crc)) in partitions.enumerate().take(PARTITIONS) {
+            let (buckets, len) = Buckets::mapped(map, offset, p, doublings, crc)?;
             offset += len;
-            let buckets = Buckets {
-                memory,
-                base: BASES[p & 3],
-                doublings: *doublings,
-            };
-            mapped.push(Partition::new(buckets, *entries));
+            mapped.push(Partition::new(buckets, entries));
         }
         let mapped = mapped.into_boxed_slice().try_into().ok()?;
-        Some(Table::of(mapped))
+        Some(Table::of(mapped, Regions::default()))
+    }
+
+    /// Verifies a partition that still lies in its checkpoint and copies it to memory.
+    pub(crate) fn settle(&self, partition: usize) {
+        let partition = &self.partitions[partition];
+        let guard = crossbeam_epoch::pin();
+        if let State::Unverified(_) = partition.buckets.load(&guard).state {
+            self.settle_locked(partition, &partition.writer.lock());
+        }
+    }
+
+    /// Whether no partition lies in a checkpoint any more.
+    pub(crate) fn is_settled(&self) -> bool {
+        let guard = crossbeam_epoch::pin();
+        let state = |p: &Partition| p.buckets.load(&guard).state;
+        self.partitions
+            .iter()
+            .all(|p| !matches!(state(p), State::Unverified(_)))
+    }
+
+    #[cold]
+    fn settle_locked(&self, partition: &Partition, _alone: &PartState) {
+        let guard = crossbeam_epoch::pin();
+        let buckets = partition.buckets.load(&guard);
+        let State::Unverified(crc) = buckets.state else {
+            return;
+        };
+        let (copy, found) = buckets.copied(&self.regions);
+        if found == crc {
+            partition.buckets.replace(copy, &guard);
+        } else {
+            drop(copy);
+            self.damaged.fetch_add(1, Ordering::Release);
+            partition
+                .buckets
+                .replace(buckets.damaged(&self.regions), &guard);
+        }
+    }
+
+    /// The buckets of a partition, for a reader.
+    fn read<'g>(&'g self, hash: u64, guard: &'g Guard) -> &'g Buckets {
+        let partition = self.partition(hash);
+        let buckets = partition.buckets.load(guard);
+        if let State::Unverified(_) = buckets.state {
+            self.settle_locked(partition, &partition.writer.lock());
+            return partition.buckets.load(guard);
+        }
+        buckets
+    }
+
+    /// The same for the holder of its mutex.
+    fn write<'g>(
+        &'g self,
+        partition: &'g Partition,
+        state: &PartState,
+        guard: &'g Guard,
+    ) -> &'g Buckets {
+        self.settle_locked(partition, state);
+        partition.buckets.load(guard)
+    }
+
+    /// How many partitions were found damaged so far.
+    pub(crate) fn damaged(&self) -> usize {
+        self.damaged.load(Ordering::Acquire)
+    }
+
+    /// Whether the entries of the partition of `hash` are lost.
+    pub(crate) fn is_damaged(&self, hash: u64, guard: &Guard) -> bool {
+        self.damaged() > 0 && self.read(hash, guard).state == State::Damaged
     }
 
     /// Removes every entry that lies in this segment.
@@ -342,11 +179,10 @@ impl Table {
         for partition in self.partitions.iter() {
             let mut state = partition.writer.lock();
             let guard = crossbeam_epoch::pin();
-            let buckets = partition.buckets.load(&guard);
+            let buckets = self.write(partition, &state, &guard);
             state.keep_aside(buckets, self.capture.load(Ordering::Acquire));
             for slot in buckets.memory.buckets().iter().flat_map(|bucket| &bucket.0) {
-                let location = Location(slot.load(Ordering::Relaxed) & LOCATION);
-                if location.0 != 0 && location.number() == number {
+                if Location::of(slot).is_some_and(|location| location.number() == number) {
                     set(slot, 0);
                     state.entries -= 1;
                 }
@@ -367,7 +203,7 @@ impl Table {
         state.captured = self.capture.load(Ordering::Acquire);
         let guard = crossbeam_epoch::pin();
         let aside = state.aside.take();
-        aside.unwrap_or_else(|| partition.buckets.load(&guard).image(state.entries))
+        aside.unwrap_or_else(|| self.write(partition, &state, &guard).image(state.entries))
     }
 
     /// Ends a capture that may not have visited every partition.
@@ -390,10 +226,7 @@ impl Table {
         guard: &Guard,
         is_match: impl FnMut(Location) -> bool,
     ) -> Option<Location> {
-        self.partition(hash)
-            .buckets
-            .load(guard)
-            .probe(hash, is_match)
+        self.read(hash, guard).probe(hash, is_match)
     }
 
     /// Calls `f` with every location that may be that of `hash`.
@@ -406,7 +239,7 @@ impl Table {
 
     /// Starts to bring the home bucket of `hash` into the cache.
     pub(crate) fn prefetch(&self, hash: u64, guard: &Guard) {
-        let buckets = self.partition(hash).buckets.load(guard);
+        let buckets = self.read(hash, guard);
         let (home, _) = buckets.spot(hash);
         prefetch(&buckets.memory.buckets()[home..]);
     }
@@ -421,25 +254,25 @@ impl Table {
         let partition = self.partition(hash);
         let mut state = partition.writer.lock();
         let guard = crossbeam_epoch::pin();
-        let buckets = partition.buckets.load(&guard);
+        let buckets = self.write(partition, &state, &guard);
         state.keep_aside(buckets, self.capture.load(Ordering::Acquire));
         let slots = buckets.memory.buckets().len() * SLOTS;
         let crowded = (state.entries + 1) * 5 > slots * 4;
         let (home, tag) = buckets.spot(hash);
         // A crowded partition grows first, but if it cannot, it may fill up.
         let grown = if crowded {
-            buckets.grown(hash, location)
+            buckets.grown(hash, location, &self.regions)
         } else {
             None
         };
-        if grown.is_none() && buckets.place(home, tag, location.0) {
+        if grown.is_none() && buckets.place(home, tag, location) {
             state.entries += 1;
             return true;
         }
         let grown = if crowded {
             grown
         } else {
-            buckets.grown(hash, location)
+            buckets.grown(hash, location, &self.regions)
         };
         let Some(grown) = grown else { return false };
         partition.buckets.replace(grown, &guard);
@@ -453,12 +286,7 @@ impl Table {
     /// Puts `new` in the place of `old`; false if `old` is not there.
     #[must_use]
     pub(crate) fn replace(&self, hash: u64, old: Location, new: Location) -> bool {
-        self.change(hash, old, |slot, _| {
-            set(
-                slot,
-                slot.load(Ordering::Relaxed) & !(MARK | LOCATION) | new.0,
-            );
-        })
+        self.change(hash, old, |slot, _| point(slot, new))
     }
 
     /// Removes an entry; false if `old` is not there.
@@ -474,7 +302,7 @@ impl Table {
         let partition = self.partition(hash);
         let mut state = partition.writer.lock();
         let guard = crossbeam_epoch::pin();
-        let buckets = partition.buckets.load(&guard);
+        let buckets = self.write(partition, &state, &guard);
         let Some(slot) = buckets.slot(hash, old) else {
             return false;
         };

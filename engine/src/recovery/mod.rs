@@ -11,13 +11,13 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::Mutex;
 
 use self::files::{Chain, Files, Front, LOCK, missing};
-use self::replay::Replay;
+use self::replay::{Replay, Tail};
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::error::{Error, Result, io_error};
-use crate::format::checkpoint::{Header, Meta, Retired};
+use crate::format::checkpoint::{DATA_START, Header, Meta, Retired, file_name};
 use crate::format::segment::StoreId;
-use crate::index::checkpoint::{self, CURRENT, Checkpoint};
+use crate::index::checkpoint::{self, CURRENT, Checkpoint, TABLE_DAMAGE};
 use crate::index::keys::RunFiles;
 use crate::index::runs::Run;
 use crate::log::appender::{Appender, Start, random};
@@ -52,40 +52,13 @@ pub(crate) fn open(
     let files = Files::list(&*vfs, dir)?;
 
     let mut damage = Vec::new();
-    let base = Base::find(&*vfs, dir, &files, &mut damage)?;
-    let is_current = damage.is_empty();
-    let mut maintenance = Maintenance::default();
-    let (mut replay, chain) = match base {
-        Some(base) => {
-            let header = base.checkpoint.header;
-            clock.raise(header.time);
-            maintenance.kept = base.kept(&*vfs, dir, &files);
-            let chain = Chain::read(&*vfs, &files, header.position.segment)?;
-            (Replay::from(base.checkpoint, base.runs), chain)
-        }
-        None => {
-            let chain = Chain::read(&*vfs, &files, 0)?;
-            let id = match chain.fronts.first() {
-                Some(front) => front.header.store,
-                None => new_store_id()?,
-            };
-            (Replay::new(id), chain)
-        }
-    };
-    if let Some(last) = chain.fronts.last() {
-        clock.raise(last.header.time);
-    }
-    for entry in replay.sealed() {
-        let front = Front::read(&*vfs, front_path(dir, entry.id), entry.id)?;
-        replay.add(front, entry.len)?;
-    }
-    let mut strays = unknown_fronts(&files, &replay);
-    strays.extend_from_slice(&chain.strays);
-    let holes = chain.holes.clone();
-    let tail = replay.run(chain)?;
-    if let Some(hole) = holes.iter().find(|id| !replay.retirements.contains(id)) {
-        return Err(missing(front_path(dir, *hole)));
-    }
+    let Replayed {
+        mut replay,
+        tail,
+        mut strays,
+        mut maintenance,
+        is_current,
+    } = replayed(&*vfs, dir, &files, &clock, &mut damage)?;
 
     for path in &files.unfinished {
         vfs.remove(path)
@@ -151,6 +124,96 @@ pub(crate) fn open(
     })
 }
 
+/// What the files come to.
+struct Replayed {
+    replay: Replay,
+    tail: Tail,
+    /// Files that nothing leads to.
+    strays: Vec<PathBuf>,
+    maintenance: Maintenance,
+    /// Whether it is what `CURRENT` names that replay began from.
+    is_current: bool,
+}
+
+/// Replays the log from the newest checkpoint that turns out to be whole.
+fn replayed(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    files: &Files,
+    clock: &Clock,
+    damage: &mut Vec<String>,
+) -> Result<Replayed> {
+    let mut refused = Vec::new();
+    loop {
+        let base = Base::find(vfs, dir, files, &refused, damage)?;
+        let is_current = damage.is_empty();
+        let id = base.as_ref().map(|base| base.checkpoint.header.id);
+        let replayed = replay_from(base, vfs, dir, files, clock, is_current)?;
+        match id {
+            // A partition of the table that replay needed.
+            Some(id) if replayed.replay.table.damaged() > 0 => {
+                refused.push(id);
+                let error = Error::Corrupt {
+                    path: dir.join(file_name(id)),
+                    offset: DATA_START,
+                    reason: TABLE_DAMAGE,
+                };
+                damage.push(replaced(&error));
+            }
+            _ => return Ok(replayed),
+        }
+    }
+}
+
+fn replay_from(
+    base: Option<Base>,
+    vfs: &dyn Vfs,
+    dir: &Path,
+    files: &Files,
+    clock: &Clock,
+    is_current: bool,
+) -> Result<Replayed> {
+    let mut maintenance = Maintenance::default();
+    let (mut replay, chain) = match base {
+        Some(base) => {
+            let header = base.checkpoint.header;
+            clock.raise(header.time);
+            maintenance.kept = base.kept(vfs, dir, files);
+            let chain = Chain::read(vfs, files, header.position.segment)?;
+            (Replay::from(base.checkpoint, base.runs), chain)
+        }
+        None => {
+            let chain = Chain::read(vfs, files, 0)?;
+            let id = match chain.fronts.first() {
+                Some(front) => front.header.store,
+                None => new_store_id()?,
+            };
+            (Replay::new(id), chain)
+        }
+    };
+    if let Some(last) = chain.fronts.last() {
+        clock.raise(last.header.time);
+    }
+    for entry in replay.sealed() {
+        let front = Front::read(vfs, front_path(dir, entry.id), entry.id)?;
+        replay.add(front, entry.len)?;
+    }
+    let mut strays = unknown_fronts(files, &replay);
+    strays.extend_from_slice(&chain.strays);
+    let holes = chain.holes.clone();
+    let tail = replay.run(chain)?;
+    if let Some(hole) = holes.iter().find(|id| !replay.retirements.contains(id)) {
+        return Err(missing(front_path(dir, *hole)));
+    }
+    Ok(Replayed {
+        replay,
+        tail,
+        strays,
+        maintenance,
+        is_current,
+    })
+}
+
 fn create_dir(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
     vfs.create_dir(dir)
         .map_err(|e| io_error("creating", dir, e))?;
@@ -204,6 +267,7 @@ impl Base {
         vfs: &dyn Vfs,
         dir: &Path,
         files: &Files,
+        refused: &[u64],
         damage: &mut Vec<String>,
     ) -> Result<Option<Base>> {
         let named = if files.has_current {
@@ -218,13 +282,14 @@ impl Base {
         };
         let others = files.checkpoints.keys().rev().copied();
         let others = others.filter(|id| Some(*id) != named);
-        for id in named.into_iter().chain(others) {
+        let all = named.into_iter().chain(others);
+        for id in all.filter(|id| !refused.contains(id)) {
             match Base::load(vfs, dir, id) {
                 Ok(base) => return Ok(Some(base)),
                 // One that was not finished when the power failed is no damage; it was never named.
                 Err(error) if may_fall_back(&error) => {
                     if Some(id) == named {
-                        damage.push(format!("{error}; an older state and the log replace it"));
+                        damage.push(replaced(&error));
                     }
                 }
                 Err(error) => return Err(error),
@@ -258,6 +323,10 @@ impl Base {
         all.push(kept(header, meta));
         all
     }
+}
+
+fn replaced(error: &Error) -> String {
+    format!("{error}; an older state and the log replace it")
 }
 
 fn kept(header: &Header, meta: &Meta) -> Kept {

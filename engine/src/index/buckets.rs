@@ -1,0 +1,353 @@
+//! The buckets of one partition: where a word sits, how it is found, how they grow.
+//!
+//! A word, from the top: 18 bits of tag, 2 bits of displacement (how many buckets past its home the
+//! word sits), the overflow mark, 43 bits of location. The mark belongs to the bucket, not the word:
+//! it is kept in slot 0 and says that some key passed this bucket because it was full.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "indices are masked or reduced modulo the length of what they index"
+)]
+
+use std::array;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::mem::{Bucket, BucketMemory, Map, Region};
+
+pub(crate) const PARTITIONS: usize = 1024;
+pub(super) const SLOTS: usize = 8;
+/// Buckets a key may sit in: its home and the three that follow.
+const REACH: usize = 4;
+const MAX_DOUBLINGS: u32 = 14;
+/// Buckets of a new partition: four sizes, so that the partitions do not all double at one moment.
+const BASES: [u32; 4] = [4, 5, 6, 7];
+const TAG_BITS: u32 = 18;
+const TAG_SHIFT: u32 = 46;
+const DISPLACEMENT_SHIFT: u32 = 44;
+const MARK: u64 = 1 << 43;
+const LOCATION: u64 = MARK - 1;
+const OFFSET_BITS: u32 = 23;
+
+/// Where a record lies: the number of a segment and an offset in it. Never zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Location(u64);
+
+impl Location {
+    /// # Panics
+    /// Unless `number` is in `1..1 << 20`, and `offset` a multiple of 8 below `1 << 26`: anything
+    /// else would not fit the word and silently point elsewhere.
+    pub(crate) fn new(number: u32, offset: u64) -> Location {
+        assert!(
+            number > 0 && number < 1 << 20,
+            "segment number {number} out of range"
+        );
+        assert!(
+            offset.is_multiple_of(8) && offset >> 3 < 1 << OFFSET_BITS,
+            "offset {offset} out of range"
+        );
+        Location(u64::from(number) << OFFSET_BITS | offset >> 3)
+    }
+
+    /// What a slot points to.
+    pub(super) fn of(slot: &AtomicU64) -> Option<Location> {
+        let location = slot.load(Ordering::Relaxed) & LOCATION;
+        (location != 0).then_some(Location(location))
+    }
+
+    pub(crate) fn number(self) -> u32 {
+        (self.0 >> OFFSET_BITS & 0xF_FFFF) as u32
+    }
+
+    /// In bytes.
+    pub(crate) fn offset(self) -> u64 {
+        (self.0 & ((1 << OFFSET_BITS) - 1)) << 3
+    }
+}
+
+/// The memory of all tables of a store that are as often doubled: one region for each number of
+/// doublings, which goes when the last partition has outgrown it. In a region the partitions of one
+/// base lie side by side, since they grow at about the same time.
+#[derive(Default)]
+pub(super) struct Regions(Mutex<[Weak<Region>; MAX_DOUBLINGS as usize + 1]>);
+
+impl Regions {
+    /// The empty buckets of a partition that was doubled this often. Asked for again only after those
+    /// that were made before are gone.
+    pub(super) fn buckets(&self, partition: usize, doublings: u32) -> Buckets {
+        let base = BASES[partition & 3];
+        let before: u32 = BASES[..partition & 3].iter().sum();
+        let group = PARTITIONS / BASES.len();
+        let first = (before as usize * group + (partition >> 2) * base as usize) << doublings;
+        let memory =
+            BucketMemory::in_region(&self.region(doublings), first, (base as usize) << doublings);
+        let buckets = Buckets {
+            memory: memory.expect("a region has room for every partition"),
+            partition,
+            doublings,
+            state: State::Ready,
+        };
+        // One that was made here and did not serve may have left words behind.
+        let words = buckets.memory.buckets().iter().flat_map(|bucket| &bucket.0);
+        words.for_each(|word| word.store(0, Ordering::Relaxed));
+        buckets
+    }
+
+    fn region(&self, doublings: u32) -> Arc<Region> {
+        let region = &mut self.0.lock()[doublings as usize];
+        region.upgrade().unwrap_or_else(|| {
+            let all = BASES.iter().sum::<u32>() as usize * (PARTITIONS / BASES.len());
+            let new = Arc::new(Region::new((all << doublings) * size_of::<Bucket>()));
+            *region = Arc::downgrade(&new);
+            new
+        })
+    }
+}
+
+/// Whether buckets hold what they should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Ready,
+    /// They lie in a checkpoint that was not read yet and must have this checksum.
+    Unverified(u32),
+    /// They had another, and are empty now.
+    Damaged,
+}
+
+pub(super) struct Buckets {
+    pub(super) memory: BucketMemory,
+    partition: usize,
+    doublings: u32,
+    pub(super) state: State,
+}
+
+impl Buckets {
+    /// Buckets that lie in a private mapping of a checkpoint, and how many bytes they are; `None` if
+    /// they do not lie there.
+    pub(super) fn mapped(
+        map: &Arc<Map>,
+        offset: usize,
+        partition: usize,
+        doublings: u32,
+        crc: u32,
+    ) -> Option<(Buckets, usize)> {
+        let base = usize::try_from(BASES[partition & 3]).ok()?;
+        let len = (doublings <= MAX_DOUBLINGS).then(|| base << doublings)?;
+        let buckets = Buckets {
+            memory: BucketMemory::mapped(Arc::clone(map), offset, len)?,
+            partition,
+            doublings,
+            state: State::Unverified(crc),
+        };
+        Some((buckets, len * size_of::<Bucket>()))
+    }
+
+    /// A copy in memory of our own, with the checksum of what was copied.
+    pub(super) fn copied(&self, regions: &Regions) -> (Buckets, u32) {
+        let copy = regions.buckets(self.partition, self.doublings);
+        let mut hasher = crc32fast::Hasher::new();
+        for (to, from) in copy.memory.buckets().iter().zip(self.memory.buckets()) {
+            let mut bytes = [0u8; size_of::<Bucket>()];
+            for ((to, from), bytes) in to.0.iter().zip(&from.0).zip(bytes.chunks_exact_mut(8)) {
+                let word = from.load(Ordering::Relaxed);
+                to.store(word, Ordering::Relaxed);
+                bytes.copy_from_slice(&word.to_le_bytes());
+            }
+            hasher.update(&bytes);
+        }
+        (copy, hasher.finalize())
+    }
+
+    /// What stands for buckets that are damaged.
+    pub(super) fn damaged(&self, regions: &Regions) -> Buckets {
+        Buckets {
+            state: State::Damaged,
+            ..regions.buckets(self.partition, 0)
+        }
+    }
+
+    fn base(&self) -> u32 {
+        BASES[self.partition & 3]
+    }
+
+    /// The home bucket and the tag of a hash.
+    pub(super) fn spot(&self, hash: u64) -> (usize, u64) {
+        let product = (hash >> 22 & 0xFFFF_FFFF) * u64::from(self.base());
+        // The product's upper half is the bucket before any doubling; each doubling takes one more
+        // bit of its lower half, from the top. At most 35 + 14 bits, so nothing is shifted out.
+        let home = (product << self.doublings) >> 32;
+        (
+            (home & 0xFFFF_FFFF) as usize,
+            (product & 0xFFFF_FFFF) >> (32 - TAG_BITS),
+        )
+    }
+
+    /// Calls `f` with the locations that may be those of `hash`, until it returns true.
+    pub(super) fn probe(&self, hash: u64, mut f: impl FnMut(Location) -> bool) -> Option<Location> {
+        let (home, tag) = self.spot(hash);
+        let buckets = self.memory.buckets();
+        for displacement in 0..REACH {
+            let bucket = &buckets[wrap(home + displacement, buckets.len())];
+            let words: [u64; SLOTS] = array::from_fn(|i| bucket.0[i].load(Ordering::Acquire));
+            let want = word(tag, displacement, 0);
+            let mut mask = 0u32;
+            for (i, word) in words.iter().enumerate() {
+                let same = (word ^ want) >> DISPLACEMENT_SHIFT == 0;
+                mask |= (u32::from(same) & u32::from(word & LOCATION != 0)) << i;
+            }
+            while mask != 0 {
+                let location = Location(words[mask.trailing_zeros() as usize] & LOCATION);
+                if f(location) {
+                    return Some(location);
+                }
+                mask &= mask - 1;
+            }
+            if words[0] & MARK == 0 {
+                break;
+            }
+        }
+        None
+    }
+
+    /// The slot that holds `location` for `hash`. For the writer.
+    pub(super) fn slot(&self, hash: u64, location: Location) -> Option<&AtomicU64> {
+        let (home, tag) = self.spot(hash);
+        let buckets = self.memory.buckets();
+        (0..REACH).find_map(|displacement| {
+            let want = word(tag, displacement, location.0);
+            let bucket = &buckets[wrap(home + displacement, buckets.len())];
+            bucket
+                .0
+                .iter()
+                .find(|slot| slot.load(Ordering::Relaxed) & !MARK == want)
+        })
+    }
+
+    /// Puts a word into the first of its buckets with room; false, and nothing changed, if there is
+    /// none. For the writer.
+    pub(super) fn place(&self, home: usize, tag: u64, location: Location) -> bool {
+        let buckets = self.memory.buckets();
+        let at = |displacement| &buckets[wrap(home + displacement, buckets.len())].0;
+        for displacement in 0..REACH {
+            let free = at(displacement)
+                .iter()
+                .find(|s| s.load(Ordering::Relaxed) & !MARK == 0);
+            if let Some(slot) = free {
+                // The marks first: who can see the word must be able to reach it.
+                for passed in 0..displacement {
+                    at(passed)[0].fetch_or(MARK, Ordering::Release);
+                }
+                set(slot, word(tag, displacement, location.0));
+                return true;
+            }
+        }
+        false
+    }
+
+    pub(super) fn image(&self, entries: usize) -> Image {
+        let buckets = self.memory.buckets();
+        let mut bytes = Vec::with_capacity(size_of_val(buckets));
+        for bucket in buckets {
+            let words: [u64; SLOTS] = array::from_fn(|i| bucket.0[i].load(Ordering::Relaxed));
+            for word in words {
+                bytes.extend_from_slice(&word.to_le_bytes());
+            }
+        }
+        Image {
+            entries,
+            doublings: self.doublings,
+            bytes,
+        }
+    }
+
+    /// Every word with its home bucket.
+    fn words(&self) -> impl Iterator<Item = (usize, u64)> {
+        let buckets = self.memory.buckets();
+        buckets.iter().enumerate().flat_map(move |(at, bucket)| {
+            bucket.0.iter().filter_map(move |slot| {
+                let word = slot.load(Ordering::Relaxed) & !MARK;
+                let displacement = (word >> DISPLACEMENT_SHIFT & 3) as usize;
+                (word != 0).then(|| (wrap(at + buckets.len() - displacement, buckets.len()), word))
+            })
+        })
+    }
+
+    /// Whether 32 words share the home of `hash` however often the buckets are doubled.
+    fn hopeless(&self, hash: u64) -> bool {
+        let (home, tag) = self.spot(hash);
+        let buckets = self.memory.buckets();
+        let low = TAG_BITS - MAX_DOUBLINGS;
+        (0..REACH).all(|displacement| {
+            let want = word(tag, displacement, 0);
+            let bucket = &buckets[wrap(home + displacement, buckets.len())];
+            bucket.0.iter().all(|slot| {
+                let word = slot.load(Ordering::Relaxed);
+                word & LOCATION != 0
+                    && (word ^ want) >> (TAG_SHIFT + low) == 0
+                    && (word ^ want) >> DISPLACEMENT_SHIFT & 3 == 0
+            })
+        })
+    }
+
+    /// A larger copy that also holds `location` for `hash`; `None` if no permitted size has room.
+    pub(super) fn grown(
+        &self,
+        hash: u64,
+        location: Location,
+        regions: &Regions,
+    ) -> Option<Buckets> {
+        if self.hopeless(hash) {
+            return None;
+        }
+        (self.doublings + 1..=MAX_DOUBLINGS).find_map(|doublings| {
+            let new = regions.buckets(self.partition, doublings);
+            let more = doublings - self.doublings;
+            let all = self.words().all(|(home, word)| {
+                let tag = word >> TAG_SHIFT;
+                let bits = tag >> (TAG_BITS - doublings) & ((1 << more) - 1);
+                new.place(
+                    home << more | (bits & 0xFFFF) as usize,
+                    tag,
+                    Location(word & LOCATION),
+                )
+            });
+            let (home, tag) = new.spot(hash);
+            (all && new.place(home, tag, location)).then_some(new)
+        })
+    }
+}
+
+fn word(tag: u64, displacement: usize, location: u64) -> u64 {
+    tag << TAG_SHIFT | (displacement as u64) << DISPLACEMENT_SHIFT | location
+}
+
+/// `index` modulo `count`, for an index below twice the count.
+fn wrap(index: usize, count: usize) -> usize {
+    if index >= count { index - count } else { index }
+}
+
+/// What a partition held at one moment.
+pub(crate) struct Image {
+    pub(crate) entries: usize,
+    pub(crate) doublings: u32,
+    /// The buckets as they lie in memory, words little-endian.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Stores a word (0 empties the slot) and keeps the overflow mark. Only the holder of the
+/// partition's mutex stores, so nothing comes between the load and the store.
+pub(super) fn set(slot: &AtomicU64, word: u64) {
+    slot.store(
+        slot.load(Ordering::Relaxed) & MARK | word,
+        Ordering::Release,
+    );
+}
+
+/// Lets a slot point elsewhere, for the same key.
+pub(super) fn point(slot: &AtomicU64, new: Location) {
+    set(
+        slot,
+        slot.load(Ordering::Relaxed) & !(MARK | LOCATION) | new.0,
+    );
+}
