@@ -16,12 +16,13 @@ use crate::format::segment::StoreId;
 use crate::index::checkpoint::damaged_table;
 use crate::index::keys::Keys;
 use crate::index::table::{Location, Table};
-use crate::log::appender::Appender;
+use crate::log::appender::{Appender, Spare};
 use crate::log::commit::Queue;
+use crate::log::mapped::Mapped;
 use crate::log::segment::{Segment, Segments};
 use crate::maintenance::Maintenance;
 use crate::namespaces::Namespaces;
-use crate::options::Durability;
+use crate::options::{Durability, Verify};
 use crate::vfs::Vfs;
 use crate::worker::Signal;
 
@@ -32,6 +33,7 @@ pub(crate) struct Core {
     pub(crate) id: StoreId,
     pub(crate) clock: Clock,
     pub(crate) durability: Durability,
+    pub(crate) verify: Verify,
     pub(crate) segments: Segments,
     pub(crate) table: Table,
     pub(crate) keys: Keys,
@@ -46,6 +48,8 @@ pub(crate) struct Core {
     /// Ids of the large segments that live records point to. Changed by the committer, and when a
     /// segment is retired.
     pub(crate) larges: Mutex<HashSet<u64>>,
+    /// Large segments that stay mapped.
+    pub(crate) mapped: Mapped,
     /// Large segments that no record points to since this sequence number.
     pub(crate) garbage: Mutex<Vec<(u64, u64)>>,
     pub(crate) maintenance: Mutex<Maintenance>,
@@ -57,6 +61,8 @@ pub(crate) struct Core {
     pub(crate) checkpointed: AtomicU64,
     /// Wakes the maintenance thread.
     pub(crate) work: Arc<Signal>,
+    /// Wakes the thread that goes ahead of the writers.
+    pub(crate) ahead: Arc<Signal>,
     pub(crate) damage: Vec<String>,
     /// Held while the store is open for writing.
     pub(crate) lock: Mutex<Option<Box<dyn Send + Sync>>>,
@@ -204,13 +210,45 @@ impl Core {
         self.next_file.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Makes every acknowledged write durable.
+    /// Makes every acknowledged write durable. Writers that do not wait for a flush go on meanwhile.
     pub(crate) fn sync(&self) -> Result<()> {
+        let (segment, seqno, end) = {
+            let log = self.log.lock();
+            self.check_writable()?;
+            if log.durable == log.seqno {
+                return Ok(());
+            }
+            log.written()
+        };
+        // What lies in earlier segments is durable.
+        segment.sync().inspect_err(|_| self.poison())?;
+        self.log.lock().note_flush(segment.id, seqno, end);
+        Ok(())
+    }
+
+    /// Does ahead of the writers what they would have to wait for: preallocates, makes the file of the
+    /// next segment, flushes what will have to be durable when the log goes on there. If it cannot, they
+    /// do it themselves.
+    pub(crate) fn go_ahead(&self) {
+        let Some(ahead) = self.log.lock().ahead() else {
+            return;
+        };
+        if self.check_writable().is_err() {
+            return;
+        }
+        let file = &ahead.segment.file;
+        let allocated = ahead.allocate.filter(|to| file.allocate(*to).is_ok());
+        let spare = ahead.wants_spare.then(|| {
+            let id = self.new_file_id();
+            Spare::ahead(&*self.vfs, &self.dir, id).ok()
+        });
         let mut log = self.log.lock();
-        // Under the lock: who waited here while another's flush failed must not try it again, since
-        // the system may have dropped the bytes and would say that all is well.
-        self.check_writable()?;
-        log.sync().inspect_err(|_| self.poison())
+        log.note_ahead(ahead.segment.id, allocated, spare.flatten());
+        drop(log);
+        if ahead.wants_flush {
+            // A failure poisons the store, which is how writers learn of it.
+            let _ = self.sync();
+        }
     }
 
     /// Begins a new segment, between two groups of the committer. If it cannot be created, on a full disk

@@ -58,7 +58,7 @@ pub use error::{Error, Result};
 pub use list::{ListOptions, ListedKey, Page};
 pub use namespace::Namespace;
 pub use namespaces::NamespaceId;
-pub use options::{Durability, PutOptions};
+pub use options::{Durability, PutOptions, Verify};
 pub use store::{Options, Stats, Store};
 pub use stream::{ValueStream, ValueWriter};
 pub use vfs::{Map, OsVfs, Vfs, VfsFile};

@@ -310,6 +310,7 @@ impl Core {
         garbage.retain(|(seqno, large)| {
             let removable = *seqno <= durable;
             if removable {
+                self.mapped.forget(*large);
                 // If it cannot be removed now, the next open does.
                 let _ = self.vfs.remove(&large_path(&self.dir, *large));
             }

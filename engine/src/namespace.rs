@@ -296,7 +296,7 @@ impl Namespace {
                 return Ok(None);
             }
             let (location, segment) = (found.location, found.segment);
-            if !found.record.body_is_intact() {
+            if !segment.body_is_intact(location.offset(), &found.record, core.verify) {
                 return Err(segment.damage(location.offset(), "value checksum"));
             }
             match f(found) {
@@ -317,8 +317,14 @@ impl Namespace {
                 .damage(found.location.offset(), "large value pointer")
         };
         let pointer = LargePointer::decode(found.record.value()).ok_or_else(damage)?;
-        let core = self.core();
-        Large::open(&*core.vfs, large_path(&core.dir, pointer.segment), pointer).map(Some)
+        let (core, id) = (self.core(), pointer.segment);
+        if let Some(large) = core.mapped.get(id) {
+            return Ok(Some(large));
+        }
+        let path = large_path(&core.dir, id);
+        let large = Large::open(&*core.vfs, path, pointer, core.verify)?;
+        core.mapped.insert(id, Arc::clone(&large));
+        Ok(Some(large))
     }
 
     fn open_stream(&self, found: &Found<'_>) -> Result<ValueStream> {

@@ -14,6 +14,18 @@ pub enum Durability {
     None,
 }
 
+/// Whether a value is verified against its checksum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// On every read, so that no wrong byte is ever served.
+    #[default]
+    Always,
+    /// On the first read since the store was opened; a large value, which is verified in pieces of
+    /// 64 KiB, also when it was not read for long. Header and key are verified on every read. What the
+    /// disk changes after that first read, and the system reads again, is served as it is.
+    FirstRead,
+}
+
 /// How one value is written.
 #[derive(Clone, Debug, Default)]
 pub struct PutOptions {

@@ -13,7 +13,7 @@ use crate::format::record::Kind;
 use crate::log::commit::Op;
 use crate::namespace::Namespace;
 use crate::namespaces::{NAME_MAX, NamespaceId, Namespaces, State};
-use crate::options::Durability;
+use crate::options::{Durability, Verify};
 use crate::vfs::{OsVfs, Vfs};
 use crate::worker::Worker;
 use crate::writer::{BATCH_MAX, space};
@@ -28,6 +28,7 @@ const INTERVAL_MIN: Duration = Duration::from_millis(1);
 #[derive(Clone)]
 pub struct Options {
     durability: Durability,
+    verify: Verify,
     create: bool,
     clock: Clock,
     vfs: Arc<dyn Vfs>,
@@ -37,6 +38,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             durability: Durability::default(),
+            verify: Verify::default(),
             create: true,
             clock: Clock::system(),
             vfs: Arc::new(OsVfs),
@@ -45,7 +47,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// `Immediate` durability, created if missing, the system's clock and file system.
+    /// `Immediate` durability, values verified on every read, created if missing, the system's clock and
+    /// file system.
     #[must_use]
     pub fn new() -> Options {
         Options::default()
@@ -55,6 +58,13 @@ impl Options {
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Options {
         self.durability = durability;
+        self
+    }
+
+    /// How often values are verified.
+    #[must_use]
+    pub fn verify(mut self, verify: Verify) -> Options {
+        self.verify = verify;
         self
     }
 
@@ -85,8 +95,9 @@ impl Options {
     /// `Locked`, `NotAStore`, `UnsupportedFormat`, `Corrupt` if the log has a hole, or an I/O error.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
         let path: PathBuf = path.as_ref().into();
-        let core =
+        let mut core =
             crate::recovery::open(self.vfs, &path, self.clock, self.durability, self.create)?;
+        core.verify = self.verify;
         let core = Arc::new(core);
         // The owner first: it stops the threads that were started, should another not start.
         let owner = Arc::new(Owner {
@@ -96,6 +107,10 @@ impl Options {
         let (work, maintained) = (Arc::clone(&core.work), Arc::clone(&core));
         let maintain = move |idle| maintained.maintain(idle);
         let worker = Worker::start("rimstone-maintain", work, MAINTENANCE, maintain)?;
+        owner.workers.lock().push(worker);
+        let (ahead, core_ahead) = (Arc::clone(&core.ahead), Arc::clone(&core));
+        let go_ahead = move |_| core_ahead.go_ahead();
+        let worker = Worker::start("rimstone-ahead", ahead, MAINTENANCE, go_ahead)?;
         owner.workers.lock().push(worker);
         if !core.table.is_settled() {
             core.work.wake();
@@ -414,7 +429,8 @@ impl Owner {
             let _ = core.commit(vec![Op::keyless(Kind::Close, 0, Vec::new())], true);
         }
         // Under the log's lock: a leader that is still at work finishes before the store is let go.
-        let _log = core.log.lock();
+        let mut log = core.log.lock();
+        log.forget_spare();
         core.poison();
         result
     }

@@ -129,6 +129,9 @@ impl Core {
         if group.work || log.wants_maintenance() {
             self.work.wake();
         }
+        if log.wants_ahead() {
+            self.ahead.wake();
+        }
     }
 }
 

@@ -1,17 +1,22 @@
 //! The active segment: the one place that writes to the log.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result, io_error};
 use crate::format::record::{self, Address};
 use crate::format::segment::{HEADER_LEN, Header, Kind, SEGMENT_LEN, StoreId};
-use crate::vfs::Vfs;
+use crate::vfs::{Vfs, VfsFile};
 
 use super::segment::{Segment, Segments, front_path, unfinished_path};
 
-/// The first step of preallocation; each further one doubles the file.
+/// The first step of preallocation; each further one doubles the file, or adds so much.
 const FIRST_STEP: u64 = 1 << 20;
+const STEP_MAX: u64 = 4 << 20;
+/// How far [`Core::go_ahead`](crate::core::Core::go_ahead) is in front of what is written, and how
+/// many bytes it leaves to be flushed.
+const AHEAD: u64 = 8 << 20;
+const UNFLUSHED: u64 = 8 << 20;
 /// Bytes of log after which maintenance looks whether something is due.
 const MAINTENANCE: u64 = 16 << 20;
 /// Space that only what frees space may use, so that deletes go on when the disk is full.
@@ -24,10 +29,18 @@ pub(crate) struct Appender {
     store: StoreId,
     epoch: u64,
     segment: Arc<Segment>,
+    /// Its name until it is linked.
+    unlinked: PathBuf,
     number: u32,
     /// Where the next record goes.
     end: u64,
     allocated: u64,
+    /// The file of the next segment, if it was made ahead.
+    spare: Option<Spare>,
+    /// Whether somebody was asked to go ahead and did not yet.
+    asked_ahead: bool,
+    /// How far the active segment was flushed.
+    flushed: u64,
     buffer: Vec<u8>,
     /// The newest sequence number given out, and the newest known durable.
     pub(crate) seqno: u64,
@@ -36,6 +49,22 @@ pub(crate) struct Appender {
     pub(crate) since_checkpoint: u64,
     /// Bytes of log since maintenance was last asked for.
     since_maintenance: u64,
+}
+
+/// A file that will be a segment: preallocated, still without a header.
+pub(crate) struct Spare {
+    path: PathBuf,
+    file: Box<dyn VfsFile>,
+    allocated: u64,
+}
+
+/// What is to be done ahead of the writers.
+pub(crate) struct Ahead {
+    pub(crate) segment: Arc<Segment>,
+    /// To which length its file is to be preallocated.
+    pub(crate) allocate: Option<u64>,
+    pub(crate) wants_spare: bool,
+    pub(crate) wants_flush: bool,
 }
 
 /// What a new front segment follows.
@@ -58,7 +87,9 @@ impl Appender {
         segments: &Segments,
         start: &Start,
     ) -> Result<Appender> {
-        let segment = create(&*vfs, &dir, start)?;
+        let spare = Spare::create(&*vfs, &dir, start.id, FIRST_STEP)?;
+        let (unlinked, allocated) = (spare.path.clone(), spare.allocated);
+        let segment = spare.into_segment(&*vfs, &dir, start)?;
         let number = segments.add(Arc::clone(&segment));
         Ok(Appender {
             vfs,
@@ -67,8 +98,12 @@ impl Appender {
             epoch: start.epoch,
             segment,
             number,
+            unlinked,
             end: HEADER_LEN as u64,
-            allocated: FIRST_STEP,
+            allocated,
+            spare: None,
+            asked_ahead: false,
+            flushed: 0,
             buffer: Vec::new(),
             seqno: start.seqno,
             durable: start.seqno,
@@ -98,13 +133,10 @@ impl Appender {
 
     /// Gives the active segment its name, durably: from here on it follows the one before it.
     pub(crate) fn link(&self) -> Result<()> {
-        let (new, path) = (
-            unfinished_path(&self.dir, self.segment.id),
-            &self.segment.path,
-        );
+        let path = &self.segment.path;
         let linked = self
             .vfs
-            .rename(&new, path)
+            .rename(&self.unlinked, path)
             .and_then(|()| self.vfs.sync_dir(&self.dir));
         linked.map_err(|e| match io_error("naming", path, e) {
             // Half done, and not to be tried again.
@@ -151,7 +183,10 @@ impl Appender {
         if end <= self.allocated {
             return Ok(());
         }
-        let len = end.max(self.allocated.saturating_mul(2)).min(SEGMENT_LEN);
+        let step = self.allocated.min(STEP_MAX);
+        let len = end
+            .max(self.allocated.saturating_add(step))
+            .min(SEGMENT_LEN);
         let grown = self.segment.file.allocate(len).map(|()| len).or_else(|_| {
             // No room for the whole step: try for just what is needed.
             self.segment.file.allocate(end).map(|()| end)
@@ -188,19 +223,71 @@ impl Appender {
     /// tried again on the same file, since the system may have dropped the bytes.
     pub(crate) fn sync(&mut self) -> Result<()> {
         if self.durable < self.seqno {
-            self.segment.file.sync().map_err(|e| {
-                match io_error("flushing", &self.segment.path, e) {
-                    Error::Full => Error::Poisoned,
-                    other => other,
-                }
-            })?;
-            self.durable = self.seqno;
+            self.segment.sync()?;
+            self.note_flush(self.segment.id, self.seqno, self.end);
         }
         Ok(())
     }
 
+    /// What a flush comes to that began when the log was this far.
+    pub(crate) fn note_flush(&mut self, segment: u64, seqno: u64, end: u64) {
+        self.durable = self.durable.max(seqno);
+        if segment == self.segment.id {
+            self.flushed = self.flushed.max(end);
+        }
+    }
+
+    /// How far the log was written: segment, sequence number, end.
+    pub(crate) fn written(&self) -> (Arc<Segment>, u64, u64) {
+        (Arc::clone(&self.segment), self.seqno, self.end)
+    }
+
+    /// Whether somebody should be woken to go ahead.
+    pub(crate) fn wants_ahead(&mut self) -> bool {
+        // A small log does not need it.
+        if self.asked_ahead || self.end < STEP_MAX {
+            return false;
+        }
+        self.asked_ahead = self.ahead().is_some();
+        self.asked_ahead
+    }
+
+    /// What is to be done ahead of the writers, if anything.
+    pub(crate) fn ahead(&mut self) -> Option<Ahead> {
+        self.asked_ahead = false;
+        let to = self.end.saturating_add(AHEAD).min(SEGMENT_LEN);
+        let ahead = Ahead {
+            segment: Arc::clone(&self.segment),
+            allocate: (self.allocated < to).then(|| to.saturating_add(AHEAD).min(SEGMENT_LEN)),
+            wants_spare: self.spare.is_none() && self.end > SEGMENT_LEN / 2,
+            wants_flush: self.end.saturating_sub(self.flushed) > UNFLUSHED,
+        };
+        let wants = ahead.allocate.is_some() || ahead.wants_spare || ahead.wants_flush;
+        wants.then_some(ahead)
+    }
+
+    /// What was done.
+    pub(crate) fn note_ahead(
+        &mut self,
+        segment: u64,
+        allocated: Option<u64>,
+        spare: Option<Spare>,
+    ) {
+        if let Some(allocated) = allocated.filter(|_| segment == self.segment.id) {
+            self.allocated = self.allocated.max(allocated);
+        }
+        self.spare = self.spare.take().or(spare);
+    }
+
+    /// Removes what was made ahead. What cannot be removed is removed by the next open.
+    pub(crate) fn forget_spare(&mut self) {
+        if let Some(spare) = self.spare.take() {
+            let _ = self.vfs.remove(&spare.path);
+        }
+    }
+
     /// Creates the segment that follows the active one, which is durable.
-    pub(crate) fn prepare(&self, id: u64, time: u64) -> Result<Arc<Segment>> {
+    pub(crate) fn prepare(&mut self, id: u64, time: u64) -> Result<Next> {
         let start = Start {
             store: self.store,
             id,
@@ -210,52 +297,90 @@ impl Appender {
             seqno: self.seqno,
             time,
         };
-        create(&*self.vfs, &self.dir, &start)
+        let spare = match self.spare.take() {
+            Some(spare) => spare,
+            None => Spare::create(&*self.vfs, &self.dir, id, FIRST_STEP)?,
+        };
+        let (unlinked, allocated) = (spare.path.clone(), spare.allocated);
+        Ok(Next {
+            segment: spare.into_segment(&*self.vfs, &self.dir, &start)?,
+            unlinked,
+            allocated,
+        })
     }
 
     /// Goes on in this segment. After an error the store is poisoned.
-    pub(crate) fn rotate(&mut self, segments: &Segments, next: Arc<Segment>) -> Result<()> {
+    pub(crate) fn rotate(&mut self, segments: &Segments, next: Next) -> Result<()> {
         debug_assert!(self.buffer.is_empty(), "rotation happens between groups");
-        self.number = segments.add(Arc::clone(&next));
-        self.segment = next;
+        self.number = segments.add(Arc::clone(&next.segment));
+        self.segment = next.segment;
+        self.unlinked = next.unlinked;
         self.end = HEADER_LEN as u64;
-        self.allocated = FIRST_STEP;
+        self.allocated = next.allocated;
+        self.flushed = 0;
         self.link()
     }
 }
 
-fn create(vfs: &dyn Vfs, dir: &std::path::Path, start: &Start) -> Result<Arc<Segment>> {
-    let (path, new) = (front_path(dir, start.id), unfinished_path(dir, start.id));
-    let mut salt = [0u8; 4];
-    random(&mut salt)?;
-    let header = Header {
-        kind: Kind::Front,
-        salt: u32::from_le_bytes(salt),
-        store: start.store,
-        id: start.id,
-        epoch: start.epoch,
-        previous: start.previous,
-        previous_len: start.previous_len,
-        time: start.time,
-    };
-    let file = vfs
-        .create(&new)
-        .map_err(|e| io_error("creating", &new, e))?;
-    let made = file
-        .allocate(FIRST_STEP)
-        .and_then(|()| file.write_at(&header.encode(), 0))
-        .and_then(|()| file.sync());
-    if let Err(error) = made {
-        // Nothing names the file yet, and a full disk should get its space back.
-        let _ = vfs.remove(&new);
-        return Err(io_error("creating", &new, error));
+/// A segment that the log can go on in.
+pub(crate) struct Next {
+    segment: Arc<Segment>,
+    unlinked: PathBuf,
+    allocated: u64,
+}
+
+impl Spare {
+    /// A file ahead of its use.
+    pub(crate) fn ahead(vfs: &dyn Vfs, dir: &Path, id: u64) -> Result<Spare> {
+        let spare = Spare::create(vfs, dir, id, STEP_MAX)?;
+        // What is left to flush later is the header.
+        match spare.file.sync() {
+            Ok(()) => Ok(spare),
+            Err(e) => Err(spare.fail(vfs, e)),
+        }
     }
-    Ok(Arc::new(Segment::new(
-        path,
-        file,
-        &header,
-        HEADER_LEN as u64,
-    )?))
+
+    fn create(vfs: &dyn Vfs, dir: &Path, id: u64, allocated: u64) -> Result<Spare> {
+        let path = unfinished_path(dir, id);
+        let file = vfs.create(&path);
+        let file = file.map_err(|e| io_error("creating", &path, e))?;
+        let spare = Spare {
+            path,
+            file,
+            allocated,
+        };
+        match spare.file.allocate(allocated) {
+            Ok(()) => Ok(spare),
+            Err(e) => Err(spare.fail(vfs, e)),
+        }
+    }
+
+    fn into_segment(self, vfs: &dyn Vfs, dir: &Path, start: &Start) -> Result<Arc<Segment>> {
+        let mut salt = [0u8; 4];
+        random(&mut salt)?;
+        let header = Header {
+            kind: Kind::Front,
+            salt: u32::from_le_bytes(salt),
+            store: start.store,
+            id: start.id,
+            epoch: start.epoch,
+            previous: start.previous,
+            previous_len: start.previous_len,
+            time: start.time,
+        };
+        let made = self.file.write_at(&header.encode(), 0);
+        if let Err(e) = made.and_then(|()| self.file.sync()) {
+            return Err(self.fail(vfs, e));
+        }
+        let path = front_path(dir, start.id);
+        Segment::new(path, self.file, &header, HEADER_LEN as u64).map(Arc::new)
+    }
+
+    /// Nothing names the file, and a full disk should get its space back.
+    fn fail(&self, vfs: &dyn Vfs, e: std::io::Error) -> Error {
+        let _ = vfs.remove(&self.path);
+        io_error("creating", &self.path, e)
+    }
 }
 
 /// Fills `bytes` from the system's random source.

@@ -14,7 +14,10 @@ use crate::format::field;
 use crate::format::record::{CHUNK, LargePointer};
 use crate::format::segment::{HEADER_LEN, Header, Kind, LARGE_START, StoreId};
 use crate::mem::Map;
+use crate::options::Verify;
 use crate::vfs::{Vfs, VfsFile};
+
+use super::verified::Verified;
 
 /// A large value being written.
 pub(crate) struct LargeWriter {
@@ -146,11 +149,19 @@ pub(crate) struct Large {
     map: Map,
     path: PathBuf,
     len: u32,
+    verify: Verify,
+    /// Chunk by chunk.
+    verified: Verified,
 }
 
 impl Large {
     /// Maps the value and verifies its header and chunk checksums, not the value.
-    pub(crate) fn open(vfs: &dyn Vfs, path: PathBuf, pointer: LargePointer) -> Result<Arc<Large>> {
+    pub(crate) fn open(
+        vfs: &dyn Vfs,
+        path: PathBuf,
+        pointer: LargePointer,
+        verify: Verify,
+    ) -> Result<Arc<Large>> {
         let damage = |offset, reason| Error::Corrupt {
             path: path.clone(),
             offset,
@@ -181,6 +192,8 @@ impl Large {
             map,
             path: path.clone(),
             len: pointer.len,
+            verify,
+            verified: Verified::none(usize::try_from(chunks).unwrap_or(0)),
         };
         if crc32fast::hash(large.table()) != pointer.table_crc {
             return Err(damage(table_start(pointer.len), "chunk checksums"));
@@ -217,6 +230,10 @@ impl Large {
     }
 
     fn verify(&self, chunk: u64) -> Result<()> {
+        let piece = usize::try_from(chunk).unwrap_or(usize::MAX);
+        if self.verify == Verify::FirstRead && self.verified.has(piece) {
+            return Ok(());
+        }
         let from = chunk.saturating_mul(CHUNK as u64);
         let len = self.len().saturating_sub(from).min(CHUNK as u64);
         let offset = LARGE_START.saturating_add(from);
@@ -227,6 +244,9 @@ impl Large {
         let at = usize::try_from(chunk.saturating_mul(4)).unwrap_or(usize::MAX);
         let expected = self.table().get(at..).unwrap_or_default();
         if expected.len() >= 4 && field!(expected, 0, u32) == crc32fast::hash(bytes) {
+            if self.verify == Verify::FirstRead {
+                self.verified.add(piece);
+            }
             return Ok(());
         }
         Err(Error::Corrupt {

@@ -4,5 +4,7 @@
 pub(crate) mod appender;
 pub(crate) mod commit;
 pub(crate) mod large;
+pub(crate) mod mapped;
 pub(crate) mod scan;
 pub(crate) mod segment;
+pub(crate) mod verified;

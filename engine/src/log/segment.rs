@@ -10,8 +10,15 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result, io_error};
 use crate::format::record::{self, Address, HEADER_LEN, Place, Record};
 use crate::format::segment::{Header, SEGMENT_LEN};
-use crate::mem::{EpochCell, Map};
+use crate::mem::{EpochCell, Map, prefetch};
+use crate::options::Verify;
 use crate::vfs::VfsFile;
+
+use super::verified::Verified;
+
+/// Cache lines behind a header that are fetched ahead: the key, and metadata or the start of a value.
+const PREFETCHED_LINES: usize = 2;
+const LINE: usize = 64;
 
 /// A front segment. Its bytes up to `published` never change.
 pub(crate) struct Segment {
@@ -25,6 +32,9 @@ pub(crate) struct Segment {
     pub(crate) usage: Usage,
     map: Map,
     published: AtomicU64,
+    verified: Verified,
+    /// Whether a flush failed. Locked while one is under way.
+    flush_failed: Mutex<bool>,
 }
 
 /// What is still needed of a segment.
@@ -107,6 +117,8 @@ impl Segment {
             usage: Usage::default(),
             map,
             published,
+            verified: Verified::none(len / HEADER_LEN),
+            flush_failed: Mutex::new(false),
         })
     }
 
@@ -124,6 +136,21 @@ impl Segment {
     /// have the segment yet.
     pub(crate) fn cut(&self, end: u64) {
         self.published.fetch_min(end, Ordering::Release);
+    }
+
+    /// Makes durable what was written before. After an error it is never tried again, since the system
+    /// may have dropped the bytes and would say that all is well: the store is poisoned.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let mut failed = self.flush_failed.lock();
+        if *failed {
+            return Err(Error::Poisoned);
+        }
+        let synced = self.file.sync();
+        *failed = synced.is_err();
+        synced.map_err(|e| match io_error("flushing", &self.path, e) {
+            Error::Full => Error::Poisoned,
+            other => other,
+        })
     }
 
     pub(crate) fn place(&self, offset: u32) -> Place {
@@ -146,9 +173,30 @@ impl Segment {
     /// The record at `offset`, header and key verified; damage is an error.
     pub(crate) fn record(&self, offset: u64) -> Result<Record<'_>> {
         let place = self.place(u32::try_from(offset).unwrap_or(u32::MAX));
-        self.bytes(offset)
+        let bytes = self.bytes(offset);
+        // The key and the start of the body come while the header is waited for.
+        let behind = bytes.and_then(|bytes| bytes.get(HEADER_LEN..));
+        let lines = behind.unwrap_or_default().chunks(LINE);
+        lines.take(PREFETCHED_LINES).for_each(prefetch);
+        bytes
             .and_then(|bytes| record::decode(bytes, place))
             .ok_or_else(|| self.damage(offset, "record header or key checksum"))
+    }
+
+    /// Whether the body of the record at `offset` has its checksum, or had it as the policy asks.
+    pub(crate) fn body_is_intact(&self, offset: u64, record: &Record<'_>, verify: Verify) -> bool {
+        if verify == Verify::Always {
+            return record.body_is_intact();
+        }
+        // No two records begin within the length of a header.
+        let piece = usize::try_from(offset).unwrap_or(usize::MAX) / HEADER_LEN;
+        self.verified.has(piece) || {
+            let is_intact = record.body_is_intact();
+            if is_intact {
+                self.verified.add(piece);
+            }
+            is_intact
+        }
     }
 
     /// Whether the first page or two of a record are in memory.

@@ -21,9 +21,10 @@ use crate::index::checkpoint::{self, CURRENT, Checkpoint, TABLE_DAMAGE};
 use crate::index::keys::RunFiles;
 use crate::index::runs::Run;
 use crate::log::appender::{Appender, Start, random};
+use crate::log::mapped::Mapped;
 use crate::log::segment::front_path;
 use crate::maintenance::{Kept, Maintenance};
-use crate::options::Durability;
+use crate::options::{Durability, Verify};
 use crate::vfs::Vfs;
 
 /// Opens the store in `dir`, creating it if `create` says so.
@@ -103,6 +104,7 @@ pub(crate) fn open(
         id: replay.id,
         clock,
         durability,
+        verify: Verify::default(),
         segments: replay.segments,
         table: replay.table,
         keys: replay.keys,
@@ -113,12 +115,14 @@ pub(crate) fn open(
         next_file: AtomicU64::new(first_file.saturating_add(1)),
         poisoned: false.into(),
         larges: Mutex::new(replay.larges),
+        mapped: Mapped::default(),
         garbage: Mutex::default(),
         maintenance: Mutex::new(maintenance),
         trouble: Mutex::default(),
         runs_are_damaged: false.into(),
         checkpointed: checkpointed.into(),
         work: Arc::default(),
+        ahead: Arc::default(),
         damage,
         lock: Mutex::new(Some(lock)),
     })

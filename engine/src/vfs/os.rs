@@ -104,9 +104,11 @@ impl VfsFile for OsFile {
             old,
             len.saturating_sub(old),
         ) {
-            Err(Errno::OPNOTSUPP) => self.0.set_len(len),
-            result => Ok(result?),
+            Err(Errno::OPNOTSUPP) => return self.0.set_len(len),
+            result => result?,
         }
+        self.fault_in(old, len);
+        Ok(())
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -138,6 +140,33 @@ impl VfsFile for OsFile {
                 return true;
             }
             at = last.min((at | 4095).saturating_add(1));
+        }
+    }
+}
+
+/// The size of a huge page.
+const HUGE_PAGE: u64 = 2 << 20;
+
+impl OsFile {
+    /// Brings the new part of a file into the page cache in huge pages, as far as it covers any. Its
+    /// blocks were not written yet, so nothing is read; what is written later goes into these pages, and
+    /// who reads it through a mapping waits for one entry of the page tables where there were 512.
+    fn fault_in(&self, from: u64, to: u64) {
+        let first = from.next_multiple_of(HUGE_PAGE);
+        let Some(len) = to.checked_sub(first).filter(|len| *len >= HUGE_PAGE) else {
+            return;
+        };
+        let len = usize::try_from(len & !(HUGE_PAGE - 1)).unwrap_or(0);
+        // All of it is about speed: whatever is refused stays in small pages.
+        let Ok(raw) = MmapOptions::new()
+            .offset(first)
+            .len(len)
+            .map_raw_read_only(&self.0)
+        else {
+            return;
+        };
+        if raw.advise(Advice::HugePage).is_ok() {
+            let _ = raw.advise(Advice::PopulateRead);
         }
     }
 }
