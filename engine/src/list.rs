@@ -73,6 +73,10 @@ impl ListOptions {
     }
 }
 
+/// Bytes of key and metadata that a new page has room for, for each of at most so many keys.
+const ROOM: usize = 64;
+const ROOM_MAX: usize = 1000;
+
 /// One page of keys in byte order, all from one instant.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
@@ -131,6 +135,16 @@ impl Page {
                 generation: item.generation,
             }
         })
+    }
+
+    /// An empty page that most pages of so many keys fit into.
+    pub(crate) fn with_room_for(keys: usize) -> Page {
+        let keys = keys.min(ROOM_MAX);
+        Page {
+            bytes: Vec::with_capacity(keys.saturating_mul(ROOM)),
+            items: Vec::with_capacity(keys),
+            cursor: None,
+        }
     }
 
     pub(crate) fn push(&mut self, key: &[u8], metadata: &[u8], expiration: u64, generation: u64) {

@@ -4,7 +4,7 @@
 
 use std::cmp::Ordering;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// One key as the runs and the memtable hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,19 +252,33 @@ impl<W: FnMut(&[u8]) -> io::Result<()>> RunWriter<W> {
 /// The bytes of a run: a mapped file, or a buffer.
 pub(crate) type RunBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// An open run. Header, index and footer are verified; a block is, each time it is decoded.
+/// An index of up to so many bytes is verified when its run is opened, a longer one when it is first
+/// needed: opening takes no longer for more keys.
+const EAGER_MAX: usize = 1 << 20;
+
+/// An open run. Header and footer are verified, and the index before it is used; a block is, each time
+/// it is decoded.
 pub(crate) struct Run {
     bytes: RunBytes,
     store_id: [u8; 16],
     run_id: u64,
-    index: Vec<IndexEntry>,
+    blocks: usize,
+    index_crc: u32,
+    /// Whether the index is what it should be.
+    index: OnceLock<Result<(), Damage>>,
     index_offset: usize,
     summary: Summary,
 }
 
-struct IndexEntry {
-    prefix: u64,
-    offset: usize,
+type IndexEntry = [u8; INDEX_ENTRY_LEN];
+
+/// The beginning of a block's first key.
+fn prefix_in(entry: &IndexEntry) -> u64 {
+    field_u64(entry, 0)
+}
+
+fn offset_in(entry: &IndexEntry) -> usize {
+    usize::try_from(field_u64(entry, 8)).unwrap_or(usize::MAX)
 }
 
 impl std::fmt::Debug for Run {
@@ -334,9 +348,6 @@ impl Run {
         if !rest.is_empty() || entries.len() as u64 != field_u64(footer, 8) {
             return Err(damage(index_offset, "length of a run index"));
         }
-        if crc32fast::hash(index_bytes) != field_u32(footer, 48) {
-            return Err(damage(index_offset, "checksum of a run index"));
-        }
 
         let summary = Summary {
             records: field_u64(footer, 16),
@@ -345,37 +356,61 @@ impl Run {
             seqno_max: field_u64(footer, 40),
             bytes: bytes.len() as u64,
         };
-        let mut index = Vec::with_capacity(entries.len());
-        // Blocks lie without gaps between header and index, in order.
-        let mut expected = Some(HEADER_LEN);
-        let mut prefix_min = 0;
-        for (i, entry) in entries.iter().enumerate() {
-            let prefix = field_u64(entry, 0);
-            let offset = usize::try_from(field_u64(entry, 8)).unwrap_or(usize::MAX);
-            let in_place = match expected.take() {
-                Some(first) => offset == first,
-                None => index.last().is_some_and(|e: &IndexEntry| offset > e.offset),
-            };
-            if !in_place || offset >= index_offset || prefix < prefix_min {
-                return Err(damage(
-                    index_offset + i * INDEX_ENTRY_LEN,
-                    "order of a run index",
-                ));
-            }
-            prefix_min = prefix;
-            index.push(IndexEntry { prefix, offset });
-        }
         if entries.is_empty() && index_offset != HEADER_LEN {
             return Err(damage(HEADER_LEN, "blocks without an index"));
         }
-        Ok(Run {
-            bytes: shared,
+        let run = Run {
+            blocks: entries.len(),
+            index_crc: field_u32(footer, 48),
+            index: OnceLock::new(),
+            bytes: Arc::clone(&shared),
             store_id,
             run_id,
-            index,
             index_offset,
             summary,
-        })
+        };
+        if index_bytes.len() <= EAGER_MAX {
+            run.index()?;
+        }
+        Ok(run)
+    }
+
+    /// Block by block the beginning of its first key, and where it lies; verified.
+    fn index(&self) -> Result<&[IndexEntry], Damage> {
+        let index = self.index_bytes();
+        let verified = self.index.get_or_init(|| self.verify_index(index));
+        (*verified).map(|()| index)
+    }
+
+    fn index_bytes(&self) -> &[IndexEntry] {
+        let bytes: &[u8] = (*self.bytes).as_ref();
+        let index = bytes.get(self.index_offset..).unwrap_or_default();
+        let (entries, _) = index.as_chunks::<INDEX_ENTRY_LEN>();
+        entries.get(..self.blocks).unwrap_or_default()
+    }
+
+    /// Blocks lie without gaps between header and index, in order.
+    fn verify_index(&self, index: &[IndexEntry]) -> Result<(), Damage> {
+        let damage = |at: usize, reason| Damage {
+            offset: (self.index_offset + at * INDEX_ENTRY_LEN) as u64,
+            reason,
+        };
+        if crc32fast::hash(index.as_flattened()) != self.index_crc {
+            return Err(damage(0, "checksum of a run index"));
+        }
+        let mut before: Option<(u64, usize)> = None;
+        for (i, entry) in index.iter().enumerate() {
+            let (prefix, offset) = (prefix_in(entry), offset_in(entry));
+            let in_place = match before {
+                None => offset == HEADER_LEN,
+                Some((low, start)) => offset > start && prefix >= low,
+            };
+            if !in_place || offset >= self.index_offset {
+                return Err(damage(i, "order of a run index"));
+            }
+            before = Some((prefix, offset));
+        }
+        Ok(())
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -391,19 +426,15 @@ impl Run {
     }
 
     pub(crate) fn blocks(&self) -> usize {
-        self.index.len()
+        self.blocks
     }
 
     /// Decodes a block into `out`, whose memory is reused.
     ///
     /// `number` must be below [`blocks`](Run::blocks); metadata stays where it is, in the file.
     pub(crate) fn decode<'a>(&'a self, number: usize, out: &mut Block<'a>) -> Result<(), Damage> {
-        let (offset, payload) = self.verified(number)?;
-        let damage = Damage {
-            offset: offset as u64,
-            reason: "record in a run block",
-        };
-        out.decode(payload).ok_or(damage)
+        out.decode(self.verified(number)?)
+            .ok_or_else(|| self.damage(number, "record in a run block"))
     }
 
     /// Returns where records not before (or with `after_equal`, after) a sort key begin: the block and
@@ -419,19 +450,18 @@ impl Run {
             let order = n.cmp(&namespace).then_with(|| k.cmp(key));
             order.is_lt() || (after_equal && order.is_eq())
         };
+        let first_precedes = |number: usize, payload| match first_key(payload) {
+            Some((n, k)) => Ok(precedes(n, k)),
+            None => Err(self.damage(number, "first key of a run block")),
+        };
         let prefix = prefix_of(namespace, key);
-        let mut low = self.index.partition_point(|e| e.prefix < prefix);
-        let mut high = self.index.partition_point(|e| e.prefix <= prefix);
-        // Among blocks with one prefix only their first keys decide. A wrong one would lead the search
-        // astray without a trace, so each block that is asked is verified.
+        let index = self.index()?;
+        let mut low = index.partition_point(|e| prefix_in(e) < prefix);
+        let mut high = index.partition_point(|e| prefix_in(e) <= prefix);
+        // Among blocks with one prefix only their first keys decide.
         while low < high {
             let middle = low.midpoint(high);
-            let (offset, payload) = self.verified(middle)?;
-            let (n, k) = first_key(payload).ok_or(Damage {
-                offset: offset as u64,
-                reason: "first key of a run block",
-            })?;
-            if precedes(n, k) {
+            if first_precedes(middle, self.block(middle)?)? {
                 low = middle + 1;
             } else {
                 high = middle;
@@ -439,41 +469,56 @@ impl Run {
         }
         let number = low.saturating_sub(1);
         block.clear();
-        if self.index.is_empty() {
+        if index.is_empty() {
             return Ok((0, 0));
         }
         self.decode(number, block)?;
         let place = block
             .items
             .partition_point(|item| precedes(item.namespace, block.key(item)));
+        // The blocks that were asked on the way were not verified: a wrong key in one of them may have led
+        // the search astray. But not if the place is between what is verified on both sides of it.
+        let next = number + 1;
+        let is_astray = (place == 0 && number > 0)
+            || (place == block.len()
+                && next < self.blocks
+                && first_precedes(next, self.verified(next)?)?);
+        if is_astray {
+            return Err(self.damage(number, "order of the blocks of a run"));
+        }
         Ok((number, place))
     }
 
-    /// Returns a block's offset and its payload, after its checksum was found right.
-    fn verified(&self, number: usize) -> Result<(usize, &[u8]), Damage> {
-        let bytes: &[u8] = (*self.bytes).as_ref();
-        let start = self
-            .index
-            .get(number)
-            .map_or(self.index_offset, |e| e.offset);
-        let end = self
-            .index
-            .get(number + 1)
-            .map_or(self.index_offset, |e| e.offset);
-        let damage = |reason| Damage {
-            offset: start as u64,
+    fn damage(&self, number: usize, reason: &'static str) -> Damage {
+        let offset = self.index_bytes().get(number).map_or(0, offset_in);
+        Damage {
+            offset: offset as u64,
             reason,
-        };
-        let (payload, crc) = bytes
-            .get(start..end)
-            .and_then(|block| block.split_last_chunk::<CRC_LEN>())
-            .ok_or(damage("length of a run block"))?;
-        if u32::from_le_bytes(*crc) != block_crc(self.run_id, start as u64, payload) {
-            return Err(damage("checksum of a run block"));
         }
-        Ok((start, payload))
+    }
+
+    /// Returns a block's payload, after its checksum was found right.
+    fn verified(&self, number: usize) -> Result<&[u8], Damage> {
+        let start = self.index()?.get(number).map_or(0, offset_in);
+        let parts = self.block(number)?.split_last_chunk::<CRC_LEN>();
+        let (payload, crc) = parts.ok_or_else(|| self.damage(number, BLOCK_LENGTH))?;
+        if u32::from_le_bytes(*crc) != block_crc(self.run_id, start as u64, payload) {
+            return Err(self.damage(number, "checksum of a run block"));
+        }
+        Ok(payload)
+    }
+
+    /// Returns a block as it is, its checksum behind it.
+    fn block(&self, number: usize) -> Result<&[u8], Damage> {
+        let index = self.index()?;
+        let offset = |number| index.get(number).map_or(self.index_offset, offset_in);
+        let bytes: &[u8] = (*self.bytes).as_ref();
+        let block = bytes.get(offset(number)..offset(number + 1));
+        block.ok_or_else(|| self.damage(number, BLOCK_LENGTH))
     }
 }
+
+const BLOCK_LENGTH: &str = "length of a run block";
 
 /// A decoded block. Keys are put together again in one buffer; metadata is lent from the run.
 #[derive(Default)]
@@ -771,12 +816,12 @@ impl Run {
     /// Where each block begins and ends, its checksum included.
     pub(crate) fn block_ranges(&self) -> Vec<(usize, usize)> {
         let ends = self
-            .index
+            .index_bytes()
             .iter()
             .skip(1)
-            .map(|e| e.offset)
+            .map(offset_in)
             .chain([self.index_offset]);
-        self.index.iter().map(|e| e.offset).zip(ends).collect()
+        self.index_bytes().iter().map(offset_in).zip(ends).collect()
     }
 
     /// Puts the checksum of a changed block right.

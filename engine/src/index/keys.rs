@@ -181,7 +181,7 @@ impl Keys {
             work,
         };
         let sources = self.sources();
-        let mut page = Page::default();
+        let mut page = Page::with_room_for(limit);
         let outcome = runs::list(&sources, &query, |record| {
             page.push(record.key, record.metadata, record.expiration, record.seqno);
         });
