@@ -147,7 +147,7 @@ impl Core {
     /// `Corrupt` if the table of the checkpoint is damaged where this hash would be: then nobody knows
     /// what the key holds until the next open replays the log.
     pub(crate) fn check_table(&self, hash: u64, guard: &Guard) -> Result<()> {
-        if self.table.is_damaged(hash, guard) {
+        if self.table.is_damaged_at(hash, guard) {
             return Err(damaged_table(&self.dir));
         }
         Ok(())
@@ -156,7 +156,7 @@ impl Core {
     /// What was found damaged, as text.
     pub(crate) fn damage(&self) -> Vec<String> {
         let mut damage = self.damage.clone();
-        if self.table.damaged() > 0 {
+        if self.table.is_damaged() {
             damage.push(damaged_table(&self.dir).to_string());
         }
         damage

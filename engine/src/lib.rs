@@ -47,6 +47,7 @@ mod reclaim;
 mod recovery;
 mod store;
 mod stream;
+mod verified;
 mod vfs;
 mod worker;
 mod writer;

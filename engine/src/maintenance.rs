@@ -25,9 +25,9 @@ const CHECKPOINT_MIN: u64 = 64 << 20;
 const CHECKPOINT_SHARE: u64 = 5;
 /// So much of retired segments makes a checkpoint due, too.
 const RETIRED_MAX: u64 = 2 * SEGMENT_LEN;
-/// On closing a checkpoint is made after this much log, or this fraction of the table's size.
+/// On closing a checkpoint is made after this much log, so that opening replays a few milliseconds' worth
+/// at any size of the table.
 const CLOSE_MIN: u64 = 1 << 20;
-const CLOSE_FRACTION: u64 = 8;
 /// Memory for the newest keys, beyond which they become a run.
 const MEMTABLE_MAX: usize = 64 << 20;
 /// Large segments to be removed that are worth a flush of the log.
@@ -64,7 +64,7 @@ impl Core {
             return;
         }
         self.settle_table();
-        if self.table.damaged() > 0 {
+        if self.table.is_damaged() {
             // As below.
             let _ = self.forget_newest(&mut state);
         }
@@ -109,12 +109,11 @@ impl Core {
         if self.runs_are_damaged.load(Ordering::Acquire) {
             return self.forget_checkpoints(state);
         }
-        if self.table.damaged() > 0 {
+        if self.table.is_damaged() {
             return self.forget_newest(state);
         }
         let since = self.log.lock().since_checkpoint;
-        let table = u64::try_from(self.table.bytes()).unwrap_or(u64::MAX);
-        if since < CLOSE_MIN.max(table / CLOSE_FRACTION) {
+        if since < CLOSE_MIN {
             return Ok(());
         }
         self.checkpoint(state)
@@ -191,8 +190,8 @@ impl Core {
         synced.map_err(|e| io_error("flushing", &self.dir, e))
     }
 
-    /// Brings what still lies in the checkpoint that was opened to memory, unless the store is closed
-    /// meanwhile.
+    /// Verifies what still lies in the checkpoint that was opened and brings it to memory, unless the
+    /// store is closed meanwhile.
     fn settle_table(&self) {
         for partition in 0..PARTITIONS {
             if self.work.is_stopped() {

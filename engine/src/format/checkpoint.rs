@@ -45,6 +45,8 @@ pub(crate) struct Meta {
     /// Ids of the large segments that live records point to.
     pub(crate) larges: Vec<u64>,
     pub(crate) partitions: Vec<PartitionEntry>,
+    /// The checksum of each page of each partition; what is left at its end counts as one.
+    pub(crate) chunks: Vec<u32>,
 }
 
 /// A front segment that slots may name, by the number they have for it.
@@ -79,7 +81,6 @@ pub(crate) struct NamespaceEntry {
 pub(crate) struct PartitionEntry {
     pub(crate) entries: u32,
     pub(crate) doublings: u32,
-    pub(crate) crc: u32,
 }
 
 impl Header {
@@ -173,10 +174,14 @@ impl Meta {
         }
         len(&mut out, self.partitions.len());
         for entry in &self.partitions {
-            for field in [entry.entries, entry.doublings, entry.crc] {
+            for field in [entry.entries, entry.doublings] {
                 out.extend_from_slice(&field.to_le_bytes());
             }
         }
+        len(&mut out, self.chunks.len());
+        self.chunks
+            .iter()
+            .for_each(|crc| out.extend_from_slice(&crc.to_le_bytes()));
         out
     }
 
@@ -217,9 +222,9 @@ impl Meta {
                 Some(PartitionEntry {
                     entries: from.u32()?,
                     doublings: from.u32()?,
-                    crc: from.u32()?,
                 })
             })?,
+            chunks: from.list(Reader::u32)?,
         };
         from.0.is_empty().then_some(meta)
     }
@@ -330,8 +335,8 @@ mod tests {
             partitions: vec![PartitionEntry {
                 entries: 15,
                 doublings: 16,
-                crc: 17,
             }],
+            chunks: vec![17, 18],
         }
     }
 
@@ -386,7 +391,7 @@ mod tests {
             "626f6479020000000c00000000000000",
             "0d00000000000000010000000e000000",
             "00000000010000000f00000010000000",
-            "11000000",
+            "020000001100000012000000",
         ];
         assert_eq!(hex(&lists().encode()), expected);
     }

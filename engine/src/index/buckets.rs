@@ -9,12 +9,13 @@
 )]
 
 use std::array;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::mem::{Bucket, BucketMemory, Map, Region};
+use crate::mem::{Bucket, BucketMemory, Map, Region, prefetch};
+use crate::verified::Verified;
 
 pub(crate) const PARTITIONS: usize = 1024;
 pub(super) const SLOTS: usize = 8;
@@ -23,6 +24,8 @@ const REACH: usize = 4;
 const MAX_DOUBLINGS: u32 = 14;
 /// Buckets of a new partition: four sizes, so that the partitions do not all double at one moment.
 const BASES: [u32; 4] = [4, 5, 6, 7];
+/// Buckets under one checksum in a checkpoint: a page.
+const CHUNK: usize = 64;
 const TAG_BITS: u32 = 18;
 const TAG_SHIFT: u32 = 46;
 const DISPLACEMENT_SHIFT: u32 = 44;
@@ -86,7 +89,7 @@ impl Regions {
             memory: memory.expect("a region has room for every partition"),
             partition,
             doublings,
-            state: State::Ready,
+            saved: None,
         };
         // One that was made here and did not serve may have left words behind.
         let words = buckets.memory.buckets().iter().flat_map(|bucket| &bucket.0);
@@ -105,66 +108,127 @@ impl Regions {
     }
 }
 
-/// Whether buckets hold what they should.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Ready,
-    /// They lie in a checkpoint that was not read yet and must have this checksum.
-    Unverified(u32),
-    /// They had another, and are empty now.
-    Damaged,
+/// What is known of buckets that still lie in a checkpoint.
+struct Saved {
+    /// The checksum that each chunk had when it was saved.
+    crcs: Box<[u32]>,
+    verified: Verified,
+    damaged: AtomicBool,
 }
 
 pub(super) struct Buckets {
-    pub(super) memory: BucketMemory,
+    memory: BucketMemory,
     partition: usize,
     doublings: u32,
-    pub(super) state: State,
+    saved: Option<Saved>,
 }
 
 impl Buckets {
-    /// Buckets that lie in a private mapping of a checkpoint, and how many bytes they are; `None` if
-    /// they do not lie there.
+    /// How many buckets a partition has that was doubled this often, `None` if none ever was.
+    pub(super) fn count(partition: usize, doublings: u32) -> Option<usize> {
+        let base = usize::try_from(BASES[partition & 3]).ok()?;
+        (doublings <= MAX_DOUBLINGS).then(|| base << doublings)
+    }
+
+    /// Buckets that lie in a private mapping of a checkpoint, with the checksums of their chunks; `None`
+    /// if they do not lie there.
     pub(super) fn mapped(
         map: &Arc<Map>,
         offset: usize,
         partition: usize,
         doublings: u32,
-        crc: u32,
-    ) -> Option<(Buckets, usize)> {
-        let base = usize::try_from(BASES[partition & 3]).ok()?;
-        let len = (doublings <= MAX_DOUBLINGS).then(|| base << doublings)?;
-        let buckets = Buckets {
+        crcs: &[u32],
+    ) -> Option<Buckets> {
+        let len = Buckets::count(partition, doublings)?;
+        Some(Buckets {
             memory: BucketMemory::mapped(Arc::clone(map), offset, len)?,
             partition,
             doublings,
-            state: State::Unverified(crc),
+            saved: Some(Saved {
+                crcs: crcs.into(),
+                verified: Verified::none(crcs.len()),
+                damaged: AtomicBool::new(false),
+            }),
+        })
+    }
+
+    /// Whether they still lie in a checkpoint.
+    pub(super) fn are_saved(&self) -> bool {
+        self.saved.is_some()
+    }
+
+    /// Whether a part of them was found damaged.
+    pub(super) fn are_damaged(&self) -> bool {
+        let saved = self.saved.as_ref();
+        saved.is_some_and(|saved| saved.damaged.load(Ordering::Acquire))
+    }
+
+    /// Whether these buckets, counted round the partition's end, are what was saved or written since.
+    fn are_intact(&self, buckets: impl IntoIterator<Item = usize>) -> bool {
+        let Some(saved) = &self.saved else {
+            return true;
         };
-        Some((buckets, len * size_of::<Bucket>()))
+        let mut chunks = buckets
+            .into_iter()
+            .map(|bucket| wrap(bucket, self.len()) / CHUNK);
+        chunks.all(|chunk| saved.verified.has(chunk) || self.verify(saved, chunk))
     }
 
-    /// A copy in memory of our own, with the checksum of what was copied.
-    pub(super) fn copied(&self, regions: &Regions) -> (Buckets, u32) {
-        let copy = regions.buckets(self.partition, self.doublings);
+    fn reach_is_intact(&self, home: usize) -> bool {
+        self.are_intact((0..REACH).map(|displacement| home + displacement))
+    }
+
+    /// Verifies what was not verified yet.
+    pub(super) fn all_are_intact(&self) -> bool {
+        self.are_intact((0..self.len()).step_by(CHUNK))
+    }
+
+    #[cold]
+    fn verify(&self, saved: &Saved, chunk: usize) -> bool {
+        let buckets = self.memory.buckets().chunks(CHUNK).nth(chunk);
         let mut hasher = crc32fast::Hasher::new();
-        for (to, from) in copy.memory.buckets().iter().zip(self.memory.buckets()) {
-            let mut bytes = [0u8; size_of::<Bucket>()];
-            for ((to, from), bytes) in to.0.iter().zip(&from.0).zip(bytes.chunks_exact_mut(8)) {
-                let word = from.load(Ordering::Relaxed);
-                to.store(word, Ordering::Relaxed);
-                bytes.copy_from_slice(&word.to_le_bytes());
-            }
-            hasher.update(&bytes);
+        buckets
+            .unwrap_or_default()
+            .iter()
+            .for_each(|bucket| hasher.update(&bytes_of(bucket)));
+        // Who writes verifies first, so words that were written meanwhile come with the bit.
+        let found = hasher.finalize();
+        fence(Ordering::Acquire);
+        let is_intact = saved.crcs.get(chunk) == Some(&found) || saved.verified.has(chunk);
+        if is_intact {
+            saved.verified.add(chunk);
+        } else {
+            saved.damaged.store(true, Ordering::Release);
         }
-        (copy, hasher.finalize())
+        is_intact
     }
 
-    /// What stands for buckets that are damaged.
-    pub(super) fn damaged(&self, regions: &Regions) -> Buckets {
-        Buckets {
-            state: State::Damaged,
-            ..regions.buckets(self.partition, 0)
+    /// A copy in memory of our own; `None` if a part is damaged.
+    pub(super) fn copied(&self, regions: &Regions) -> Option<Buckets> {
+        if !self.all_are_intact() {
+            return None;
         }
+        let copy = regions.buckets(self.partition, self.doublings);
+        for (to, from) in copy.memory.buckets().iter().zip(self.memory.buckets()) {
+            for (to, from) in to.0.iter().zip(&from.0) {
+                to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+        Some(copy)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.memory.buckets().len()
+    }
+
+    /// All slots, of the partition's owner alone.
+    pub(super) fn slots(&self) -> impl Iterator<Item = &AtomicU64> {
+        self.memory.buckets().iter().flat_map(|bucket| &bucket.0)
+    }
+
+    pub(super) fn prefetch(&self, hash: u64) {
+        let (home, _) = self.spot(hash);
+        prefetch(&self.memory.buckets()[home..]);
     }
 
     fn base(&self) -> u32 {
@@ -186,6 +250,9 @@ impl Buckets {
     /// Calls `f` with the locations that may be those of `hash`, until it returns true.
     pub(super) fn probe(&self, hash: u64, mut f: impl FnMut(Location) -> bool) -> Option<Location> {
         let (home, tag) = self.spot(hash);
+        if !self.reach_is_intact(home) {
+            return None;
+        }
         let buckets = self.memory.buckets();
         for displacement in 0..REACH {
             let bucket = &buckets[wrap(home + displacement, buckets.len())];
@@ -213,6 +280,9 @@ impl Buckets {
     /// The slot that holds `location` for `hash`. For the writer.
     pub(super) fn slot(&self, hash: u64, location: Location) -> Option<&AtomicU64> {
         let (home, tag) = self.spot(hash);
+        if !self.reach_is_intact(home) {
+            return None;
+        }
         let buckets = self.memory.buckets();
         (0..REACH).find_map(|displacement| {
             let want = word(tag, displacement, location.0);
@@ -227,6 +297,9 @@ impl Buckets {
     /// Puts a word into the first of its buckets with room; false, and nothing changed, if there is
     /// none. For the writer.
     pub(super) fn place(&self, home: usize, tag: u64, location: Location) -> bool {
+        if !self.reach_is_intact(home) {
+            return false;
+        }
         let buckets = self.memory.buckets();
         let at = |displacement| &buckets[wrap(home + displacement, buckets.len())].0;
         for displacement in 0..REACH {
@@ -245,14 +318,13 @@ impl Buckets {
         false
     }
 
+    /// The buckets as they are. Of damaged ones something else, which nobody may use.
     pub(super) fn image(&self, entries: usize) -> Image {
+        let _tells_damage = self.all_are_intact();
         let buckets = self.memory.buckets();
         let mut bytes = Vec::with_capacity(size_of_val(buckets));
         for bucket in buckets {
-            let words: [u64; SLOTS] = array::from_fn(|i| bucket.0[i].load(Ordering::Relaxed));
-            for word in words {
-                bytes.extend_from_slice(&word.to_le_bytes());
-            }
+            bytes.extend_from_slice(&bytes_of(bucket));
         }
         Image {
             entries,
@@ -318,6 +390,15 @@ impl Buckets {
     }
 }
 
+/// A bucket as a checkpoint holds it.
+fn bytes_of(bucket: &Bucket) -> [u8; size_of::<Bucket>()] {
+    let mut bytes = [0; size_of::<Bucket>()];
+    for (to, word) in bytes.chunks_exact_mut(8).zip(&bucket.0) {
+        to.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+    }
+    bytes
+}
+
 fn word(tag: u64, displacement: usize, location: u64) -> u64 {
     tag << TAG_SHIFT | (displacement as u64) << DISPLACEMENT_SHIFT | location
 }
@@ -333,6 +414,20 @@ pub(crate) struct Image {
     pub(crate) doublings: u32,
     /// The buckets as they lie in memory, words little-endian.
     pub(crate) bytes: Vec<u8>,
+}
+
+impl Image {
+    /// The checksums of its chunks.
+    pub(crate) fn crcs(&self) -> impl Iterator<Item = u32> {
+        let chunks = self.bytes.chunks(CHUNK * size_of::<Bucket>());
+        chunks.map(crc32fast::hash)
+    }
+}
+
+/// How many buckets and chunks a partition has in a checkpoint; `None` if none is doubled so often.
+pub(crate) fn saved_size(partition: usize, doublings: u32) -> Option<(usize, usize)> {
+    let count = Buckets::count(partition, doublings)?;
+    Some((count * size_of::<Bucket>(), count.div_ceil(CHUNK)))
 }
 
 /// Stores a word (0 empties the slot) and keeps the overflow mark. Only the holder of the

@@ -50,9 +50,10 @@ pub(crate) fn save(
         for partition in 0..PARTITIONS {
             let image = table.captured(partition);
             meta.partitions.push(entry(&image));
+            meta.chunks.extend(image.crcs());
             out.push(&image.bytes).map_err(writing)?;
         }
-        if table.damaged() > 0 {
+        if table.is_damaged() {
             return Err(damaged_table(dir));
         }
         settle(&mut meta)?;
@@ -79,7 +80,6 @@ fn entry(image: &Image) -> PartitionEntry {
     PartitionEntry {
         entries: u32::try_from(image.entries).unwrap_or(u32::MAX),
         doublings: image.doublings,
-        crc: crc32fast::hash(&image.bytes),
     }
 }
 
@@ -114,7 +114,7 @@ pub(crate) fn current(vfs: &dyn Vfs, dir: &Path) -> Result<Option<u64>> {
 }
 
 /// Maps a checkpoint. Its header and lists are verified here, and so is the table if that is done in a
-/// moment; of a larger one each partition is verified when it is first needed.
+/// moment; of a larger one each page is verified when it is first needed.
 ///
 /// # Errors
 /// As for [`read`].
@@ -124,7 +124,7 @@ pub(crate) fn load(vfs: &dyn Vfs, dir: &Path, id: u64) -> Result<Checkpoint> {
     if let Some(table) = table.as_ref().filter(|table| table.bytes() <= EAGER_MAX) {
         (0..PARTITIONS).for_each(|partition| table.settle(partition));
     }
-    let table = table.filter(|table| table.damaged() == 0);
+    let table = table.filter(|table| !table.is_damaged());
     let table = table.ok_or_else(|| Error::Corrupt {
         path: dir.join(file_name(id)),
         offset: DATA_START,
@@ -189,7 +189,8 @@ pub(crate) fn damaged_table(dir: &Path) -> Error {
 fn map_table(map: &Arc<Map>, meta: &Meta) -> Option<Table> {
     let sizes = meta.partitions.iter().map(|entry| {
         let entries = usize::try_from(entry.entries).unwrap_or(usize::MAX);
-        (entry.doublings, entries, entry.crc)
+        (entry.doublings, entries)
     });
-    Table::mapped(map, usize::try_from(DATA_START).ok()?, sizes)
+    let start = usize::try_from(DATA_START).ok()?;
+    Table::mapped(map, start, sizes, &meta.chunks)
 }

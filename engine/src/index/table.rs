@@ -5,8 +5,8 @@
 //! and load words. Writers hold the mutex of the partition. A word never moves within its array, and
 //! an array that was outgrown is not written again, so a reader always finds what stays in the table.
 //!
-//! After opening, partitions lie in a mapped checkpoint. Whoever needs one first, or maintenance,
-//! verifies it and copies it to memory.
+//! After opening, partitions lie in a mapped checkpoint: pages of it are verified when they are first
+//! needed, and changed in place, in memory only. Maintenance copies one after the other out of it.
 #![allow(
     clippy::indexing_slicing,
     reason = "a partition's index is ten bits of a hash"
@@ -14,14 +14,14 @@
 
 use std::array;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_epoch::Guard;
 use parking_lot::Mutex;
 
-use super::buckets::{Buckets, Regions, SLOTS, State, point, set};
+use super::buckets::{Buckets, Regions, SLOTS, point, saved_size, set};
 pub(crate) use super::buckets::{Image, Location, PARTITIONS};
-use crate::mem::{Bucket, EpochCell, Map, prefetch};
+use crate::mem::{Bucket, EpochCell, Map};
 
 #[derive(Default)]
 struct PartState {
@@ -65,9 +65,6 @@ impl Partition {
 pub(crate) struct Table {
     partitions: Box<[Partition; PARTITIONS]>,
     regions: Regions,
-    /// Partitions of a checkpoint that turned out to be damaged. Their keys are not found, and none of
-    /// them may be written.
-    damaged: AtomicUsize,
     /// Counts captures; see [`begin_capture`](Table::begin_capture).
     capture: AtomicU64,
 }
@@ -83,95 +80,71 @@ impl Table {
         Table {
             partitions,
             regions,
-            damaged: AtomicUsize::new(0),
             capture: AtomicU64::new(0),
         }
     }
 
     /// The table whose buckets lie in a private mapping, from `offset` on: for each partition how
-    /// often it was doubled, how many entries it has, and its checksum. `None` if they do not lie there.
+    /// often it was doubled and how many entries it has, and the checksums of all chunks. `None` if they
+    /// do not lie there.
     pub(crate) fn mapped(
         map: &Arc<Map>,
         mut offset: usize,
-        partitions: impl Iterator<Item = (u32, usize, u32)>,
+        partitions: impl Iterator<Item = (u32, usize)>,
+        mut crcs: &[u32],
     ) -> Option<Table> {
         let mut mapped = Vec::with_capacity(PARTITIONS);
-        for (p, (doublings, entries, crc)) in partitions.enumerate().take(PARTITIONS) {
-            let (buckets, len) = Buckets::mapped(map, offset, p, doublings, crc)?;
-            offset += len;
+        for (p, (doublings, entries)) in partitions.enumerate().take(PARTITIONS) {
+            let (len, chunks) = saved_size(p, doublings)?;
+            let (own, rest) = crcs.split_at_checked(chunks)?;
+            let buckets = Buckets::mapped(map, offset, p, doublings, own)?;
             mapped.push(Partition::new(buckets, entries));
+            offset += len;
+            crcs = rest;
         }
         let mapped = mapped.into_boxed_slice().try_into().ok()?;
         Some(Table::of(mapped, Regions::default()))
     }
 
-    /// Verifies a partition that still lies in its checkpoint and copies it to memory.
+    /// Verifies what of a partition still lies in its checkpoint and copies it to memory. If it is
+    /// damaged it stays.
     pub(crate) fn settle(&self, partition: usize) {
         let partition = &self.partitions[partition];
         let guard = crossbeam_epoch::pin();
-        if let State::Unverified(_) = partition.buckets.load(&guard).state {
+        if partition.buckets.load(&guard).are_saved() {
             self.settle_locked(partition, &partition.writer.lock());
+        }
+    }
+
+    fn settle_locked(&self, partition: &Partition, _alone: &PartState) {
+        let guard = crossbeam_epoch::pin();
+        let buckets = partition.buckets.load(&guard);
+        if !buckets.are_saved() {
+            return;
+        }
+        if let Some(copy) = buckets.copied(&self.regions) {
+            partition.buckets.replace(copy, &guard);
         }
     }
 
     /// Whether no partition lies in a checkpoint any more.
     pub(crate) fn is_settled(&self) -> bool {
         let guard = crossbeam_epoch::pin();
-        let state = |p: &Partition| p.buckets.load(&guard).state;
-        self.partitions
-            .iter()
-            .all(|p| !matches!(state(p), State::Unverified(_)))
+        let are_saved = |p: &Partition| p.buckets.load(&guard).are_saved();
+        !self.partitions.iter().any(are_saved)
     }
 
-    #[cold]
-    fn settle_locked(&self, partition: &Partition, _alone: &PartState) {
+    /// Whether a part of the checkpoint's table was found damaged so far. Keys in it are not found, and
+    /// must not be written.
+    pub(crate) fn is_damaged(&self) -> bool {
         let guard = crossbeam_epoch::pin();
-        let buckets = partition.buckets.load(&guard);
-        let State::Unverified(crc) = buckets.state else {
-            return;
-        };
-        let (copy, found) = buckets.copied(&self.regions);
-        if found == crc {
-            partition.buckets.replace(copy, &guard);
-        } else {
-            drop(copy);
-            self.damaged.fetch_add(1, Ordering::Release);
-            partition
-                .buckets
-                .replace(buckets.damaged(&self.regions), &guard);
-        }
+        let are_damaged = |p: &Partition| p.buckets.load(&guard).are_damaged();
+        self.partitions.iter().any(are_damaged)
     }
 
-    /// The buckets of a partition, for a reader.
-    fn read<'g>(&'g self, hash: u64, guard: &'g Guard) -> &'g Buckets {
-        let partition = self.partition(hash);
-        let buckets = partition.buckets.load(guard);
-        if let State::Unverified(_) = buckets.state {
-            self.settle_locked(partition, &partition.writer.lock());
-            return partition.buckets.load(guard);
-        }
-        buckets
-    }
-
-    /// The same for the holder of its mutex.
-    fn write<'g>(
-        &'g self,
-        partition: &'g Partition,
-        state: &PartState,
-        guard: &'g Guard,
-    ) -> &'g Buckets {
-        self.settle_locked(partition, state);
-        partition.buckets.load(guard)
-    }
-
-    /// How many partitions were found damaged so far.
-    pub(crate) fn damaged(&self) -> usize {
-        self.damaged.load(Ordering::Acquire)
-    }
-
-    /// Whether the entries of the partition of `hash` are lost.
-    pub(crate) fn is_damaged(&self, hash: u64, guard: &Guard) -> bool {
-        self.damaged() > 0 && self.read(hash, guard).state == State::Damaged
+    /// Whether it was where this hash is.
+    pub(crate) fn is_damaged_at(&self, hash: u64, guard: &Guard) -> bool {
+        self.partition(hash).buckets.load(guard).are_damaged()
     }
 
     /// Removes every entry that lies in this segment.
@@ -179,9 +152,12 @@ impl Table {
         for partition in self.partitions.iter() {
             let mut state = partition.writer.lock();
             let guard = crossbeam_epoch::pin();
-            let buckets = self.write(partition, &state, &guard);
+            let buckets = partition.buckets.load(&guard);
             state.keep_aside(buckets, self.capture.load(Ordering::Acquire));
-            for slot in buckets.memory.buckets().iter().flat_map(|bucket| &bucket.0) {
+            if !buckets.all_are_intact() {
+                continue;
+            }
+            for slot in buckets.slots() {
                 if Location::of(slot).is_some_and(|location| location.number() == number) {
                     set(slot, 0);
                     state.entries -= 1;
@@ -203,7 +179,7 @@ impl Table {
         state.captured = self.capture.load(Ordering::Acquire);
         let guard = crossbeam_epoch::pin();
         let aside = state.aside.take();
-        aside.unwrap_or_else(|| self.write(partition, &state, &guard).image(state.entries))
+        aside.unwrap_or_else(|| partition.buckets.load(&guard).image(state.entries))
     }
 
     /// Ends a capture that may not have visited every partition.
@@ -226,7 +202,10 @@ impl Table {
         guard: &Guard,
         is_match: impl FnMut(Location) -> bool,
     ) -> Option<Location> {
-        self.read(hash, guard).probe(hash, is_match)
+        self.partition(hash)
+            .buckets
+            .load(guard)
+            .probe(hash, is_match)
     }
 
     /// Calls `f` with every location that may be that of `hash`.
@@ -239,9 +218,7 @@ impl Table {
 
     /// Starts to bring the home bucket of `hash` into the cache.
     pub(crate) fn prefetch(&self, hash: u64, guard: &Guard) {
-        let buckets = self.read(hash, guard);
-        let (home, _) = buckets.spot(hash);
-        prefetch(&buckets.memory.buckets()[home..]);
+        self.partition(hash).buckets.load(guard).prefetch(hash);
     }
 
     /// Adds an entry; the caller knows that its key is not in the table.
@@ -254,27 +231,26 @@ impl Table {
         let partition = self.partition(hash);
         let mut state = partition.writer.lock();
         let guard = crossbeam_epoch::pin();
-        let buckets = self.write(partition, &state, &guard);
+        let buckets = partition.buckets.load(&guard);
         state.keep_aside(buckets, self.capture.load(Ordering::Acquire));
-        let slots = buckets.memory.buckets().len() * SLOTS;
-        let crowded = (state.entries + 1) * 5 > slots * 4;
+        let crowded = (state.entries + 1) * 5 > buckets.len() * SLOTS * 4;
         let (home, tag) = buckets.spot(hash);
-        // A crowded partition grows first, but if it cannot, it may fill up.
-        let grown = if crowded {
-            buckets.grown(hash, location, &self.regions)
-        } else {
-            None
-        };
-        if grown.is_none() && buckets.place(home, tag, location) {
+        if !crowded && buckets.place(home, tag, location) {
             state.entries += 1;
             return true;
         }
-        let grown = if crowded {
-            grown
-        } else {
-            buckets.grown(hash, location, &self.regions)
+        // What grows must not lie in a checkpoint.
+        self.settle_locked(partition, &state);
+        let buckets = partition.buckets.load(&guard);
+        if buckets.are_saved() {
+            return false;
+        }
+        let Some(grown) = buckets.grown(hash, location, &self.regions) else {
+            // A crowded partition grows first, but if it cannot, it may fill up.
+            let placed = crowded && buckets.place(home, tag, location);
+            state.entries += usize::from(placed);
+            return placed;
         };
-        let Some(grown) = grown else { return false };
         partition.buckets.replace(grown, &guard);
         state.entries += 1;
         drop(state);
@@ -302,7 +278,7 @@ impl Table {
         let partition = self.partition(hash);
         let mut state = partition.writer.lock();
         let guard = crossbeam_epoch::pin();
-        let buckets = self.write(partition, &state, &guard);
+        let buckets = partition.buckets.load(&guard);
         let Some(slot) = buckets.slot(hash, old) else {
             return false;
         };
@@ -322,7 +298,7 @@ impl Table {
     /// Memory in use.
     pub(crate) fn bytes(&self) -> usize {
         let guard = crossbeam_epoch::pin();
-        let buckets = |p: &Partition| p.buckets.load(&guard).memory.buckets().len();
+        let buckets = |p: &Partition| p.buckets.load(&guard).len();
         self.partitions
             .iter()
             .map(|p| {

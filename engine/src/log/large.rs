@@ -17,7 +17,7 @@ use crate::mem::Map;
 use crate::options::Verify;
 use crate::vfs::{Vfs, VfsFile};
 
-use super::verified::Verified;
+use crate::verified::Verified;
 
 /// A large value being written.
 pub(crate) struct LargeWriter {

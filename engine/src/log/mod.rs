@@ -7,4 +7,3 @@ pub(crate) mod large;
 pub(crate) mod mapped;
 pub(crate) mod scan;
 pub(crate) mod segment;
-pub(crate) mod verified;

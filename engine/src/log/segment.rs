@@ -14,7 +14,7 @@ use crate::mem::{EpochCell, Map, prefetch};
 use crate::options::Verify;
 use crate::vfs::VfsFile;
 
-use super::verified::Verified;
+use crate::verified::Verified;
 
 /// Cache lines behind a header that are fetched ahead: the key, and metadata or the start of a value.
 const PREFETCHED_LINES: usize = 2;

@@ -151,21 +151,32 @@ fn replayed(
     loop {
         let base = Base::find(vfs, dir, files, &refused, damage)?;
         let is_current = damage.is_empty();
-        let id = base.as_ref().map(|base| base.checkpoint.header.id);
-        let replayed = replay_from(base, vfs, dir, files, clock, is_current)?;
-        match id {
-            // A partition of the table that replay needed.
-            Some(id) if replayed.replay.table.damaged() > 0 => {
-                refused.push(id);
-                let error = Error::Corrupt {
-                    path: dir.join(file_name(id)),
-                    offset: DATA_START,
-                    reason: TABLE_DAMAGE,
-                };
-                damage.push(replaced(&error));
-            }
-            _ => return Ok(replayed),
-        }
+        let replayed = replay_from(base, vfs, dir, files, clock, is_current);
+        let id = match replayed {
+            Ok(replayed) => return Ok(replayed),
+            Err(Failure::Table(id)) => id,
+            Err(Failure::Other(error)) => return Err(error),
+        };
+        refused.push(id);
+        let error = Error::Corrupt {
+            path: dir.join(file_name(id)),
+            offset: DATA_START,
+            reason: TABLE_DAMAGE,
+        };
+        damage.push(replaced(&error));
+    }
+}
+
+/// Why replay ended early.
+enum Failure {
+    /// A part of the table that it needed is damaged in this checkpoint.
+    Table(u64),
+    Other(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Other(error)
     }
 }
 
@@ -176,7 +187,8 @@ fn replay_from(
     files: &Files,
     clock: &Clock,
     is_current: bool,
-) -> Result<Replayed> {
+) -> std::result::Result<Replayed, Failure> {
+    let id = base.as_ref().map(|base| base.checkpoint.header.id);
     let mut maintenance = Maintenance::default();
     let (mut replay, chain) = match base {
         Some(base) => {
@@ -205,9 +217,13 @@ fn replay_from(
     let mut strays = unknown_fronts(files, &replay);
     strays.extend_from_slice(&chain.strays);
     let holes = chain.holes.clone();
-    let tail = replay.run(chain)?;
+    let tail = replay.run(chain);
+    if let Some(id) = id.filter(|_| replay.table.is_damaged()) {
+        return Err(Failure::Table(id));
+    }
+    let tail = tail?;
     if let Some(hole) = holes.iter().find(|id| !replay.retirements.contains(id)) {
-        return Err(missing(front_path(dir, *hole)));
+        return Err(missing(front_path(dir, *hole)).into());
     }
     Ok(Replayed {
         replay,
