@@ -16,7 +16,7 @@ const STEP_MAX: u64 = 4 << 20;
 /// How far [`Core::go_ahead`](crate::core::Core::go_ahead) is in front of what is written, and how
 /// many bytes it leaves to be flushed.
 const AHEAD: u64 = 8 << 20;
-const UNFLUSHED: u64 = 8 << 20;
+const UNFLUSHED: u64 = 24 << 20;
 /// Bytes of log after which maintenance looks whether something is due.
 const MAINTENANCE: u64 = 16 << 20;
 /// Space that only what frees space may use, so that deletes go on when the disk is full.
