@@ -9,6 +9,7 @@ use crossbeam_epoch::Guard;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::brake::Brake;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::format::record::Record;
@@ -54,6 +55,8 @@ pub(crate) struct Core {
     pub(crate) runs_are_damaged: AtomicBool,
     /// The sequence number of the newest checkpoint.
     pub(crate) checkpointed: AtomicU64,
+    /// Slows writers down while compaction is behind.
+    pub(crate) brake: Brake,
     /// Wakes the maintenance thread.
     pub(crate) work: Arc<Signal>,
     pub(crate) damage: Vec<String>,
@@ -131,22 +134,6 @@ impl Core {
                 return damage.map_or(Ok(None), Err);
             }
         }
-    }
-
-    /// The record at this location, if the table still has a slot with it for `hash`.
-    pub(crate) fn record_at<'g>(
-        &'g self,
-        hash: u64,
-        location: Location,
-        guard: &'g Guard,
-    ) -> Option<Found<'g>> {
-        let segment = self.segments.get(location.number(), guard)?;
-        let record = segment.record(location.offset()).ok()?;
-        self.holds(hash, location, guard).then_some(Found {
-            location,
-            segment,
-            record,
-        })
     }
 
     /// Whether the table still has a slot with this location for `hash`.

@@ -27,7 +27,9 @@
 //! `batch` for writes that happen together or not at all.
 
 mod batch;
+mod brake;
 mod clock;
+mod compact;
 mod core;
 mod entry;
 mod error;

@@ -7,14 +7,16 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
+use crate::compact::Pacing;
 use crate::core::Core;
 use crate::error::{Error, Result, io_error};
-use crate::format::checkpoint::{Header, Meta, Retired, SegmentEntry, file_name};
+use crate::format::checkpoint::{FRONT, Header, Meta, Retired, SegmentEntry, file_name};
 use crate::format::segment::SEGMENT_LEN;
 use crate::index::checkpoint::{self, CURRENT};
 use crate::index::keys::RunFiles;
 use crate::index::runs::KeyRecord;
-use crate::log::segment::{front_path, large_path};
+use crate::log::segment::{large_path, segment_path};
+use crate::reclaim::Reclaim;
 
 /// Checkpoints that are kept: the newest, and one to fall back to.
 const KEPT: usize = 2;
@@ -24,6 +26,8 @@ const CHECKPOINT_MIN: u64 = 64 << 20;
 const CHECKPOINT_SHARE: u64 = 5;
 /// So much of retired segments makes a checkpoint due, too.
 const RETIRED_MAX: u64 = 2 * SEGMENT_LEN;
+/// And so much when there is nothing else to do.
+const RETIRED_IDLE: u64 = 4 << 20;
 /// On closing a checkpoint is made after this much log, or this fraction of the table's size.
 const CLOSE_MIN: u64 = 1 << 20;
 const CLOSE_FRACTION: u64 = 8;
@@ -35,14 +39,16 @@ const GARBAGE_MAX: usize = 64;
 const GRACE: u64 = 3600;
 
 /// What maintenance remembers.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Maintenance {
     /// The checkpoints that could be opened, oldest first.
     pub(crate) kept: Vec<Kept>,
     /// Segments to be removed once all kept checkpoints are past their retirement, in that order.
     pub(crate) retired: Vec<Retired>,
-    /// Segments that compaction could not read all of. They stay as they are.
-    pub(crate) stuck: HashSet<u64>,
+    /// About how many bytes they have.
+    pub(crate) retired_bytes: u64,
+    pub(crate) reclaim: Reclaim,
+    pub(crate) pacing: Pacing,
 }
 
 /// A checkpoint file.
@@ -66,8 +72,7 @@ impl Core {
         }
         let done = self
             .remove_garbage(idle)
-            .and_then(|()| self.retire_dead(&mut state, false))
-            .and_then(|()| self.compact(&mut state));
+            .and_then(|()| self.compact(&mut state, idle));
         // A full disk is the time for a checkpoint, too: it lets go of what is retired.
         let is_full = matches!(done, Err(Error::Full)) && !state.retired.is_empty();
         let is_due = self.is_checkpoint_due(&state) || (idle && self.has_much_retired(&state));
@@ -84,16 +89,14 @@ impl Core {
     pub(crate) fn is_checkpoint_due(&self, state: &Maintenance) -> bool {
         let since = self.log.lock().since_checkpoint;
         let table = u64::try_from(self.table.bytes()).unwrap_or(u64::MAX);
-        let retired = SEGMENT_LEN.saturating_mul(u64::try_from(state.retired.len()).unwrap_or(0));
         since >= CHECKPOINT_MIN.max(table.saturating_mul(CHECKPOINT_SHARE))
-            || retired >= RETIRED_MAX.max(table.saturating_mul(CHECKPOINT_SHARE))
+            || state.retired_bytes >= RETIRED_MAX.max(table.saturating_mul(CHECKPOINT_SHARE))
     }
 
     /// Whether removing retired segments is worth a checkpoint when there is nothing else to do.
     fn has_much_retired(&self, state: &Maintenance) -> bool {
         let table = u64::try_from(self.table.bytes()).unwrap_or(u64::MAX);
-        let retired = u64::try_from(state.retired.len()).unwrap_or(0);
-        retired.saturating_mul(SEGMENT_LEN) > table.saturating_mul(2)
+        state.retired_bytes > RETIRED_IDLE.max(table.saturating_mul(2))
     }
 
     /// Makes a checkpoint when closing, if replaying what follows the last one would take long.
@@ -196,18 +199,22 @@ impl Core {
             meta_len: 0,
             meta_crc: 0,
         };
-        let segments = self.segments.all().into_iter().map(|(number, segment)| {
-            let counts = segment.usage.counts();
+        let segments = self.segments.all().into_iter();
+        let segments = segments.map(|(number, segment)| {
+            let state = segment.usage.state();
+            let (since, expiries) = state.expiries.parts();
             SegmentEntry {
                 number,
                 id: segment.id,
-                len: segment.published(),
-                live: counts.live,
-                live_bytes: counts.live_bytes,
-                pins: counts.pins,
-                last_visible: counts.last_visible,
+                len: segment.end(),
+                class: segment.class.unwrap_or(FRONT),
+                counts: state.counts,
+                since,
+                expiries,
             }
         });
+        // A class segment that the log does not name yet is no part of the store.
+        let segments = segments.filter(|entry| entry.len > 0);
         let meta = Meta {
             segments: segments.collect(),
             retired: retired.to_vec(),
@@ -300,8 +307,11 @@ impl Core {
         }
         let past = state.kept.iter().map(|kept| kept.seqno).min().unwrap_or(0);
         while let Some(first) = state.retired.first().filter(|first| first.seqno <= past) {
-            self.remove(&front_path(&self.dir, first.id))?;
+            self.remove(&segment_path(&self.dir, first.id))?;
             state.retired.remove(0);
+            if state.retired.is_empty() {
+                state.retired_bytes = 0;
+            }
             // In the order of retirement, also after a power cut.
             let synced = self.vfs.sync_dir(&self.dir);
             synced.map_err(|e| io_error("flushing", &self.dir, e))?;

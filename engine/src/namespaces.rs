@@ -127,6 +127,11 @@ impl Namespaces {
         self.0.write().retain(|_, state| !forgotten(state));
     }
 
+    /// Whether one was dropped and is not forgotten yet.
+    pub(crate) fn any_dropped(&self) -> bool {
+        self.0.read().values().any(|state| state.check().is_err())
+    }
+
     pub(crate) fn by_number(&self, number: u32) -> Option<Arc<State>> {
         self.0
             .read()

@@ -282,9 +282,7 @@ impl Store {
             let mut maintenance = core.maintenance.lock();
             core.check_writable()?;
             core.remove_garbage(true)?;
-            let moved = core
-                .retire_dead(&mut maintenance, true)
-                .and_then(|()| core.compact_all(&mut maintenance));
+            let moved = core.compact_all(&mut maintenance);
             // A retired segment goes once both checkpoints are past it: also when the disk is full.
             if !maintenance.retired.is_empty() {
                 core.checkpoint(&mut maintenance)?;

@@ -337,8 +337,8 @@ impl Table {
         Some(Table::of(mapped))
     }
 
-    /// Removes every entry that lies in this segment.
-    pub(crate) fn sweep(&self, number: u32) {
+    /// Removes every entry that lies in one of these segments.
+    pub(crate) fn sweep(&self, numbers: &[u32]) {
         for partition in self.partitions.iter() {
             let mut state = partition.writer.lock();
             let guard = crossbeam_epoch::pin();
@@ -346,7 +346,7 @@ impl Table {
             state.keep_aside(buckets, self.capture.load(Ordering::Acquire));
             for slot in buckets.memory.buckets().iter().flat_map(|bucket| &bucket.0) {
                 let location = Location(slot.load(Ordering::Relaxed) & LOCATION);
-                if location.0 != 0 && location.number() == number {
+                if location.0 != 0 && numbers.contains(&location.number()) {
                     set(slot, 0);
                     state.entries -= 1;
                 }

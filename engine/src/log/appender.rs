@@ -1,6 +1,6 @@
 //! The active segment: the one place that writes to the log.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result, io_error};
@@ -8,12 +8,12 @@ use crate::format::record::{self, Address};
 use crate::format::segment::{HEADER_LEN, Header, Kind, SEGMENT_LEN, StoreId};
 use crate::vfs::Vfs;
 
-use super::segment::{Segment, Segments, front_path, unfinished_path};
+use super::segment::{Segment, Segments, segment_path, unfinished_path};
 
 /// The first step of preallocation; each further one doubles the file.
-const FIRST_STEP: u64 = 1 << 20;
+pub(super) const FIRST_STEP: u64 = 1 << 20;
 /// Bytes of log after which maintenance looks whether something is due.
-const MAINTENANCE: u64 = 16 << 20;
+const MAINTENANCE: u64 = 4 << 20;
 /// Space that only what frees space may use, so that deletes go on when the disk is full.
 const RESERVE: u64 = 256 << 10;
 
@@ -34,12 +34,15 @@ pub(crate) struct Appender {
     pub(crate) durable: u64,
     /// Bytes of log since the last checkpoint.
     pub(crate) since_checkpoint: u64,
+    /// Bytes of log since the store was opened.
+    pub(crate) written: u64,
     /// Bytes of log since maintenance was last asked for.
     since_maintenance: u64,
 }
 
-/// What a new front segment follows.
+/// What a new segment says of itself.
 pub(crate) struct Start {
+    pub(crate) kind: Kind,
     pub(crate) store: StoreId,
     pub(crate) id: u64,
     pub(crate) epoch: u64,
@@ -73,6 +76,7 @@ impl Appender {
             seqno: start.seqno,
             durable: start.seqno,
             since_checkpoint: 0,
+            written: 0,
             since_maintenance: 0,
         })
     }
@@ -98,15 +102,7 @@ impl Appender {
 
     /// Gives the active segment its name, durably: from here on it follows the one before it.
     pub(crate) fn link(&self) -> Result<()> {
-        let (new, path) = (
-            unfinished_path(&self.dir, self.segment.id),
-            &self.segment.path,
-        );
-        let linked = self
-            .vfs
-            .rename(&new, path)
-            .and_then(|()| self.vfs.sync_dir(&self.dir));
-        linked.map_err(|e| match io_error("naming", path, e) {
+        link(&*self.vfs, &self.dir, &self.segment).map_err(|error| match error {
             // Half done, and not to be tried again.
             Error::Full => Error::Poisoned,
             other => other,
@@ -169,6 +165,7 @@ impl Appender {
         let len = u64::try_from(self.buffer.len()).unwrap_or(0);
         self.end = self.end.saturating_add(len);
         self.since_checkpoint = self.since_checkpoint.saturating_add(len);
+        self.written = self.written.saturating_add(len);
         self.since_maintenance = self.since_maintenance.saturating_add(len);
         self.buffer.clear();
         self.segment.publish(self.end);
@@ -202,6 +199,7 @@ impl Appender {
     /// Creates the segment that follows the active one, which is durable.
     pub(crate) fn prepare(&self, id: u64, time: u64) -> Result<Arc<Segment>> {
         let start = Start {
+            kind: Kind::Front,
             store: self.store,
             id,
             epoch: self.epoch,
@@ -224,12 +222,21 @@ impl Appender {
     }
 }
 
-fn create(vfs: &dyn Vfs, dir: &std::path::Path, start: &Start) -> Result<Arc<Segment>> {
-    let (path, new) = (front_path(dir, start.id), unfinished_path(dir, start.id));
+/// Gives a segment its name, durably.
+pub(super) fn link(vfs: &dyn Vfs, dir: &Path, segment: &Segment) -> Result<()> {
+    let linked = vfs
+        .rename(&unfinished_path(dir, segment.id), &segment.path)
+        .and_then(|()| vfs.sync_dir(dir));
+    linked.map_err(|e| io_error("naming", &segment.path, e))
+}
+
+/// Creates a segment that has no name yet, with a durable header.
+pub(super) fn create(vfs: &dyn Vfs, dir: &Path, start: &Start) -> Result<Arc<Segment>> {
+    let (path, new) = (segment_path(dir, start.id), unfinished_path(dir, start.id));
     let mut salt = [0u8; 4];
     random(&mut salt)?;
     let header = Header {
-        kind: Kind::Front,
+        kind: start.kind,
         salt: u32::from_le_bytes(salt),
         store: start.store,
         id: start.id,
