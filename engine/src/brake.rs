@@ -17,6 +17,7 @@ const WAIT_MAX: u64 = 5_000_000;
 /// What writers owe.
 #[derive(Default)]
 pub(crate) struct Brake {
+    debt: AtomicU64,
     /// Nanoseconds for each byte, times 1024.
     rate: AtomicU64,
     owed: AtomicU64,
@@ -27,6 +28,7 @@ pub(crate) struct Brake {
 impl Brake {
     /// Compaction is so many bytes behind.
     pub(crate) fn set(&self, debt: u64) {
+        self.debt.store(debt, Ordering::Relaxed);
         let rate = (debt >> 20)
             .saturating_mul(NANOS_PER_GIB)
             .min(NANOS_MAX << 10);
@@ -34,6 +36,11 @@ impl Brake {
             self.owed.store(0, Ordering::Relaxed);
             self.changed.notify_all();
         }
+    }
+
+    /// How many bytes compaction is behind.
+    pub(crate) fn debt(&self) -> u64 {
+        self.debt.load(Ordering::Relaxed)
     }
 
     /// Who is about to write so many bytes waits for what it owes.

@@ -10,12 +10,11 @@ use crate::error::{Error, Result};
 use crate::maintenance::Maintenance;
 use crate::reclaim::Log;
 
-/// Garbage in sealed and retired segments, in percent of what is live.
-const GARBAGE_PERCENT: u64 = 30;
 /// Garbage that is not worth any work, in a small store.
 const GARBAGE_MIN: u64 = 16 << 20;
-/// However much waits for checkpoints, so much garbage is left alone: less would be copied for nothing.
-const GARBAGE_PERCENT_MIN: u64 = 15;
+/// However much waits for checkpoints, this fraction of the garbage that is allowed is left alone: less
+/// would cost too much copying.
+const GARBAGE_SHARE_MIN: u64 = 2;
 /// Compaction that somebody asks for passes over a segment with less garbage than this.
 const THOROUGH_PERCENT: u64 = 10;
 /// Bytes that are looked at in one step, and in one turn, after which others may have the log's
@@ -45,6 +44,8 @@ impl Default for Pacing {
 
 /// Keeps the store within its bound, what is retired and waits for checkpoints included.
 struct Background {
+    /// Garbage in sealed and retired segments that is allowed, in percent of what is live.
+    garbage_max: u64,
     retired: u64,
 }
 
@@ -54,9 +55,8 @@ impl Background {
         let sealed = segments.iter().filter(|s| s.sealed);
         let garbage: u64 = sealed.map(|s| s.bytes.saturating_sub(s.live_bytes)).sum();
         let retired = self.retired.saturating_mul(100) / live.max(1);
-        let garbage_max = GARBAGE_PERCENT
-            .saturating_sub(retired)
-            .max(GARBAGE_PERCENT_MIN);
+        let least = self.garbage_max / GARBAGE_SHARE_MIN;
+        let garbage_max = self.garbage_max.saturating_sub(retired).max(least);
         (garbage >= GARBAGE_MIN).then_some(CostBenefit { garbage_max })
     }
 
@@ -80,6 +80,7 @@ impl Core {
     /// store takes more space than it may. Works in proportion to what was written since the last time,
     /// with no such limit when the store is idle; writers wait for what it did not get done.
     pub(crate) fn compact(&self, state: &mut Maintenance, idle: bool) -> Result<()> {
+        self.look_for_dropped(state, self.namespaces.dropped() > state.dropped);
         let mut turn = TURN;
         let mut worked = Ok(true);
         while turn > 0 && matches!(worked, Ok(true)) && !self.work.is_stopped() {
@@ -94,14 +95,27 @@ impl Core {
         Ok(())
     }
 
+    /// Finds out where there is something of dropped namespaces.
+    fn look_for_dropped(&self, state: &mut Maintenance, wanted: bool) {
+        state.dropped = self.namespaces.dropped();
+        if wanted {
+            self.find_dropped();
+        }
+    }
+
+    fn background(&self, state: &Maintenance) -> Background {
+        Background {
+            garbage_max: self.space.saturating_sub(100),
+            retired: state.retired_bytes,
+        }
+    }
+
     /// Allows as much compaction as belongs to what was written since.
     fn earn(&self, state: &mut Maintenance) {
         let written = self.log.lock().written;
         let bytes = written.saturating_sub(state.pacing.written);
         state.pacing.written = written;
-        let background = Background {
-            retired: state.retired_bytes,
-        };
+        let background = self.background(state);
         let stats = self.as_log(state).stats(self.clock.confirmed());
         state.pacing.fullness = background.fullness(&stats);
         state.pacing.pace.written(bytes, state.pacing.fullness);
@@ -109,9 +123,7 @@ impl Core {
 
     /// Takes one step, of a new plan if none is under way; false if there is nothing to do now.
     fn work_on(&self, state: &mut Maintenance, idle: bool, turn: &mut u64) -> Result<bool> {
-        let background = Background {
-            retired: state.retired_bytes,
-        };
+        let background = self.background(state);
         let mut log = self.as_log(state);
         if log.state.under_way.is_none() && !log.begin(&background, |_| true) {
             return Ok(false);
@@ -135,9 +147,7 @@ impl Core {
         let before: Vec<u64> = self.segments.all().iter().map(|(_, s)| s.id).collect();
         self.rotate(&mut self.log.lock())?;
         self.as_log(state).close_classes();
-        if self.namespaces.any_dropped() {
-            self.find_dropped();
-        }
+        self.look_for_dropped(state, self.namespaces.dropped() > 0);
         let strategy = Thorough {
             garbage_min: THOROUGH_PERCENT,
         };

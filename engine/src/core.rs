@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use crossbeam_epoch::Guard;
 use parking_lot::Mutex;
@@ -32,6 +32,8 @@ pub(crate) struct Core {
     pub(crate) id: StoreId,
     pub(crate) clock: Clock,
     pub(crate) durability: Durability,
+    /// Space that the store may take, in percent of what is live.
+    pub(crate) space: u64,
     pub(crate) segments: Segments,
     pub(crate) table: Table,
     pub(crate) keys: Keys,
@@ -49,6 +51,8 @@ pub(crate) struct Core {
     /// Large segments that no record points to since this sequence number.
     pub(crate) garbage: Mutex<Vec<(u64, u64)>>,
     pub(crate) maintenance: Mutex<Maintenance>,
+    /// Retired segments, as long as somebody reads them.
+    pub(crate) held: Mutex<Vec<Weak<Segment>>>,
     /// Why maintenance failed when it last tried.
     pub(crate) trouble: Mutex<Option<String>>,
     /// Whether a key run was found damaged.

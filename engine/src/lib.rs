@@ -33,6 +33,7 @@ mod compact;
 mod core;
 mod entry;
 mod error;
+mod filters;
 mod format;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -47,6 +48,7 @@ mod namespaces;
 mod options;
 mod reclaim;
 mod recovery;
+mod space;
 mod store;
 mod stream;
 mod vfs;
@@ -61,6 +63,7 @@ pub use list::{ListOptions, ListedKey, Page};
 pub use namespace::Namespace;
 pub use namespaces::NamespaceId;
 pub use options::{Durability, PutOptions};
+pub use space::SegmentSpace;
 pub use store::{Options, Stats, Store};
 pub use stream::{ValueStream, ValueWriter};
 pub use vfs::{Map, OsVfs, Vfs, VfsFile};

@@ -11,7 +11,6 @@ use crate::compact::Pacing;
 use crate::core::Core;
 use crate::error::{Error, Result, io_error};
 use crate::format::checkpoint::{FRONT, Header, Meta, Retired, SegmentEntry, file_name};
-use crate::format::segment::SEGMENT_LEN;
 use crate::index::checkpoint::{self, CURRENT};
 use crate::index::keys::RunFiles;
 use crate::index::runs::KeyRecord;
@@ -24,9 +23,12 @@ const KEPT: usize = 2;
 /// that checkpoints stay a fraction of what is written.
 const CHECKPOINT_MIN: u64 = 64 << 20;
 const CHECKPOINT_SHARE: u64 = 5;
-/// So much of retired segments makes a checkpoint due, too.
-const RETIRED_MAX: u64 = 2 * SEGMENT_LEN;
-/// And so much when there is nothing else to do.
+/// Retired segments make a checkpoint due, too, since two of them let their files go: so much of them,
+/// this fraction of what is live, and this many times the table's size, whichever is most.
+const RETIRED_MIN: u64 = 32 << 20;
+const RETIRED_SHARE: u64 = 16;
+const RETIRED_TABLES: u64 = 4;
+/// So much when there is nothing else to do.
 const RETIRED_IDLE: u64 = 4 << 20;
 /// On closing a checkpoint is made after this much log, or this fraction of the table's size.
 const CLOSE_MIN: u64 = 1 << 20;
@@ -49,6 +51,8 @@ pub(crate) struct Maintenance {
     pub(crate) retired_bytes: u64,
     pub(crate) reclaim: Reclaim,
     pub(crate) pacing: Pacing,
+    /// How many namespaces were dropped, and not forgotten, when somebody last looked for what they held.
+    pub(crate) dropped: usize,
 }
 
 /// A checkpoint file.
@@ -90,13 +94,22 @@ impl Core {
         let since = self.log.lock().since_checkpoint;
         let table = u64::try_from(self.table.bytes()).unwrap_or(u64::MAX);
         since >= CHECKPOINT_MIN.max(table.saturating_mul(CHECKPOINT_SHARE))
-            || state.retired_bytes >= RETIRED_MAX.max(table.saturating_mul(CHECKPOINT_SHARE))
+            || state.retired_bytes >= self.retired_max(table)
     }
 
     /// Whether removing retired segments is worth a checkpoint when there is nothing else to do.
     fn has_much_retired(&self, state: &Maintenance) -> bool {
         let table = u64::try_from(self.table.bytes()).unwrap_or(u64::MAX);
         state.retired_bytes > RETIRED_IDLE.max(table.saturating_mul(2))
+    }
+
+    /// Bytes of retired segments that are worth a checkpoint: a fraction of what is live, but some times
+    /// what the checkpoint takes.
+    fn retired_max(&self, table: u64) -> u64 {
+        let all = self.segments.all();
+        let live: u64 = all.iter().map(|(_, s)| s.usage.counts().live_bytes).sum();
+        let share = RETIRED_MIN.max(live / RETIRED_SHARE);
+        share.max(table.saturating_mul(RETIRED_TABLES))
     }
 
     /// Makes a checkpoint when closing, if replaying what follows the last one would take long.
@@ -209,6 +222,7 @@ impl Core {
                 len: segment.end(),
                 class: segment.class.unwrap_or(FRONT),
                 counts: state.counts,
+                dropped: state.dropped,
                 since,
                 expiries,
             }

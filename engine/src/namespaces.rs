@@ -127,9 +127,10 @@ impl Namespaces {
         self.0.write().retain(|_, state| !forgotten(state));
     }
 
-    /// Whether one was dropped and is not forgotten yet.
-    pub(crate) fn any_dropped(&self) -> bool {
-        self.0.read().values().any(|state| state.check().is_err())
+    /// How many were dropped and are not forgotten yet.
+    pub(crate) fn dropped(&self) -> usize {
+        let states = self.0.read();
+        states.values().filter(|s| s.check().is_err()).count()
     }
 
     pub(crate) fn by_number(&self, number: u32) -> Option<Arc<State>> {

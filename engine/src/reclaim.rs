@@ -5,9 +5,10 @@
 //! table still names the record where compaction saw it. So a put that comes in between wins, and
 //! replay comes to the same.
 
-use std::cell::Cell;
-use std::collections::HashSet;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rimstone_compaction::{
     Compactor, Plan, Progress, SegmentStats, Segments, Strategy, is_erasable,
@@ -15,6 +16,7 @@ use rimstone_compaction::{
 
 use crate::core::{Core, key_hash};
 use crate::error::{Error, Result};
+use crate::filters::Filters;
 use crate::format::checkpoint::Retired;
 use crate::format::lists::Retire;
 use crate::format::record::{Address, Header, Kind};
@@ -26,6 +28,15 @@ use crate::log::segment::Segment;
 
 /// The least a segment takes on disk.
 const SEGMENT_MIN: u64 = 1 << 20;
+
+/// A class segment becomes this fraction of what is live, so that those which are open are little of it,
+/// and this long at least.
+const CLASS_SHARE: u64 = 64;
+const CLASS_MIN: u64 = 8 << 20;
+/// Tombstones matter where they are more than this fraction of a segment.
+const PINS_SHARE: u64 = 32;
+/// Segments of which it is found out at once how many of their tombstones are needed.
+const LOOKS_MAX: usize = 8;
 
 /// What compaction remembers between its steps.
 #[derive(Default)]
@@ -40,6 +51,12 @@ pub(crate) struct Reclaim {
     erased: Vec<Found>,
     /// The segment that is being read.
     reading: Cell<u64>,
+    filters: RefCell<Filters>,
+    /// The segments that are not of the plan, and how long class segments become.
+    others: Vec<(u32, Arc<Segment>)>,
+    class_len: u64,
+    /// How many of a segment's tombstones are needed, in thousandths, as far as somebody looked.
+    needed: RefCell<HashMap<u64, u64>>,
     /// Segments that go without being read: all in them expired long ago.
     unread: HashSet<u64>,
     /// Segments that could not be read. They stay as they are.
@@ -110,8 +127,20 @@ impl Iterator for Records {
 }
 
 impl Found {
-    fn is_put(&self) -> bool {
+    pub(crate) fn is_put(&self) -> bool {
         matches!(self.header.kind, Kind::Put | Kind::PutLarge)
+    }
+
+    pub(crate) fn is_tombstone(&self) -> bool {
+        self.header.kind == Kind::Tombstone
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
     }
 
     fn large(&self) -> Option<u64> {
@@ -131,7 +160,7 @@ impl rimstone_compaction::Record for Found {
 
     // What is said of namespaces and of segments is logged again before it goes.
     fn is_pin(&self) -> bool {
-        self.header.kind == Kind::Tombstone
+        self.is_tombstone()
     }
 
     fn last_visible(&self) -> u64 {
@@ -146,12 +175,16 @@ impl Segments for Log<'_> {
 
     fn stats(&self, now: u64) -> Vec<SegmentStats> {
         let (active, _) = self.core.log.lock().active();
-        let all = self.core.segments.all().into_iter();
-        let stats = all.map(|(number, segment)| {
-            let is_open = number == active || self.state.classes.is_open(segment.id);
+        let all = self.core.segments.all();
+        let needed = self.needed_pins(&all);
+        let stats = all.iter().map(|(number, segment)| {
+            let is_open = *number == active || self.state.classes.is_open(segment.id);
             // One that cannot be read stays, like one that is written to.
             let sealed = !is_open && !self.state.stuck.contains(&segment.id);
-            segment_stats(&segment, sealed, now)
+            let mut stats = segment_stats(segment, sealed, now);
+            let share = needed.get(&segment.id).copied().unwrap_or(1000);
+            stats.pin_bytes = stats.pin_bytes.saturating_mul(share) / 1000;
+            stats
         });
         stats.collect()
     }
@@ -165,6 +198,14 @@ impl Segments for Log<'_> {
     fn is_live(&self, record: &Found) -> bool {
         let guard = crossbeam_epoch::pin();
         record.is_put() && self.core.holds(record.hash, record.location, &guard)
+    }
+
+    fn may_hold_older(&self, pin: &Found, plan: &Plan) -> bool {
+        let mut filters = self.state.filters.borrow_mut();
+        // What is copied meanwhile is live, and so no older record of a deleted key.
+        let others = &self.state.others;
+        debug_assert!(others.iter().all(|(_, s)| !plan.victims.contains(&s.id)));
+        filters.may_hold(others, self.core.id, pin.hash, pin.header.seqno)
     }
 
     fn relocate(&mut self, found: Found, class: u8) -> Result<()> {
@@ -185,7 +226,7 @@ impl Segments for Log<'_> {
             hash: found.hash,
         };
         let next_id = || self.core.new_file_id();
-        let files = class_files(self.core, &next_id);
+        let files = class_files(self.core, self.state.class_len, &next_id);
         self.state.classes.push(&files, class, &from, &record)?;
         if self.state.classes.wants_flush() {
             self.commit_moves()?;
@@ -218,9 +259,13 @@ impl Segments for Log<'_> {
             self.core.table.sweep(&unread);
             self.state.unread.clear();
         }
+        self.state.needed.borrow_mut().clear();
+        self.state.others.clear();
         for (number, segment) in victims {
             self.core.segments.remove(number);
+            self.core.held.lock().push(Arc::downgrade(&segment));
             let id = segment.id;
+            self.state.filters.borrow_mut().forget(id);
             self.state.retired.push(Retired { id, seqno });
             self.state.retired_bytes += segment.end().max(SEGMENT_MIN);
         }
@@ -229,15 +274,31 @@ impl Segments for Log<'_> {
 
     fn abandon(&mut self) {
         let next_id = || self.core.new_file_id();
-        self.state
-            .classes
-            .abandon(&class_files(self.core, &next_id));
+        let files = class_files(self.core, self.state.class_len, &next_id);
+        self.state.classes.abandon(&files);
+        self.state.others.clear();
         self.state.erased.clear();
         self.state.unread.clear();
     }
 }
 
 impl Log<'_> {
+    /// How many of each segment's tombstones are needed, in thousandths. Looks at a few segments each
+    /// time: those where it matters, and of which it is not known since something was retired.
+    fn needed_pins(&self, all: &[(u32, Arc<Segment>)]) -> HashMap<u64, u64> {
+        let mut needed = self.state.needed.borrow_mut();
+        let mut filters = self.state.filters.borrow_mut();
+        let unknown = all.iter().filter(|(_, segment)| {
+            let matters = segment.usage.counts().pin_bytes > segment.end() / PINS_SHARE;
+            matters && !needed.contains_key(&segment.id)
+        });
+        let unknown: Vec<u64> = unknown.take(LOOKS_MAX).map(|(_, s)| s.id).collect();
+        for id in unknown {
+            needed.insert(id, filters.needed(id, all, self.core.id));
+        }
+        needed.clone()
+    }
+
     /// Makes the copies durable, then lets the table point to them where it points to the originals.
     fn commit_moves(&mut self) -> Result<()> {
         for op in self.state.classes.flush()? {
@@ -313,6 +374,12 @@ impl Log<'_> {
             return false;
         };
         self.skip_unread(&mut plan, &stats, now);
+        self.state.others = self.core.segments.all();
+        self.state
+            .others
+            .retain(|(_, segment)| !plan.victims.contains(&segment.id));
+        let live: u64 = stats.iter().map(|s| s.live_bytes).sum();
+        self.state.class_len = (live / CLASS_SHARE).max(CLASS_MIN);
         self.state.is_free = plan.scanned.is_empty();
         self.state.under_way = Some(Compactor::new(plan, now));
         true
@@ -346,13 +413,14 @@ impl Log<'_> {
     }
 }
 
-fn class_files<'a>(core: &'a Core, next_id: &'a dyn Fn() -> u64) -> ClassFiles<'a> {
+fn class_files<'a>(core: &'a Core, len: u64, next_id: &'a dyn Fn() -> u64) -> ClassFiles<'a> {
     ClassFiles {
+        len,
         vfs: &*core.vfs,
         dir: &core.dir,
         segments: &core.segments,
         store: core.id,
-        epoch: core.log.lock().epoch(),
+        epoch: core.next_file.load(Ordering::Relaxed) >> 32,
         time: core.clock.confirmed(),
         next_id,
     }

@@ -58,6 +58,8 @@ pub(crate) struct SegmentEntry {
     /// The class of what compaction copied to it, [`FRONT`] for a front segment.
     pub(crate) class: u8,
     pub(crate) counts: Counts,
+    /// Live bytes of dropped namespaces, as far as somebody looked.
+    pub(crate) dropped: u64,
     /// The second from which `expiries` count, and live bytes by bucket of expiration.
     pub(crate) since: u64,
     pub(crate) expiries: Vec<(u8, u64)>,
@@ -197,6 +199,7 @@ impl Meta {
                 counts.lowest_seqno,
                 counts.seqno_sum,
                 counts.last_visible,
+                entry.dropped,
                 entry.since,
             ];
             fields
@@ -302,6 +305,7 @@ impl<'a> Reader<'a> {
                 seqno_sum: self.u64()?,
                 last_visible: self.u64()?,
             },
+            dropped: self.u64()?,
             since: self.u64()?,
             class: self.u8()?,
             expiries: self.list(|from| Some((from.u8()?, from.u64()?)))?,
@@ -399,6 +403,7 @@ mod tests {
                     seqno_sum: 13,
                     last_visible: 14,
                 },
+                dropped: 28,
                 since: 15,
                 expiries: vec![(16, 17)],
             }],
@@ -466,14 +471,15 @@ mod tests {
             "08000000000000000900000000000000",
             "0a000000000000000b00000000000000",
             "0c000000000000000d00000000000000",
-            "0e000000000000000f00000000000000",
-            "04010000001011000000000000000100",
-            "00001200000000000000130000000000",
-            "00000100000014000000150000000000",
-            "000004000000626f6479020000001600",
-            "00000000000017000000000000000100",
-            "00001800000000000000010000001900",
-            "00001a0000001b000000",
+            "0e000000000000001c00000000000000",
+            "0f000000000000000401000000101100",
+            "00000000000001000000120000000000",
+            "00001300000000000000010000001400",
+            "0000150000000000000004000000626f",
+            "64790200000016000000000000001700",
+            "00000000000001000000180000000000",
+            "000001000000190000001a0000001b00",
+            "0000",
         ];
         assert_eq!(hex(&lists().encode()), expected);
     }

@@ -31,6 +31,8 @@ pub(crate) struct ClassFiles<'a> {
     pub(crate) store: StoreId,
     pub(crate) epoch: u64,
     pub(crate) time: u64,
+    /// How long a segment becomes.
+    pub(crate) len: u64,
     pub(crate) next_id: &'a dyn Fn() -> u64,
 }
 
@@ -79,7 +81,7 @@ impl Classes {
     ) -> Result<()> {
         let fits = |output: &Output| output.class == class && !output.is_full;
         if let Some(output) = self.outputs.iter_mut().find(|output| fits(output)) {
-            output.is_full = !output.has_room(record.header.record_len());
+            output.is_full = !output.has_room(record.header.record_len(), files.len);
         }
         let at = match self.outputs.iter().position(fits) {
             Some(at) => at,
@@ -175,9 +177,9 @@ impl Output {
         self.end.saturating_add(buffered)
     }
 
-    fn has_room(&self, len: usize) -> bool {
+    fn has_room(&self, len: usize, max: u64) -> bool {
         let len = u64::try_from(len).unwrap_or(u64::MAX);
-        self.next().saturating_add(len) <= SEGMENT_LEN
+        self.next().saturating_add(len) <= max.min(SEGMENT_LEN)
     }
 
     /// Encodes a copy, which has the sequence number of its original and replaces nothing.

@@ -52,6 +52,7 @@ impl Usage {
         state.counts = entry.counts;
         state.expiries = Expiries::from_parts(entry.since, &entry.expiries);
         state.committed = entry.len;
+        state.dropped = entry.dropped;
     }
 
     /// A record was appended by a user; a put is one that the table points to.

@@ -28,6 +28,9 @@ use crate::maintenance::{Kept, Maintenance};
 use crate::options::Durability;
 use crate::vfs::Vfs;
 
+/// Space that a store may take, in percent of what is live, if nobody says otherwise.
+pub(crate) const SPACE: u64 = 130;
+
 /// Opens the store in `dir`, creating it if `create` says so.
 pub(crate) fn open(
     vfs: Arc<dyn Vfs>,
@@ -125,6 +128,7 @@ pub(crate) fn open(
         let _ = vfs.remove(&path);
     }
     let there = |retired: &Retired| files.segments.contains_key(&retired.id);
+    maintenance.dropped = replay.namespaces.dropped();
     maintenance.retired = replay.retired.into_iter().filter(there).collect();
     damage.append(&mut replay.damage);
     let checkpointed = maintenance.kept.last().map_or(0, |kept| kept.seqno);
@@ -134,6 +138,7 @@ pub(crate) fn open(
         id: replay.id,
         clock,
         durability,
+        space: SPACE,
         segments: replay.segments,
         table: replay.table,
         keys: replay.keys,
@@ -146,6 +151,7 @@ pub(crate) fn open(
         larges: Mutex::new(replay.larges),
         garbage: Mutex::default(),
         maintenance: Mutex::new(maintenance),
+        held: Mutex::default(),
         trouble: Mutex::default(),
         runs_are_damaged: false.into(),
         checkpointed: checkpointed.into(),
