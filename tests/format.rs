@@ -65,15 +65,33 @@ fn a_store_with_every_kind_of_file_opens() {
 #[test]
 fn the_log_of_that_store_is_enough() {
     let dir = fixture("full");
-    for entry in fs::read_dir(dir.path()).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|e| e != "seg" && e != "large") {
-            fs::remove_file(path).unwrap();
-        }
-    }
+    forget_all_but_the_log(dir.path());
     let store = open(dir.path());
     assert_eq!(store.stats().checkpoint_seqno, 0);
     assert_full(&store);
+}
+
+#[test]
+fn a_store_that_was_compacted_opens() {
+    let dir = fixture("compacted");
+    let before = segments(dir.path());
+    let kind = |path: &PathBuf| fs::read(path).unwrap()[10];
+    let kinds: Vec<_> = before.iter().map(kind).collect();
+    assert_eq!(
+        kinds,
+        [0, 2, 0],
+        "one class segment between two front segments"
+    );
+    assert_compacted(&open(dir.path()));
+    forget_all_but_the_log(dir.path());
+    let store = open(dir.path());
+    assert_eq!(store.stats().checkpoint_seqno, 0);
+    assert_compacted(&store);
+
+    // Compacting again moves what is live in them.
+    store.compact().unwrap();
+    assert_compacted(&store);
+    assert!(!before.iter().any(|path| path.exists()));
 }
 
 fn write_smallest() {
@@ -123,6 +141,61 @@ fn write_full() {
     drop(ns);
     store.close().unwrap();
     save(dir.path(), "full");
+}
+
+/// A store whose older records lie in a class segment, one of them overwritten since and one deleted.
+fn write_compacted() {
+    let dir = tempdir().unwrap();
+    let store = open(dir.path());
+    let ns = store.namespace("first").unwrap();
+    for key in ["deleted", "moved", "overwritten"] {
+        ns.put(key, "old").unwrap();
+    }
+    ns.put("temporary", "value").unwrap();
+    ns.delete("temporary").unwrap();
+    store.compact().unwrap();
+    ns.put("overwritten", "new").unwrap();
+    ns.delete("deleted").unwrap();
+    drop((store, ns));
+    trim(dir.path());
+    let store = open(dir.path());
+    let ns = store.find_namespace("first").unwrap();
+    ns.put("last", "new").unwrap();
+    drop(ns);
+    store.close().unwrap();
+    save(dir.path(), "compacted");
+}
+
+fn assert_compacted(store: &Store) {
+    assert_eq!(store.stats().damage, Vec::<String>::new());
+    let ns = store.find_namespace("first").unwrap();
+    let page = ns.list(&ListOptions::new()).unwrap();
+    let listed: Vec<_> = page.keys().map(|key| key.name.to_vec()).collect();
+    assert_eq!(listed, [&b"last"[..], b"moved", b"overwritten"]);
+    for (key, value) in [("last", "new"), ("moved", "old"), ("overwritten", "new")] {
+        assert_eq!(&ns.get(key).unwrap().unwrap()[..], value.as_bytes());
+    }
+    let moved = ns.get_with_metadata("moved").unwrap().unwrap();
+    assert_eq!(moved.generation(), 3, "a move is no write");
+    assert_eq!(ns.get("deleted").unwrap(), None);
+}
+
+fn forget_all_but_the_log(dir: &Path) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "seg" && e != "large") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    let mut segments: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|e| e == "seg"))
+        .collect();
+    segments.sort();
+    segments
 }
 
 fn assert_full(store: &Store) {
@@ -186,6 +259,7 @@ fn fixture(name: &str) -> TempDir {
         if std::env::var_os("RIMSTONE_WRITE_FIXTURES").is_some() {
             write_smallest();
             write_full();
+            write_compacted();
             write_hexdump();
         }
     });

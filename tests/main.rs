@@ -3,6 +3,7 @@
 
 mod basics;
 mod checkpoint;
+mod compaction;
 mod damage;
 mod disk;
 mod documents;

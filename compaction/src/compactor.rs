@@ -4,11 +4,13 @@ use crate::{Plan, Record, Segments, Strategy, class, is_erasable};
 
 /// One plan on its way. Dropping it before it is done leaves the victims as they are; then tell the log
 /// to [abandon](Segments::abandon) it.
-pub struct Compactor<S: Segments> {
+///
+/// It holds the scan that is under way and not the log, so that whoever paces it may keep it.
+pub struct Compactor<C> {
     plan: Plan,
     now: u64,
     next: usize,
-    scan: Option<S::Scan>,
+    scan: Option<C>,
     progress: Progress,
 }
 
@@ -23,9 +25,9 @@ pub struct Progress {
     pub is_done: bool,
 }
 
-impl<S: Segments> Compactor<S> {
+impl<C> Compactor<C> {
     /// Begins with a plan. What is erasable is judged by this one `now`.
-    pub fn new(plan: Plan, now: u64) -> Compactor<S> {
+    pub fn new(plan: Plan, now: u64) -> Compactor<C> {
         Compactor {
             plan,
             now,
@@ -42,7 +44,11 @@ impl<S: Segments> Compactor<S> {
     ///
     /// Whatever the log fails with. The plan is abandoned then: a segment with a record that cannot be
     /// read is not retired. No more steps may follow.
-    pub fn step(&mut self, segments: &mut S, budget: u64) -> Result<Progress, S::Error> {
+    pub fn step<S>(&mut self, segments: &mut S, budget: u64) -> Result<Progress, S::Error>
+    where
+        S: Segments<Scan = C>,
+        C: Iterator<Item = Result<S::Record, S::Error>>,
+    {
         let done = self.try_step(segments, budget);
         if done.is_err() {
             segments.abandon();
@@ -50,7 +56,11 @@ impl<S: Segments> Compactor<S> {
         done.map(|()| self.progress)
     }
 
-    fn try_step(&mut self, segments: &mut S, budget: u64) -> Result<(), S::Error> {
+    fn try_step<S>(&mut self, segments: &mut S, budget: u64) -> Result<(), S::Error>
+    where
+        S: Segments<Scan = C>,
+        C: Iterator<Item = Result<S::Record, S::Error>>,
+    {
         let end = self.progress.scanned.saturating_add(budget.max(1));
         while self.progress.scanned < end && !self.progress.is_done {
             if let Some(scan) = &mut self.scan {
@@ -69,7 +79,10 @@ impl<S: Segments> Compactor<S> {
         Ok(())
     }
 
-    fn visit(&mut self, segments: &mut S, record: S::Record) -> Result<(), S::Error> {
+    fn visit<S>(&mut self, segments: &mut S, record: S::Record) -> Result<(), S::Error>
+    where
+        S: Segments<Scan = C>,
+    {
         let bytes = record.encoded_len();
         self.progress.scanned = self.progress.scanned.saturating_add(bytes);
         let class = if record.is_pin() {

@@ -26,6 +26,27 @@ impl Expiries {
         }
     }
 
+    /// Returns the second from which it counts, and the bytes in each bucket that has any, by number.
+    pub fn parts(&self) -> (u64, Vec<(u8, u64)>) {
+        let all = self.buckets.iter().chain([&self.lasting]);
+        let numbered = (0u8..).zip(all.copied());
+        (
+            self.since,
+            numbered.filter(|(_, bytes)| *bytes > 0).collect(),
+        )
+    }
+
+    /// Returns the count of which these are the parts; a bucket that there is not counts as lasting.
+    pub fn from_parts(since: u64, parts: &[(u8, u64)]) -> Expiries {
+        let mut expiries = Expiries::new(since);
+        for (bucket, bytes) in parts {
+            let place = expiries.buckets.get_mut(usize::from(*bucket));
+            let place = place.unwrap_or(&mut expiries.lasting);
+            *place = place.saturating_add(*bytes);
+        }
+        expiries
+    }
+
     /// Counts a record that is visible up to this second, `u64::MAX` for ever.
     pub fn add(&mut self, last_visible: u64, bytes: u64) {
         let place = self.place(last_visible);
@@ -113,6 +134,10 @@ mod tests {
             assert!(live >= exact && life <= 1 << 20, "{now}: {live} {exact}");
         }
         assert_eq!(expiries.live(u64::from(u32::MAX) * 2, 9), (10, 9));
+        let (since, parts) = expiries.parts();
+        assert_eq!(parts.last(), Some(&(64, 10)));
+        let again = Expiries::from_parts(since, &parts);
+        assert_eq!(again.live(90_000, 7), expiries.live(90_000, 7));
         expiries.remove(u64::MAX, 10);
         assert_eq!(expiries.live(u64::from(u32::MAX) * 2, 9), (0, 0));
     }

@@ -66,7 +66,7 @@ pub use compactor::{Compactor, Progress, run};
 pub use expiries::Expiries;
 pub use pace::Pace;
 pub use segments::{Record, SegmentStats, Segments};
-pub use strategy::{CostBenefit, Dead, Plan, Strategy};
+pub use strategy::{CostBenefit, Dead, Plan, Strategy, Thorough};
 
 /// What has expired is erased this many seconds later, in case the clock was wrong.
 pub const GRACE: u64 = 3600;

@@ -90,7 +90,7 @@ struct History {
     model: Model,
     random: Random,
     rule: Rule,
-    compactor: Option<Compactor<Store>>,
+    compactor: Option<Compactor<<Store as Segments>::Scan>>,
 }
 
 const KEYS: u64 = 12;

@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use crossbeam_epoch::Guard;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::brake::Brake;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::format::record::Record;
@@ -34,6 +35,8 @@ pub(crate) struct Core {
     pub(crate) clock: Clock,
     pub(crate) durability: Durability,
     pub(crate) verify: Verify,
+    /// Space that the store may take, in percent of what is live.
+    pub(crate) space: u64,
     pub(crate) segments: Segments,
     pub(crate) table: Table,
     pub(crate) keys: Keys,
@@ -53,12 +56,16 @@ pub(crate) struct Core {
     /// Large segments that no record points to since this sequence number.
     pub(crate) garbage: Mutex<Vec<(u64, u64)>>,
     pub(crate) maintenance: Mutex<Maintenance>,
+    /// Retired segments, as long as somebody reads them.
+    pub(crate) held: Mutex<Vec<Weak<Segment>>>,
     /// Why maintenance failed when it last tried.
     pub(crate) trouble: Mutex<Option<String>>,
     /// Whether a key run was found damaged.
     pub(crate) runs_are_damaged: AtomicBool,
     /// The sequence number of the newest checkpoint.
     pub(crate) checkpointed: AtomicU64,
+    /// Slows writers down while compaction is behind.
+    pub(crate) brake: Brake,
     /// Wakes the maintenance thread.
     pub(crate) work: Arc<Signal>,
     /// Wakes the thread that goes ahead of the writers.
@@ -160,22 +167,6 @@ impl Core {
             damage.push(damaged_table(&self.dir).to_string());
         }
         damage
-    }
-
-    /// The record at this location, if the table still has a slot with it for `hash`.
-    pub(crate) fn record_at<'g>(
-        &'g self,
-        hash: u64,
-        location: Location,
-        guard: &'g Guard,
-    ) -> Option<Found<'g>> {
-        let segment = self.segments.get(location.number(), guard)?;
-        let record = segment.record(location.offset()).ok()?;
-        self.holds(hash, location, guard).then_some(Found {
-            location,
-            segment,
-            record,
-        })
     }
 
     /// Whether the table still has a slot with this location for `hash`.

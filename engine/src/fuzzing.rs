@@ -141,6 +141,7 @@ fn check_encoded(mut input: Input<'_>, place: Place) {
         record::Kind::Namespace,
         record::Kind::Close,
         record::Kind::Retire,
+        record::Kind::Move,
     ];
     let kind = kinds[input.below(kinds.len())];
     let flags = input.u8();
@@ -154,10 +155,10 @@ fn check_encoded(mut input: Input<'_>, place: Place) {
             offset: input.u32(),
         },
         len: input.u32(),
+        expires: input.u32(),
         large: flags & 2 != 0,
     };
     let seed = input.below(usize::from(u16::MAX));
-    let age = seqno % (1 << 48);
     let key = input.bytes(key_len);
     let body = input.bytes(record::METADATA_MAX + record::INLINE_MAX);
     let header = record::Header {
@@ -172,7 +173,6 @@ fn check_encoded(mut input: Input<'_>, place: Place) {
         body_crc: crc32fast::hash(body),
         replaced,
         durable_lag,
-        age,
     };
     let mut bytes = Vec::new();
     record::encode(&mut bytes, &header, place, key, body);

@@ -27,10 +27,13 @@
 //! `batch` for writes that happen together or not at all.
 
 mod batch;
+mod brake;
 mod clock;
+mod compact;
 mod core;
 mod entry;
 mod error;
+mod filters;
 mod format;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -45,6 +48,7 @@ mod namespaces;
 mod options;
 mod reclaim;
 mod recovery;
+mod space;
 mod store;
 mod stream;
 mod verified;
@@ -60,6 +64,7 @@ pub use list::{ListOptions, ListedKey, Page};
 pub use namespace::Namespace;
 pub use namespaces::NamespaceId;
 pub use options::{Durability, PutOptions, Verify};
+pub use space::SegmentSpace;
 pub use store::{Options, Stats, Store};
 pub use stream::{ValueStream, ValueWriter};
 pub use vfs::{Map, OsVfs, Vfs, VfsFile};

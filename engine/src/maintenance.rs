@@ -7,15 +7,16 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
+use crate::compact::Pacing;
 use crate::core::Core;
 use crate::error::{Error, Result, io_error};
-use crate::format::checkpoint::{Header, Meta, Retired, SegmentEntry, file_name};
-use crate::format::segment::SEGMENT_LEN;
+use crate::format::checkpoint::{FRONT, Header, Meta, Retired, SegmentEntry, file_name};
 use crate::index::checkpoint::{self, CURRENT};
 use crate::index::keys::RunFiles;
 use crate::index::runs::KeyRecord;
 use crate::index::table::PARTITIONS;
-use crate::log::segment::{front_path, large_path};
+use crate::log::segment::{large_path, segment_path};
+use crate::reclaim::Reclaim;
 
 /// Checkpoints that are kept: the newest, and one to fall back to.
 const KEPT: usize = 2;
@@ -23,8 +24,13 @@ const KEPT: usize = 2;
 /// that checkpoints stay a fraction of what is written.
 const CHECKPOINT_MIN: u64 = 64 << 20;
 const CHECKPOINT_SHARE: u64 = 5;
-/// So much of retired segments makes a checkpoint due, too.
-const RETIRED_MAX: u64 = 2 * SEGMENT_LEN;
+/// Retired segments make a checkpoint due, too, since two of them let their files go: so much of them,
+/// this fraction of what is live, and this many times the table's size, whichever is most.
+const RETIRED_MIN: u64 = 32 << 20;
+const RETIRED_SHARE: u64 = 16;
+const RETIRED_TABLES: u64 = 4;
+/// So much when there is nothing else to do.
+const RETIRED_IDLE: u64 = 4 << 20;
 /// On closing a checkpoint is made after this much log, so that opening replays a few milliseconds' worth
 /// at any size of the table.
 const CLOSE_MIN: u64 = 1 << 20;
@@ -36,16 +42,20 @@ const GARBAGE_MAX: usize = 64;
 const GRACE: u64 = 3600;
 
 /// What maintenance remembers.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Maintenance {
     /// The checkpoints that could be opened, oldest first.
     pub(crate) kept: Vec<Kept>,
     /// Segments to be removed once all kept checkpoints are past their retirement, in that order.
     pub(crate) retired: Vec<Retired>,
-    /// Segments that compaction could not read all of. They stay as they are.
-    pub(crate) stuck: HashSet<u64>,
     /// Whether the checkpoint that was opened is gone since its table is damaged.
     distrusts_table: bool,
+    /// About how many bytes they have.
+    pub(crate) retired_bytes: u64,
+    pub(crate) reclaim: Reclaim,
+    pub(crate) pacing: Pacing,
+    /// How many namespaces were dropped, and not forgotten, when somebody last looked for what they held.
+    pub(crate) dropped: usize,
 }
 
 /// A checkpoint file.
@@ -74,8 +84,7 @@ impl Core {
         }
         let done = self
             .remove_garbage(idle)
-            .and_then(|()| self.retire_dead(&mut state, false))
-            .and_then(|()| self.compact(&mut state));
+            .and_then(|()| self.compact(&mut state, idle));
         // A full disk is the time for a checkpoint, too: it lets go of what is retired.
         let is_full = matches!(done, Err(Error::Full)) && !state.retired.is_empty();
         let is_due = self.is_checkpoint_due(&state) || (idle && self.has_much_retired(&state));
@@ -92,16 +101,23 @@ impl Core {
     pub(crate) fn is_checkpoint_due(&self, state: &Maintenance) -> bool {
         let since = self.log.lock().since_checkpoint;
         let table = u64::try_from(self.table.bytes()).unwrap_or(u64::MAX);
-        let retired = SEGMENT_LEN.saturating_mul(u64::try_from(state.retired.len()).unwrap_or(0));
         since >= CHECKPOINT_MIN.max(table.saturating_mul(CHECKPOINT_SHARE))
-            || retired >= RETIRED_MAX.max(table.saturating_mul(CHECKPOINT_SHARE))
+            || state.retired_bytes >= self.retired_max(table)
     }
 
     /// Whether removing retired segments is worth a checkpoint when there is nothing else to do.
     fn has_much_retired(&self, state: &Maintenance) -> bool {
         let table = u64::try_from(self.table.bytes()).unwrap_or(u64::MAX);
-        let retired = u64::try_from(state.retired.len()).unwrap_or(0);
-        retired.saturating_mul(SEGMENT_LEN) > table.saturating_mul(2)
+        state.retired_bytes > RETIRED_IDLE.max(table.saturating_mul(2))
+    }
+
+    /// Bytes of retired segments that are worth a checkpoint: a fraction of what is live, but some times
+    /// what the checkpoint takes.
+    fn retired_max(&self, table: u64) -> u64 {
+        let all = self.segments.all();
+        let live: u64 = all.iter().map(|(_, s)| s.usage.counts().live_bytes).sum();
+        let share = RETIRED_MIN.max(live / RETIRED_SHARE);
+        share.max(table.saturating_mul(RETIRED_TABLES))
     }
 
     /// Makes a checkpoint when closing, if replaying what follows the last one would take long.
@@ -233,18 +249,23 @@ impl Core {
             meta_len: 0,
             meta_crc: 0,
         };
-        let segments = self.segments.all().into_iter().map(|(number, segment)| {
-            let counts = segment.usage.counts();
+        let segments = self.segments.all().into_iter();
+        let segments = segments.map(|(number, segment)| {
+            let state = segment.usage.state();
+            let (since, expiries) = state.expiries.parts();
             SegmentEntry {
                 number,
                 id: segment.id,
-                len: segment.published(),
-                live: counts.live,
-                live_bytes: counts.live_bytes,
-                pins: counts.pins,
-                last_visible: counts.last_visible,
+                len: segment.end(),
+                class: segment.class.unwrap_or(FRONT),
+                counts: state.counts,
+                dropped: state.dropped,
+                since,
+                expiries,
             }
         });
+        // A class segment that the log does not name yet is no part of the store.
+        let segments = segments.filter(|entry| entry.len > 0);
         let meta = Meta {
             segments: segments.collect(),
             retired: retired.to_vec(),
@@ -338,8 +359,11 @@ impl Core {
         }
         let past = state.kept.iter().map(|kept| kept.seqno).min().unwrap_or(0);
         while let Some(first) = state.retired.first().filter(|first| first.seqno <= past) {
-            self.remove(&front_path(&self.dir, first.id))?;
+            self.remove(&segment_path(&self.dir, first.id))?;
             state.retired.remove(0);
+            if state.retired.is_empty() {
+                state.retired_bytes = 0;
+            }
             // In the order of retirement, also after a power cut.
             let synced = self.vfs.sync_dir(&self.dir);
             synced.map_err(|e| io_error("flushing", &self.dir, e))?;

@@ -127,6 +127,12 @@ impl Namespaces {
         self.0.write().retain(|_, state| !forgotten(state));
     }
 
+    /// How many were dropped and are not forgotten yet.
+    pub(crate) fn dropped(&self) -> usize {
+        let states = self.0.read();
+        states.values().filter(|s| s.check().is_err()).count()
+    }
+
     pub(crate) fn by_number(&self, number: u32) -> Option<Arc<State>> {
         self.0
             .read()

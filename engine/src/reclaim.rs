@@ -1,312 +1,541 @@
-//! Getting space back: what is live in a segment that is mostly dead moves to the end of the log, and
-//! a segment in which nothing is live is retired.
+//! The log as compaction sees it. Which segments to give up, and what of them to keep, the crate
+//! `rimstone_compaction` decides; here copies are made, moves committed and segments retired.
 //!
 //! A move is a record in the log like any other, and is decided in its order: it happens only if the
 //! table still names the record where compaction saw it. So a put that comes in between wins, and
 //! replay comes to the same.
 
-use std::collections::HashSet;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rimstone_compaction::{
+    Compactor, Plan, Progress, SegmentStats, Segments, Strategy, is_erasable,
+};
 
 use crate::core::{Core, key_hash};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::filters::Filters;
 use crate::format::checkpoint::Retired;
-use crate::format::record::{INLINE_MAX, Kind, Record};
-use crate::format::segment::{HEADER_LEN, SEGMENT_LEN};
+use crate::format::lists::Retire;
+use crate::format::record::{Address, Header, Kind};
+use crate::format::segment::{HEADER_LEN, StoreId};
 use crate::index::table::Location;
+use crate::log::class::{ClassFiles, Classes, Source};
 use crate::log::commit::Op;
-use crate::log::scan::{Scan, Step};
 use crate::log::segment::Segment;
-use crate::maintenance::{Maintenance, is_erasable};
-use crate::options::Condition;
 
-/// Space for each 100 bytes that are live, beyond the segment that is being written.
-const SPACE_PERCENT: u64 = 130;
-/// A segment is worth moving once this share of it is dead.
-const DEAD_PERCENT: u64 = 10;
 /// The least a segment takes on disk.
 const SEGMENT_MIN: u64 = 1 << 20;
-/// Ids that fit into a record: beyond that nothing is retired. At least 512 GB of log lie between.
-const IDS_MAX: usize = INLINE_MAX / 8;
-/// Bytes of records that are moved together.
-const MOVE: usize = 256 << 10;
 
-/// A record that a slot names.
-struct Slot {
-    hash: u64,
-    location: Location,
-    large: Option<u64>,
-    is_dead: bool,
+/// A class segment becomes this fraction of what is live, so that those which are open are little of it,
+/// and this long at least.
+const CLASS_SHARE: u64 = 64;
+const CLASS_MIN: u64 = 8 << 20;
+/// Tombstones matter where they are more than this fraction of a segment.
+const PINS_SHARE: u64 = 32;
+/// Segments of which it is found out at once how many of their tombstones are needed.
+const LOOKS_MAX: usize = 8;
+
+/// What compaction remembers between its steps.
+#[derive(Default)]
+pub(crate) struct Reclaim {
+    /// The plan that is being carried out, and how far it is.
+    pub(crate) under_way: Option<Compactor<Records>>,
+    progress: Progress,
+    /// Whether nothing has to be read for it.
+    pub(crate) is_free: bool,
+    classes: Classes,
+    /// Records that the table names and that go with their segment.
+    erased: Vec<Found>,
+    /// The segment that is being read.
+    reading: Cell<u64>,
+    filters: RefCell<Filters>,
+    /// The segments that are not of the plan, and how long class segments become.
+    others: Vec<(u32, Arc<Segment>)>,
+    class_len: u64,
+    /// How many of a segment's tombstones are needed, in thousandths, as far as somebody looked.
+    needed: RefCell<HashMap<u64, u64>>,
+    /// Segments that go without being read: all in them expired long ago.
+    unread: HashSet<u64>,
+    /// Segments that could not be read. They stay as they are.
+    stuck: HashSet<u64>,
+    /// Segments that were retired by the last plan, and their bytes.
+    pub(crate) retired: Vec<Retired>,
+    pub(crate) retired_bytes: u64,
 }
 
-impl Core {
-    /// Retires the segments in which nothing is live: of those that hold what older segments need,
-    /// only the oldest. With `thorough` segments are read to find out.
-    pub(crate) fn retire_dead(&self, state: &mut Maintenance, thorough: bool) -> Result<()> {
-        let (active, _) = self.log.lock().active();
-        let now = self.clock.confirmed();
-        let mut oldest = true;
-        for (number, segment) in self.segments.all() {
-            if number == active {
-                break;
+/// The log while a step of compaction is under way.
+pub(crate) struct Log<'a> {
+    pub(crate) core: &'a Core,
+    pub(crate) state: &'a mut Reclaim,
+}
+
+/// A record of a sealed segment.
+pub(crate) struct Found {
+    segment: Arc<Segment>,
+    header: Header,
+    hash: u64,
+    location: Location,
+}
+
+/// All records of a sealed segment, bodies not verified.
+pub(crate) struct Records {
+    segment: Arc<Segment>,
+    number: u32,
+    store: StoreId,
+    offset: u64,
+    end: u64,
+}
+
+impl Records {
+    pub(crate) fn new(segment: Arc<Segment>, number: u32, store: StoreId) -> Records {
+        Records {
+            end: segment.end(),
+            segment,
+            number,
+            store,
+            offset: HEADER_LEN as u64,
+        }
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<Found>;
+
+    fn next(&mut self) -> Option<Result<Found>> {
+        let offset = self.offset;
+        if offset >= self.end {
+            return None;
+        }
+        let found = self.segment.record(offset).map(|record| {
+            let len = u64::try_from(record.header.record_len()).unwrap_or(u64::MAX);
+            self.offset = offset.saturating_add(len);
+            Found {
+                segment: Arc::clone(&self.segment),
+                header: record.header,
+                hash: key_hash(&self.store, record.header.namespace, record.key),
+                location: Location::new(self.number, offset),
             }
-            let counts = segment.usage.counts();
-            let expired = is_erasable(counts.last_visible.saturating_add(1), now);
-            let slots = if counts.pins > 0 && !oldest {
-                None
-            } else if counts.live == 0 {
-                Some(Vec::new())
-            } else if expired || thorough {
-                // All of it must be readable: a slot that is left would come to mean another segment.
-                self.slots(number, &segment, now).filter(|slots| {
-                    u64::try_from(slots.len()) == Ok(counts.live)
-                        && slots.iter().all(|slot| slot.is_dead)
-                })
-            } else {
-                None
-            };
-            let retired = match slots {
-                Some(slots) => self.retire(state, number, &segment, &slots)?,
-                None => false,
-            };
-            oldest &= retired;
+        });
+        if found.is_err() {
+            self.offset = self.end;
+        }
+        Some(found)
+    }
+}
+
+impl Found {
+    pub(crate) fn is_put(&self) -> bool {
+        matches!(self.header.kind, Kind::Put | Kind::PutLarge)
+    }
+
+    pub(crate) fn is_tombstone(&self) -> bool {
+        self.header.kind == Kind::Tombstone
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    fn large(&self) -> Option<u64> {
+        let record = self.segment.record(self.location.offset()).ok()?;
+        record.large_pointer().map(|pointer| pointer.segment)
+    }
+}
+
+impl rimstone_compaction::Record for Found {
+    fn encoded_len(&self) -> u64 {
+        u64::try_from(self.header.record_len()).unwrap_or(u64::MAX)
+    }
+
+    fn seqno(&self) -> u64 {
+        self.header.seqno
+    }
+
+    // What is said of namespaces and of segments is logged again before it goes.
+    fn is_pin(&self) -> bool {
+        self.is_tombstone()
+    }
+
+    fn last_visible(&self) -> u64 {
+        self.header.expiration.checked_sub(1).unwrap_or(u64::MAX)
+    }
+}
+
+impl Segments for Log<'_> {
+    type Record = Found;
+    type Scan = Records;
+    type Error = Error;
+
+    fn stats(&self, now: u64) -> Vec<SegmentStats> {
+        let (active, _) = self.core.log.lock().active();
+        let all = self.core.segments.all();
+        let needed = self.needed_pins(&all);
+        let stats = all.iter().map(|(number, segment)| {
+            let is_open = *number == active || self.state.classes.is_open(segment.id);
+            // One that cannot be read stays, like one that is written to.
+            let sealed = !is_open && !self.state.stuck.contains(&segment.id);
+            let mut stats = segment_stats(segment, sealed, now);
+            let share = needed.get(&segment.id).copied().unwrap_or(1000);
+            stats.pin_bytes = stats.pin_bytes.saturating_mul(share) / 1000;
+            stats
+        });
+        stats.collect()
+    }
+
+    fn scan(&self, id: u64) -> Result<Records> {
+        self.state.reading.set(id);
+        let (number, segment) = self.core.segment(id).ok_or(Error::Poisoned)?;
+        Ok(Records::new(segment, number, self.core.id))
+    }
+
+    fn is_live(&self, record: &Found) -> bool {
+        let guard = crossbeam_epoch::pin();
+        record.is_put() && self.core.holds(record.hash, record.location, &guard)
+    }
+
+    fn may_hold_older(&self, pin: &Found, plan: &Plan) -> bool {
+        let mut filters = self.state.filters.borrow_mut();
+        // What is copied meanwhile is live, and so no older record of a deleted key.
+        let others = &self.state.others;
+        debug_assert!(others.iter().all(|(_, s)| !plan.victims.contains(&s.id)));
+        filters.may_hold(others, self.core.id, pin.hash, pin.header.seqno)
+    }
+
+    fn relocate(&mut self, found: Found, class: u8) -> Result<()> {
+        let namespace = self.core.namespaces.by_number(found.header.namespace);
+        if namespace.is_none() {
+            // It was dropped with all it held. Its tombstones hide nothing that anybody can ask for.
+            return self.erase(found);
+        }
+        let offset = found.location.offset();
+        let record = found.segment.record(offset)?;
+        if !record.body_is_intact() {
+            return Err(found.segment.damage(offset, "record body checksum"));
+        }
+        let from = Source {
+            segment: &found.segment,
+            number: found.location.number(),
+            offset: u32::try_from(offset).unwrap_or(u32::MAX),
+            hash: found.hash,
+        };
+        let next_id = || self.core.new_file_id();
+        let files = class_files(self.core, self.state.class_len, &next_id);
+        self.state.classes.push(&files, class, &from, &record)?;
+        if self.state.classes.wants_flush() {
+            self.commit_moves()?;
         }
         Ok(())
     }
 
-    /// What the table still needs of a segment; `None` if some of it is damaged.
-    fn slots(&self, number: u32, segment: &Segment, now: u64) -> Option<Vec<Slot>> {
-        let namespaces: HashSet<u32> = self.namespaces.all().iter().map(|s| s.number).collect();
-        let mut slots = Vec::new();
-        let mut scan = Scan::new(segment, HEADER_LEN as u64, segment.published(), 0);
+    fn erase(&mut self, record: Found) -> Result<()> {
+        if record.is_put() {
+            self.state.erased.push(record);
+        }
+        Ok(())
+    }
+
+    fn install(&mut self, plan: &Plan) -> Result<()> {
+        self.commit_moves()?;
+        let victims: Vec<_> = plan
+            .victims
+            .iter()
+            .filter_map(|id| self.core.segment(*id))
+            .collect();
+        self.check_empty(&victims)?;
+        let seqno = self.core.retire(&victims)?;
+        for found in std::mem::take(&mut self.state.erased) {
+            self.core.forget(&found, seqno);
+        }
+        let unread = |(_, segment): &&(u32, Arc<Segment>)| self.state.unread.contains(&segment.id);
+        let unread: Vec<u32> = victims.iter().filter(unread).map(|(n, _)| *n).collect();
+        if !unread.is_empty() {
+            self.core.table.sweep(&unread);
+            self.state.unread.clear();
+        }
+        self.state.needed.borrow_mut().clear();
+        self.state.others.clear();
+        for (number, segment) in victims {
+            self.core.segments.remove(number);
+            self.core.held.lock().push(Arc::downgrade(&segment));
+            let id = segment.id;
+            self.state.filters.borrow_mut().forget(id);
+            self.state.retired.push(Retired { id, seqno });
+            self.state.retired_bytes += segment.end().max(SEGMENT_MIN);
+        }
+        Ok(())
+    }
+
+    fn abandon(&mut self) {
+        let next_id = || self.core.new_file_id();
+        let files = class_files(self.core, self.state.class_len, &next_id);
+        self.state.classes.abandon(&files);
+        self.state.others.clear();
+        self.state.erased.clear();
+        self.state.unread.clear();
+    }
+}
+
+impl Log<'_> {
+    /// How many of each segment's tombstones are needed, in thousandths. Looks at a few segments each
+    /// time: those where it matters, and of which it is not known since something was retired.
+    fn needed_pins(&self, all: &[(u32, Arc<Segment>)]) -> HashMap<u64, u64> {
+        let mut needed = self.state.needed.borrow_mut();
+        let mut filters = self.state.filters.borrow_mut();
+        let unknown = all.iter().filter(|(_, segment)| {
+            let matters = segment.usage.counts().pin_bytes > segment.end() / PINS_SHARE;
+            matters && !needed.contains_key(&segment.id)
+        });
+        let unknown: Vec<u64> = unknown.take(LOOKS_MAX).map(|(_, s)| s.id).collect();
+        for id in unknown {
+            needed.insert(id, filters.needed(id, all, self.core.id));
+        }
+        needed.clone()
+    }
+
+    /// Makes the copies durable, then lets the table point to them where it points to the originals.
+    fn commit_moves(&mut self) -> Result<()> {
+        for op in self.state.classes.flush()? {
+            self.core.commit(vec![op], false)?;
+        }
+        self.state.classes.settle();
+        Ok(())
+    }
+
+    /// Before segments are retired: nothing is live in them but what is left behind knowingly.
+    fn check_empty(&mut self, victims: &[(u32, Arc<Segment>)]) -> Result<()> {
         let guard = crossbeam_epoch::pin();
-        loop {
-            let (offset, record) = match scan.step() {
-                Step::Record {
-                    offset,
-                    record,
-                    is_intact: true,
-                } => (offset, record),
-                Step::Record { .. } | Step::Damage { .. } => return None,
-                Step::End { .. } => return Some(slots),
+        let core = self.core;
+        let is_there = |found: &Found| core.holds(found.hash, found.location, &guard);
+        self.state.erased.retain(is_there);
+        for (_, segment) in victims {
+            if self.state.unread.contains(&segment.id) {
+                continue;
+            }
+            let erased = self.state.erased.iter();
+            let erased = erased
+                .filter(|found| found.segment.id == segment.id)
+                .count();
+            if u64::try_from(erased) != Ok(segment.usage.counts().live) {
+                self.state.reading.set(segment.id);
+                return Err(segment.damage(0, "the index names records that are not there"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Of these segments, those that need not be read to be given up: nobody asks for what they say.
+    fn skip_unread(&mut self, plan: &mut Plan, stats: &[SegmentStats], now: u64) {
+        let (core, unread) = (self.core, &mut self.state.unread);
+        plan.scanned.retain(|id| {
+            let stats = stats.iter().find(|s| s.id == *id);
+            let is_idle = stats
+                .is_some_and(|s| is_erasable(s.last_visible, now) && !s.needs_pins(plan.horizon));
+            let has_larges = || {
+                let segment = core.segment(*id);
+                segment.is_none_or(|(_, segment)| segment.usage.counts().larges > 0)
             };
-            let header = record.header;
-            let location = Location::new(number, offset);
-            let hash = key_hash(&self.id, header.namespace, record.key);
-            if matches!(header.kind, Kind::Put | Kind::PutLarge)
-                && self.holds(hash, location, &guard)
-            {
-                slots.push(Slot {
-                    hash,
-                    location,
-                    large: record.large_pointer().map(|pointer| pointer.segment),
-                    is_dead: is_erasable(header.expiration, now)
-                        || !namespaces.contains(&header.namespace),
-                });
+            let skipped = is_idle && !has_larges();
+            if skipped {
+                unread.insert(*id);
+            }
+            !skipped
+        });
+    }
+
+    /// Lets what was copied so far be compacted, too.
+    pub(crate) fn close_classes(&mut self) {
+        self.state.classes.close_if(|_| true);
+    }
+
+    /// Begins with what this strategy wants, of the segments that `may_go` holds for; false if it is
+    /// nothing.
+    pub(crate) fn begin(
+        &mut self,
+        strategy: &dyn Strategy,
+        may_go: impl Fn(&SegmentStats) -> bool,
+    ) -> bool {
+        let now = self.core.clock.confirmed();
+        self.state.classes.close_if(|segment| {
+            let counts = segment.usage.counts();
+            counts.live == 0 || is_erasable(counts.last_visible, now)
+        });
+        let mut stats = self.stats(now);
+        for segment in &mut stats {
+            segment.sealed &= may_go(segment);
+        }
+        let Some(mut plan) = strategy.choose(&stats, now) else {
+            return false;
+        };
+        self.skip_unread(&mut plan, &stats, now);
+        self.state.others = self.core.segments.all();
+        self.state
+            .others
+            .retain(|(_, segment)| !plan.victims.contains(&segment.id));
+        let live: u64 = stats.iter().map(|s| s.live_bytes).sum();
+        self.state.class_len = (live / CLASS_SHARE).max(CLASS_MIN);
+        self.state.is_free = plan.scanned.is_empty();
+        self.state.under_way = Some(Compactor::new(plan, now));
+        true
+    }
+
+    /// Carries the plan on by about so many bytes, and returns how many it was.
+    pub(crate) fn step(&mut self, budget: u64) -> Result<u64> {
+        let Some(mut compactor) = self.state.under_way.take() else {
+            return Ok(0);
+        };
+        let before = self.state.progress.scanned;
+        match compactor.step(self, budget) {
+            Ok(progress) => {
+                self.state.progress = progress;
+                let bytes = progress.scanned.saturating_sub(before);
+                if progress.is_done {
+                    self.state.progress = Progress::default();
+                } else {
+                    self.state.under_way = Some(compactor);
+                }
+                Ok(bytes)
+            }
+            Err(error) => {
+                self.state.progress = Progress::default();
+                if matches!(error, Error::Corrupt { .. }) {
+                    self.state.stuck.insert(self.state.reading.get());
+                }
+                Err(error)
             }
         }
     }
+}
 
-    /// Retires a segment: from here on nobody may need it but who reads it now, and the kept checkpoints.
-    /// Dead records in it lose their slots, which replay repeats. False, and nothing happened, if the gaps
-    /// of the log are too many for a record.
-    fn retire(
-        &self,
-        state: &mut Maintenance,
-        number: u32,
-        segment: &Arc<Segment>,
-        slots: &[Slot],
-    ) -> Result<bool> {
-        let mut ids = vec![segment.id];
-        ids.extend(self.holes_without(segment.id));
-        if ids.len() > IDS_MAX {
-            return Ok(false);
-        }
+fn class_files<'a>(core: &'a Core, len: u64, next_id: &'a dyn Fn() -> u64) -> ClassFiles<'a> {
+    ClassFiles {
+        len,
+        vfs: &*core.vfs,
+        dir: &core.dir,
+        segments: &core.segments,
+        store: core.id,
+        epoch: core.next_file.load(Ordering::Relaxed) >> 32,
+        time: core.clock.confirmed(),
+        next_id,
+    }
+}
+
+/// What is known of a segment without reading it.
+pub(crate) fn segment_stats(segment: &Segment, sealed: bool, now: u64) -> SegmentStats {
+    let state = segment.usage.state();
+    let counts = state.counts;
+    let (kept, life) = state.expiries.live(now, u64::MAX);
+    SegmentStats {
+        id: segment.id,
+        sealed,
+        bytes: segment.end().max(SEGMENT_MIN),
+        live: counts.live,
+        live_bytes: kept.min(counts.live_bytes).saturating_sub(state.dropped),
+        life,
+        pins: counts.pins,
+        pin_bytes: counts.pin_bytes,
+        highest_pin: counts.highest_pin,
+        lowest_seqno: counts.lowest_seqno,
+        mean_seqno: counts.seqno_sum / counts.puts.max(1),
+        last_visible: counts.last_visible,
+        class: segment.class,
+    }
+}
+
+impl Core {
+    /// A segment that was not retired, with its number.
+    fn segment(&self, id: u64) -> Option<(u32, Arc<Segment>)> {
+        let all = self.segments.all().into_iter();
+        all.filter(|(_, segment)| segment.id == id).last()
+    }
+
+    /// Retires segments by one record of the log, and returns its sequence number: from here on nobody may
+    /// need them but who reads them now, and the kept checkpoints.
+    fn retire(&self, victims: &[(u32, Arc<Segment>)]) -> Result<u64> {
+        let ids: Vec<u64> = victims.iter().map(|(_, segment)| segment.id).collect();
         let naming = self.naming.lock();
-        let mut ops = self.namespaces_to_keep(segment.id);
-        let ids = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-        ops.push(Op::keyless(Kind::Retire, 0, ids));
+        let mut ops = self.namespaces_to_keep(&ids);
+        let body = self.retirement(&ids).encode();
+        ops.push(Op::keyless(Kind::Retire, 0, body));
         let seqno = self.commit(ops, false)?.generation;
-        self.namespaces.forget_dropped(segment.id);
+        ids.iter()
+            .for_each(|id| self.namespaces.forget_dropped(*id));
         drop(naming);
-        for slot in slots {
-            let removed = self.table.remove(slot.hash, slot.location);
-            if let Some(large) = slot.large.filter(|_| removed) {
-                self.larges.lock().remove(&large);
-                self.garbage.lock().push((seqno, large));
-            }
-        }
-        self.segments.remove(number);
-        let id = segment.id;
-        state.retired.push(Retired { id, seqno });
-        Ok(true)
+        Ok(seqno)
     }
 
-    /// Logs again what a segment says of namespaces. A dropped one may be forgotten with the oldest
-    /// segment, since what it held is gone with it; but for the newest of all, whose number must not be
-    /// given out again.
-    fn namespaces_to_keep(&self, segment: u64) -> Vec<Op> {
+    /// Takes away the slot of a record whose segment was retired, which replay repeats.
+    fn forget(&self, found: &Found, seqno: u64) {
+        let removed = self.table.remove(found.hash, found.location);
+        if let Some(large) = found.large().filter(|_| removed) {
+            self.larges.lock().remove(&large);
+            self.garbage.lock().push((seqno, large));
+        }
+    }
+
+    /// Logs again what segments say of namespaces. A dropped one may be forgotten when no front segment
+    /// that stays is older, and so none says that it existed; but for the newest of all, whose number
+    /// must not be given out again.
+    fn namespaces_to_keep(&self, victims: &[u64]) -> Vec<Op> {
         let newest = self.namespaces.next_number().saturating_sub(1);
-        let oldest = self.segments.all().first().map(|(_, s)| s.id);
+        let all = self.segments.all();
         let entries = self.namespaces.entries().into_iter();
         let entries = entries.filter(|entry| {
             let exists = entry.body.first() == Some(&0);
-            let needed = exists || entry.number == newest || oldest != Some(segment);
-            entry.segment == segment && needed
+            let stays = |s: &Segment| !victims.contains(&s.id);
+            let is_older = |s: &Segment| s.class.is_none() && s.id < entry.segment;
+            let is_last = !all.iter().any(|(_, s)| stays(s) && is_older(s));
+            victims.contains(&entry.segment) && (exists || entry.number == newest || !is_last)
         });
         entries
             .map(|entry| Op::keyless(Kind::Namespace, entry.number, entry.body))
             .collect()
     }
 
-    /// The segments that others name as the one before them and that are gone, once this one is: so
-    /// that a rebuild from the log knows what is missing by right. Each retirement says all of it, and
-    /// so none is needed but the last.
-    fn holes_without(&self, segment: u64) -> Vec<u64> {
-        let all = self.segments.all();
-        let stays: HashSet<u64> = all
-            .iter()
-            .map(|(_, s)| s.id)
-            .filter(|id| *id != segment)
-            .collect();
-        let named = all
-            .iter()
-            .filter(|(_, s)| s.id != segment)
-            .map(|(_, s)| s.previous);
-        named.filter(|id| *id != 0 && !stays.contains(id)).collect()
-    }
-
-    /// Moves what is live out of the segments that free most, until the store takes no more space than
-    /// it may.
-    pub(crate) fn compact(&self, state: &mut Maintenance) -> Result<()> {
-        while let Some((number, segment)) = self.victim(state) {
-            if self.work.is_stopped() {
-                break;
-            }
-            if !self.empty(state, number, &segment)? {
-                break;
-            }
-            if self.is_checkpoint_due(state) {
-                self.checkpoint(state)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Empties every segment of which a share is dead, oldest first, but for those with tombstones that an
-    /// older one needs. The log goes on in a new one.
-    pub(crate) fn compact_all(&self, state: &mut Maintenance) -> Result<()> {
-        let before = self.segments.all();
-        self.rotate(&mut self.log.lock())?;
-        for (number, segment) in before {
-            if self.work.is_stopped() {
-                break;
-            }
-            let may_go = may_go(number, &segment, &self.segments.all());
-            if is_worth(&segment) && may_go {
-                self.empty(state, number, &segment)?;
-            }
-            if self.is_checkpoint_due(state) {
-                self.checkpoint(state)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The sealed segment to empty next: the one with most dead bytes that can go once it is empty;
-    /// `None` while the store keeps to its space.
-    fn victim(&self, state: &Maintenance) -> Option<(u32, Arc<Segment>)> {
-        // In this order: a segment that the log went on in since is not in the list.
-        let all = self.segments.all();
-        let (active, _) = self.log.lock().active();
-        let live: u64 = all.iter().map(|(_, s)| s.usage.counts().live_bytes).sum();
-        let mut sealed = all.clone();
-        sealed.retain(|(number, s)| *number != active && !state.stuck.contains(&s.id));
-        let bytes: u64 = sealed.iter().map(|(_, s)| size(s)).sum();
-        if bytes
-            <= (live / 100)
-                .saturating_mul(SPACE_PERCENT)
-                .saturating_add(SEGMENT_LEN)
-        {
-            return None;
-        }
-        let best = sealed
-            .iter()
-            .filter(|(number, segment)| is_worth(segment) && may_go(*number, segment, &all));
-        let best = best.max_by_key(|(_, segment)| dead(segment)).cloned();
-        // All that are worth it wait for older ones: then the oldest has to go, if it can be read.
-        best.or_else(|| {
-            let oldest = sealed.first().filter(|(n, _)| is_oldest(*n, &all));
-            let waiting = sealed.iter().any(|(_, s)| is_worth(s));
-            oldest.filter(|_| waiting).cloned()
-        })
-    }
-
-    /// Moves what is live out of a segment and retires it. False if that has to wait, and for ever if it
-    /// cannot be read.
-    fn empty(&self, state: &mut Maintenance, number: u32, segment: &Arc<Segment>) -> Result<bool> {
-        let now = self.clock.confirmed();
-        let Some(slots) = self.slots(number, segment, now) else {
-            state.stuck.insert(segment.id);
-            return Ok(false);
+    /// What the log is told when these are retired: the front segments that others name as the one
+    /// before them and that are gone, and all class segments that stay. So a rebuild from the log knows
+    /// what is missing by right, and what is no part of the store.
+    fn retirement(&self, victims: &[u64]) -> Retire {
+        let mut staying = self.segments.all();
+        staying.retain(|(_, segment)| !victims.contains(&segment.id));
+        let ids: HashSet<u64> = staying.iter().map(|(_, segment)| segment.id).collect();
+        let named = staying.iter().map(|(_, segment)| segment.previous);
+        let classes = staying.iter().filter(|(_, s)| s.class.is_some());
+        let class = |segment: &Segment| Address {
+            segment: segment.id,
+            offset: u32::try_from(segment.end()).unwrap_or(u32::MAX),
         };
-        let (mut ops, mut bytes) = (Vec::new(), 0);
-        for slot in slots.iter().filter(|slot| !slot.is_dead) {
-            let record = segment.record(slot.location.offset())?;
-            bytes += record.header.record_len();
-            ops.push(moving(&record, slot));
-            if bytes >= MOVE {
-                self.commit(std::mem::take(&mut ops), false)?;
-                bytes = 0;
-            }
+        Retire {
+            victims: victims.to_vec(),
+            holes: named.filter(|id| *id != 0 && !ids.contains(id)).collect(),
+            classes: classes
+                .map(|(_, segment)| class(segment))
+                .filter(|class| class.offset > 0)
+                .collect(),
         }
-        if !ops.is_empty() {
-            self.commit(ops, false)?;
-        }
-        let left = self.slots(number, segment, now).unwrap_or_default();
-        let all = u64::try_from(left.len()) == Ok(segment.usage.counts().live);
-        if all && left.iter().all(|slot| slot.is_dead) {
-            return self.retire(state, number, segment, &left);
-        }
-        Ok(false)
     }
-}
 
-/// Whether nothing that was deleted comes back without this segment, once it is empty: it holds no
-/// tombstone, or there is no older segment, also none that cannot be read.
-fn may_go(number: u32, segment: &Segment, all: &[(u32, Arc<Segment>)]) -> bool {
-    segment.usage.counts().pins == 0 || is_oldest(number, all)
-}
-
-fn is_oldest(number: u32, all: &[(u32, Arc<Segment>)]) -> bool {
-    all.first().is_some_and(|(oldest, _)| *oldest == number)
-}
-
-fn size(segment: &Segment) -> u64 {
-    segment.published().max(SEGMENT_MIN)
-}
-
-fn dead(segment: &Segment) -> u64 {
-    size(segment).saturating_sub(segment.usage.counts().live_bytes)
-}
-
-fn is_worth(segment: &Segment) -> bool {
-    dead(segment) >= size(segment) / 100 * DEAD_PERCENT
-}
-
-/// The operation that moves a record to the end of the log.
-fn moving(record: &Record<'_>, slot: &Slot) -> Op {
-    let header = &record.header;
-    Op {
-        kind: header.kind,
-        namespace: header.namespace,
-        hash: slot.hash,
-        key: record.key.to_vec(),
-        body: record.body.to_vec(),
-        body_crc: header.body_crc,
-        metadata_len: header.metadata_len,
-        expiration: header.expiration,
-        condition: Condition::None,
-        moved: Some(slot.location),
+    /// Counts again how much of each sealed segment is of namespaces that were dropped.
+    pub(crate) fn find_dropped(&self) {
+        let exists: HashSet<u32> = self.namespaces.all().iter().map(|s| s.number).collect();
+        for (number, segment) in self.segments.all() {
+            let guard = crossbeam_epoch::pin();
+            let records = Records::new(Arc::clone(&segment), number, self.id);
+            let dropped = records.flatten().filter(|found| {
+                let is_dropped = found.is_put() && !exists.contains(&found.header.namespace);
+                is_dropped && self.holds(found.hash, found.location, &guard)
+            });
+            let bytes = dropped
+                .map(|found| found.header.record_len())
+                .sum::<usize>();
+            let bytes = u64::try_from(bytes).unwrap_or(0);
+            segment.usage.set_dropped(bytes);
+        }
     }
 }

@@ -14,6 +14,7 @@ use crate::log::commit::Op;
 use crate::namespace::Namespace;
 use crate::namespaces::{NAME_MAX, NamespaceId, Namespaces, State};
 use crate::options::{Durability, Verify};
+use crate::space::SegmentSpace;
 use crate::vfs::{OsVfs, Vfs};
 use crate::worker::Worker;
 use crate::writer::{BATCH_MAX, space};
@@ -30,6 +31,7 @@ pub struct Options {
     durability: Durability,
     verify: Verify,
     create: bool,
+    space: u64,
     clock: Clock,
     vfs: Arc<dyn Vfs>,
 }
@@ -40,6 +42,7 @@ impl Default for Options {
             durability: Durability::default(),
             verify: Verify::default(),
             create: true,
+            space: crate::recovery::SPACE,
             clock: Clock::system(),
             vfs: Arc::new(OsVfs),
         }
@@ -75,6 +78,15 @@ impl Options {
         self
     }
 
+    /// How much space the store may take, in percent of what is live: 130 by default, at least 110. Less
+    /// space costs more copying: uniform overwrites about twice as much at 130 as at 150. The segments
+    /// that are being written come on top.
+    #[must_use]
+    pub fn space_amplification(mut self, percent: u64) -> Options {
+        self.space = percent.max(110);
+        self
+    }
+
     /// The clock that expires entries.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Options {
@@ -95,10 +107,13 @@ impl Options {
     /// `Locked`, `NotAStore`, `UnsupportedFormat`, `Corrupt` if the log has a hole, or an I/O error.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
         let path: PathBuf = path.as_ref().into();
-        let mut core =
+        let core =
             crate::recovery::open(self.vfs, &path, self.clock, self.durability, self.create)?;
-        core.verify = self.verify;
-        let core = Arc::new(core);
+        let core = Arc::new(Core {
+            verify: self.verify,
+            space: self.space,
+            ..core
+        });
         // The owner first: it stops the threads that were started, should another not start.
         let owner = Arc::new(Owner {
             core: Arc::clone(&core),
@@ -232,7 +247,9 @@ impl Store {
     pub fn drop_namespace(&self, id: NamespaceId) -> Result<()> {
         let _naming = self.core().naming.lock();
         let namespace = self.namespace_by_id(id).ok_or(Error::NoSuchNamespace)?;
-        self.commit_namespace(namespace.number(), id, &namespace.name(), true)
+        self.commit_namespace(namespace.number(), id, &namespace.name(), true)?;
+        self.core().work.wake();
+        Ok(())
     }
 
     /// Writes a batch: all of it or nothing.
@@ -300,9 +317,7 @@ impl Store {
             let mut maintenance = core.maintenance.lock();
             core.check_writable()?;
             core.remove_garbage(true)?;
-            let moved = core
-                .retire_dead(&mut maintenance, true)
-                .and_then(|()| core.compact_all(&mut maintenance));
+            let moved = core.compact_all(&mut maintenance);
             // A retired segment goes once both checkpoints are past it: also when the disk is full.
             if !maintenance.retired.is_empty() {
                 core.checkpoint(&mut maintenance)?;
@@ -347,6 +362,8 @@ impl Store {
             runs: u64::try_from(core.keys.run_ids().len()).unwrap_or(u64::MAX),
             disk_bytes,
             live_bytes: segments.iter().map(|s| s.usage.counts().live_bytes).sum(),
+            held_bytes: core.held_bytes(),
+            behind_bytes: core.brake.debt(),
             checkpoint_seqno: core.checkpointed.load(Ordering::Relaxed),
             index_bytes: u64::try_from(core.table.bytes() + core.keys.bytes()).unwrap_or(0),
             last_seqno,
@@ -355,6 +372,14 @@ impl Store {
             maintenance_error: core.trouble.lock().clone(),
             damage: core.damage(),
         }
+    }
+
+    /// What each front and class segment holds, oldest first. What expired counts as such in the next
+    /// minutes to weeks, as expirations are counted by ranges of time; what was dropped with its namespace,
+    /// once compaction looked.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentSpace> {
+        self.core().space()
     }
 
     /// The clock that expires entries.
@@ -450,7 +475,7 @@ pub struct Stats {
     pub keys: u64,
     /// Namespaces that exist.
     pub namespaces: u64,
-    /// Front segments.
+    /// Front and class segments.
     pub segments: u64,
     /// Key runs, which listing reads.
     pub runs: u64,
@@ -458,6 +483,10 @@ pub struct Stats {
     pub disk_bytes: u64,
     /// Bytes of records that the table points to.
     pub live_bytes: u64,
+    /// Bytes of segments that compaction gave up and that readers still hold on to.
+    pub held_bytes: u64,
+    /// How many bytes compaction is behind; writers wait a little while it is.
+    pub behind_bytes: u64,
     /// Bytes of memory in both indexes.
     pub index_bytes: u64,
     /// The newest sequence number given out.

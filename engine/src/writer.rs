@@ -7,11 +7,11 @@ use crossbeam_epoch::Guard;
 
 use crate::core::{Core, Found};
 use crate::error::{Error, Result};
-use crate::format::record::{Address, HEADER_LEN, Header, Kind, Replaced};
+use crate::format::record::{Address, HEADER_LEN, Header, Kind, Replaced, expires};
 use crate::index::runs::KeyRecord;
 use crate::index::table::Location;
 use crate::log::appender::Appender;
-use crate::log::commit::{Op, Outcome, Request};
+use crate::log::commit::{Moved, Op, Outcome, Request};
 use crate::log::segment::large_path;
 use crate::options::Condition;
 
@@ -43,7 +43,6 @@ struct Old {
     /// The segment of its value, if that is large.
     large: Option<u64>,
     expiration: u64,
-    generation: u64,
 }
 
 impl Old {
@@ -67,6 +66,8 @@ struct Group<'a> {
     log: &'a mut Appender,
     decided: Vec<Decided<'a>>,
     hashes: HashSet<u64>,
+    /// Whether what is decided includes a move.
+    moves: bool,
     bytes: usize,
     /// The newest sequence number before the group.
     before: u64,
@@ -77,6 +78,8 @@ struct Group<'a> {
 impl Core {
     /// Commits operations together and returns the outcome of the last.
     pub(crate) fn commit(&self, ops: Vec<Op>, immediate: bool) -> Result<Outcome> {
+        let new: usize = ops.iter().filter(|op| op.is_put()).map(space).sum();
+        self.brake.wait(u64::try_from(new).unwrap_or(u64::MAX));
         self.warm(&ops);
         let request = Request::new(ops, immediate);
         let writable = self.check_writable();
@@ -93,9 +96,7 @@ impl Core {
 
     /// Removes the files of large values that no record will name.
     pub(crate) fn remove_larges(&self, ops: &[Op]) {
-        // A record that was to be moved still leads to its value.
-        let new = ops.iter().filter(|op| op.moved.is_none());
-        for pointer in new.filter_map(Op::large_pointer) {
+        for pointer in ops.iter().filter_map(Op::large_pointer) {
             let _ = self.vfs.remove(&large_path(&self.dir, pointer.segment));
         }
     }
@@ -104,7 +105,7 @@ impl Core {
     /// must not make other writers wait for the disk.
     fn warm(&self, ops: &[Op]) {
         let guard = crossbeam_epoch::pin();
-        for op in ops {
+        for op in ops.iter().filter(|op| !op.key.is_empty()) {
             let _ = self.find(op.namespace, &op.key, op.hash, &guard);
         }
     }
@@ -117,6 +118,7 @@ impl Core {
             log: &mut log,
             decided: Vec::with_capacity(requests.len()),
             hashes: HashSet::new(),
+            moves: false,
             bytes: 0,
             work: false,
         };
@@ -140,8 +142,14 @@ impl<'a> Group<'a> {
     /// one of its keys, the group is written first.
     fn take(&mut self, request: &'a Arc<Request>) -> Result<()> {
         let len: usize = request.ops.iter().map(space).sum();
+        let moves = request.moves();
         let meets = request.ops.iter().any(|op| self.hashes.contains(&op.hash));
-        if meets || self.bytes.saturating_add(len) > GROUP_MAX || !self.log.has_room(len) {
+        if meets
+            || self.moves
+            || moves
+            || self.bytes.saturating_add(len) > GROUP_MAX
+            || !self.log.has_room(len)
+        {
             self.flush();
         }
         self.core.check_writable()?;
@@ -150,6 +158,7 @@ impl<'a> Group<'a> {
         }
         let (old, outcome) = self.decide(request)?;
         self.encode(request, old, outcome);
+        self.moves = moves;
         self.bytes = self.bytes.saturating_add(len);
         self.hashes.extend(request.ops.iter().map(|op| op.hash));
         Ok(())
@@ -162,20 +171,11 @@ impl<'a> Group<'a> {
         let mut outcome = Outcome::default();
         let mut replaced = Vec::with_capacity(request.ops.len());
         for op in &request.ops {
-            if matches!(op.kind, Kind::Namespace | Kind::Close | Kind::Retire) {
+            if !op.is_put() && op.kind != Kind::Tombstone {
                 replaced.push(Some(Decision::default()));
                 continue;
             }
             let namespace = self.core.namespaces.by_number(op.namespace);
-            if let Some(from) = op.moved {
-                // It may have been replaced, deleted or dropped since compaction saw it.
-                let there = namespace.and_then(|_| self.core.record_at(op.hash, from, &guard));
-                replaced.push(there.map(|found| Decision {
-                    old: Some(old(&found)),
-                    needs_tombstone: false,
-                }));
-                continue;
-            }
             namespace.ok_or(Error::NoSuchNamespace)?;
             self.core.check_table(op.hash, &guard)?;
             // A damaged record cannot be told from another key's: a put goes beside it, and a delete
@@ -233,13 +233,11 @@ impl<'a> Group<'a> {
             left = left.saturating_sub(1);
             let mut replaced = old.as_ref().map(|old| old.replaced).unwrap_or_default();
             if needs_tombstone {
-                self.push(Kind::Tombstone, op, replaced, true, None);
+                self.push(Kind::Tombstone, op, replaced, true);
                 replaced = Replaced::default();
             }
             let (number, address) = self.log.next();
-            let moved = old.as_ref().filter(|_| op.moved.is_some());
-            let generation = moved.map(|old| old.generation);
-            let header = self.push(op.kind, op, replaced, left > 0, generation);
+            let header = self.push(op.kind, op, replaced, left > 0);
             outcome.generation = header.seqno;
             changes.push(Change {
                 op,
@@ -257,15 +255,8 @@ impl<'a> Group<'a> {
     }
 
     /// Encodes one record under the next sequence number: the operation's own, or the tombstone before
-    /// it. A record that is moved keeps its generation.
-    fn push(
-        &mut self,
-        kind: Kind,
-        op: &Op,
-        replaced: Replaced,
-        more: bool,
-        generation: Option<u64>,
-    ) -> Header {
+    /// it.
+    fn push(&mut self, kind: Kind, op: &Op, replaced: Replaced, more: bool) -> Header {
         let seqno = self.log.seqno.saturating_add(1);
         self.log.seqno = seqno;
         let own = kind == op.kind;
@@ -282,7 +273,6 @@ impl<'a> Group<'a> {
             body_crc: if own { op.body_crc } else { 0 },
             replaced,
             durable_lag: self.log.durable_lag(seqno),
-            age: seqno.saturating_sub(generation.unwrap_or(seqno)),
         };
         self.log.push(&header, &op.key, body);
         header
@@ -293,6 +283,7 @@ impl<'a> Group<'a> {
     fn flush(&mut self) {
         let decided = std::mem::take(&mut self.decided);
         self.hashes.clear();
+        self.moves = false;
         self.bytes = 0;
         if decided.is_empty() {
             return;
@@ -360,9 +351,7 @@ impl<'a> Group<'a> {
         self.core.keys.apply(changes().filter_map(|change| {
             let Change { op, header, .. } = change;
             let tombstone = op.kind == Kind::Tombstone;
-            // A move changes nothing that a list shows.
-            let listed = tombstone || (op.is_put() && op.moved.is_none());
-            listed.then(|| KeyRecord {
+            (tombstone || op.is_put()).then(|| KeyRecord {
                 namespace: op.namespace,
                 key: &op.key,
                 metadata: op
@@ -395,7 +384,9 @@ impl Core {
                 segment.usage.add(header);
                 if *needs_tombstone {
                     // Replay counts it too.
-                    segment.usage.pin();
+                    let bytes = HEADER_LEN.saturating_add(op.key.len()).next_multiple_of(8);
+                    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+                    segment.usage.pin(bytes, header.seqno.saturating_sub(1));
                 }
                 // Maintenance takes away the slots of what is dead.
                 let replaced = at.is_some_and(|at| self.table.replace(op.hash, at, *new));
@@ -406,10 +397,11 @@ impl Core {
                 }
             }
             Kind::Tombstone => {
-                segment.usage.pin();
+                segment.usage.add(header);
                 let _reclaimed_before = at.is_some_and(|at| self.table.remove(op.hash, at));
             }
             Kind::Namespace => self.namespaces.apply(op.namespace, &op.body, segment.id),
+            Kind::Move => return op.moved.as_ref().is_some_and(|m| self.relocate(m, guard)),
             Kind::Retire | Kind::Close => {}
         }
         let large = op.large_pointer().map(|pointer| pointer.segment);
@@ -422,8 +414,31 @@ impl Core {
             self.larges.lock().remove(&garbage);
             self.garbage.lock().push((header.seqno, garbage));
         }
+        // Its number may be another's by now, if it was retired since.
         let segment = self.segments.get(old.location.number(), guard);
-        segment.is_some_and(|s| s.usage.take(old.replaced.len)) || garbage.is_some()
+        let segment = segment.filter(|s| s.id == old.replaced.address.segment);
+        let (bytes, expires) = (u64::from(old.replaced.len), old.replaced.expires);
+        segment.is_some_and(|s| s.usage.lose(bytes, expires)) || garbage.is_some()
+    }
+
+    /// Lets the table point to the copies of the records that it still points to. Returns whether that
+    /// left nothing live in their segment.
+    fn relocate(&self, moved: &Moved, guard: &Guard) -> bool {
+        let segments = self.segments.get(moved.from, guard);
+        let Some((from, to)) = segments.zip(self.segments.get(moved.to, guard)) else {
+            return false;
+        };
+        to.usage.receive(&moved.moved);
+        let mut is_empty = false;
+        for relocation in &moved.moved.relocations {
+            let old = Location::new(moved.from, u64::from(relocation.old));
+            let new = Location::new(moved.to, u64::from(relocation.new));
+            if self.table.replace(relocation.hash, old, new) {
+                is_empty = from.usage.lose(relocation.bytes(), relocation.expires);
+                to.usage.gain(relocation.bytes(), relocation.expires);
+            }
+        }
+        is_empty
     }
 }
 
@@ -439,11 +454,11 @@ fn old(found: &Found<'_>) -> Old {
         replaced: Replaced {
             address,
             len: u32::try_from(header.record_len()).unwrap_or(u32::MAX),
+            expires: expires(header.expiration),
             large: large.is_some(),
         },
         large,
         expiration: header.expiration,
-        generation: header.generation(),
     }
 }
 

@@ -2,11 +2,13 @@
 
 mod cost_benefit;
 mod dead;
+mod thorough;
 
 use crate::SegmentStats;
 
 pub use cost_benefit::CostBenefit;
 pub use dead::Dead;
+pub use thorough::Thorough;
 
 /// Chooses victims. Pure: the same segments at the same time give the same plan.
 pub trait Strategy: Send + Sync {

@@ -649,7 +649,7 @@ impl Segments for Store {
 pub struct Background {
     pub strategy: CostBenefit,
     pub pace: Pace,
-    pub plan: Option<Compactor<Store>>,
+    pub plan: Option<Compactor<<Store as Segments>::Scan>>,
     written: u64,
     scanned: u64,
     fullness: u64,

@@ -11,6 +11,8 @@ use super::{VERSION, field, set};
 pub(crate) const HEADER_LEN: usize = 144;
 /// Where the partitions begin: a page, so that they can be mapped.
 pub(crate) const DATA_START: u64 = 4096;
+/// What stands for no class.
+pub(crate) const FRONT: u8 = 255;
 /// Numbers that slots can hold.
 const NUMBER_MAX: u32 = 1 << 20;
 
@@ -49,16 +51,57 @@ pub(crate) struct Meta {
     pub(crate) chunks: Vec<u32>,
 }
 
-/// A front segment that slots may name, by the number they have for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A front or class segment that slots may name, by the number they have for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SegmentEntry {
     pub(crate) number: u32,
     pub(crate) id: u64,
     pub(crate) len: u64,
+    /// The class of what compaction copied to it, [`FRONT`] for a front segment.
+    pub(crate) class: u8,
+    pub(crate) counts: Counts,
+    /// Live bytes of dropped namespaces, as far as somebody looked.
+    pub(crate) dropped: u64,
+    /// The second from which `expiries` count, and live bytes by bucket of expiration.
+    pub(crate) since: u64,
+    pub(crate) expiries: Vec<(u8, u64)>,
+}
+
+/// What is still needed of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Puts that the table points to, and their bytes.
     pub(crate) live: u64,
     pub(crate) live_bytes: u64,
+    /// Tombstones, which older segments need: how many, their bytes, the highest sequence number.
     pub(crate) pins: u64,
+    pub(crate) pin_bytes: u64,
+    pub(crate) highest_pin: u64,
+    /// All puts, live or not, those with a value in a large segment, the lowest sequence number of any
+    /// (`u64::MAX` without one), and the sum of all.
+    pub(crate) puts: u64,
+    pub(crate) larges: u64,
+    pub(crate) lowest_seqno: u64,
+    pub(crate) seqno_sum: u64,
+    /// The last second in which one of all puts is visible, `u64::MAX` for ever.
     pub(crate) last_visible: u64,
+}
+
+impl Default for Counts {
+    fn default() -> Counts {
+        Counts {
+            live: 0,
+            live_bytes: 0,
+            pins: 0,
+            pin_bytes: 0,
+            highest_pin: 0,
+            puts: 0,
+            larges: 0,
+            lowest_seqno: u64::MAX,
+            seqno_sum: 0,
+            last_visible: 0,
+        }
+    }
 }
 
 /// A segment that was retired, and the sequence number of the record that did it.
@@ -143,17 +186,32 @@ impl Meta {
         len(&mut out, self.segments.len());
         for entry in &self.segments {
             out.extend_from_slice(&entry.number.to_le_bytes());
+            let counts = &entry.counts;
             let fields = [
                 entry.id,
                 entry.len,
-                entry.live,
-                entry.live_bytes,
-                entry.pins,
-                entry.last_visible,
+                counts.live,
+                counts.live_bytes,
+                counts.pins,
+                counts.pin_bytes,
+                counts.highest_pin,
+                counts.puts,
+                counts.larges,
+                counts.lowest_seqno,
+                counts.seqno_sum,
+                counts.last_visible,
+                entry.dropped,
+                entry.since,
             ];
             fields
                 .iter()
                 .for_each(|field| out.extend_from_slice(&field.to_le_bytes()));
+            out.push(entry.class);
+            len(&mut out, entry.expiries.len());
+            for (bucket, bytes) in &entry.expiries {
+                out.push(*bucket);
+                out.extend_from_slice(&bytes.to_le_bytes());
+            }
         }
         len(&mut out, self.retired.len());
         for entry in &self.retired {
@@ -189,17 +247,7 @@ impl Meta {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Meta> {
         let mut from = Reader(bytes);
         let meta = Meta {
-            segments: from.list(|from| {
-                Some(SegmentEntry {
-                    number: from.u32().filter(|n| (1..NUMBER_MAX).contains(n))?,
-                    id: from.u64()?,
-                    len: from.u64()?,
-                    live: from.u64()?,
-                    live_bytes: from.u64()?,
-                    pins: from.u64()?,
-                    last_visible: from.u64()?,
-                })
-            })?,
+            segments: from.list(Reader::segment)?,
             retired: from.list(|from| {
                 Some(Retired {
                     id: from.u64()?,
@@ -243,6 +291,34 @@ impl<'a> Reader<'a> {
         let (head, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
         Some(head)
+    }
+
+    fn segment(&mut self) -> Option<SegmentEntry> {
+        Some(SegmentEntry {
+            number: self.u32().filter(|n| (1..NUMBER_MAX).contains(n))?,
+            id: self.u64()?,
+            len: self.u64()?,
+            counts: Counts {
+                live: self.u64()?,
+                live_bytes: self.u64()?,
+                pins: self.u64()?,
+                pin_bytes: self.u64()?,
+                highest_pin: self.u64()?,
+                puts: self.u64()?,
+                larges: self.u64()?,
+                lowest_seqno: self.u64()?,
+                seqno_sum: self.u64()?,
+                last_visible: self.u64()?,
+            },
+            dropped: self.u64()?,
+            since: self.u64()?,
+            class: self.u8()?,
+            expiries: self.list(|from| Some((from.u8()?, from.u64()?)))?,
+        })
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.bytes(1).map(|bytes| field!(bytes, 0, u8))
     }
 
     fn u32(&mut self) -> Option<u32> {
@@ -319,24 +395,36 @@ mod tests {
                 number: 1,
                 id: 2,
                 len: 3,
-                live: 4,
-                live_bytes: 5,
-                pins: 6,
-                last_visible: 7,
+                class: 4,
+                counts: Counts {
+                    live: 5,
+                    live_bytes: 6,
+                    pins: 7,
+                    pin_bytes: 8,
+                    highest_pin: 9,
+                    puts: 10,
+                    larges: 11,
+                    lowest_seqno: 12,
+                    seqno_sum: 13,
+                    last_visible: 14,
+                },
+                dropped: 28,
+                since: 15,
+                expiries: vec![(16, 17)],
             }],
-            retired: vec![Retired { id: 8, seqno: 9 }],
+            retired: vec![Retired { id: 18, seqno: 19 }],
             namespaces: vec![NamespaceEntry {
-                number: 10,
-                segment: 11,
+                number: 20,
+                segment: 21,
                 body: b"body".to_vec(),
             }],
-            runs: vec![12, 13],
-            larges: vec![14],
+            runs: vec![22, 23],
+            larges: vec![24],
             partitions: vec![PartitionEntry {
-                entries: 15,
-                doublings: 16,
+                entries: 25,
+                doublings: 26,
             }],
-            chunks: vec![17, 18],
+            chunks: vec![27, 29],
         }
     }
 
@@ -383,15 +471,20 @@ mod tests {
     fn lists_have_these_bytes() {
         let expected = [
             "01000000010000000200000000000000",
-            "03000000000000000400000000000000",
-            "05000000000000000600000000000000",
-            "07000000000000000100000008000000",
-            "00000000090000000000000001000000",
-            "0a0000000b0000000000000004000000",
-            "626f6479020000000c00000000000000",
-            "0d00000000000000010000000e000000",
-            "00000000010000000f00000010000000",
-            "020000001100000012000000",
+            "03000000000000000500000000000000",
+            "06000000000000000700000000000000",
+            "08000000000000000900000000000000",
+            "0a000000000000000b00000000000000",
+            "0c000000000000000d00000000000000",
+            "0e000000000000001c00000000000000",
+            "0f000000000000000401000000101100",
+            "00000000000001000000120000000000",
+            "00001300000000000000010000001400",
+            "0000150000000000000004000000626f",
+            "64790200000016000000000000001700",
+            "00000000000001000000180000000000",
+            "000001000000190000001a0000000200",
+            "00001b0000001d000000",
         ];
         assert_eq!(hex(&lists().encode()), expected);
     }

@@ -1,6 +1,7 @@
 //! Bytes to types and back. Pure: no file, no clock. `docs/format.md` has the layouts.
 
 pub(crate) mod checkpoint;
+pub(crate) mod lists;
 pub(crate) mod record;
 pub(crate) mod run;
 pub(crate) mod segment;

@@ -11,8 +11,11 @@ pub(crate) const METADATA_MAX: usize = 1024;
 pub(crate) const INLINE_MAX: usize = CHUNK;
 /// Bytes of a large value under one checksum.
 pub(crate) const CHUNK: usize = 64 << 10;
-/// The largest record: what a scan ever has to believe of a length.
+/// The largest record of a key: what a scan ever has to believe of a length.
 pub(crate) const RECORD_MAX: usize = HEADER_LEN + KEY_MAX + METADATA_MAX + INLINE_MAX;
+
+/// The largest body of a record without a key, which lists segments or records.
+pub(crate) const LIST_MAX: usize = 24 << 20;
 
 const MORE: u8 = 1;
 const REPLACED_LARGE: u8 = 2;
@@ -29,9 +32,10 @@ pub(crate) enum Kind {
     Namespace = 4,
     /// A clean close.
     Close = 5,
-    /// A front segment that no live record is left in: body is its id as `u64`, then the ids of all
-    /// segments that are gone and that one which stays names as the one before it.
+    /// Segments that nothing is needed of any more; see [`Retire`](super::lists::Retire).
     Retire = 6,
+    /// Records that compaction copied to a class segment; see [`Move`](super::lists::Move).
+    Move = 7,
 }
 
 /// The header's fields, but for its checksum.
@@ -51,9 +55,6 @@ pub(crate) struct Header {
     pub(crate) replaced: Replaced,
     /// How far the sequence number known durable lay behind this record's.
     pub(crate) durable_lag: u32,
-    /// How far the write that made the entry lies behind, if compaction moved it here; else 0. Below
-    /// 2^48.
-    pub(crate) age: u64,
 }
 
 /// The record that another took the place of: so replay counts what is live without reading it.
@@ -63,8 +64,15 @@ pub(crate) struct Replaced {
     pub(crate) address: Address,
     /// Bytes of the whole record.
     pub(crate) len: u32,
+    /// As [`expires`].
+    pub(crate) expires: u32,
     /// Whether its value lay in a segment of its own.
     pub(crate) large: bool,
+}
+
+/// An expiration in seconds as statistics keep it: 0 for never, and for the years after 2106.
+pub(crate) fn expires(expiration: u64) -> u32 {
+    u32::try_from(expiration).unwrap_or(0)
 }
 
 /// A record for ever: permanent segment id and byte offset.
@@ -99,7 +107,7 @@ impl Header {
 
     /// The sequence number of the write that made the entry.
     pub(crate) fn generation(&self) -> u64 {
-        self.seqno.saturating_sub(self.age)
+        self.seqno
     }
 
     /// The highest sequence number this record says was durable.
@@ -115,6 +123,7 @@ impl Header {
             4 => Kind::Namespace,
             5 => Kind::Close,
             6 => Kind::Retire,
+            7 => Kind::Move,
             _ => return None,
         };
         let header = Header {
@@ -133,13 +142,17 @@ impl Header {
                     offset: field!(bytes, 48, u32),
                 },
                 len: field!(bytes, 56, u32),
+                expires: field!(bytes, 60, u32),
                 large: field!(bytes, 5, u8) & REPLACED_LARGE != 0,
             },
             durable_lag: field!(bytes, 52, u32),
-            age: u64::from(field!(bytes, 14, u16)) << 32 | u64::from(field!(bytes, 60, u32)),
+        };
+        let longest = match kind {
+            Kind::Retire | Kind::Move => HEADER_LEN + LIST_MAX,
+            _ => RECORD_MAX,
         };
         let sane = usize::from(header.key_len) <= KEY_MAX
-            && header.record_len() <= RECORD_MAX.next_multiple_of(8)
+            && header.record_len() <= longest.next_multiple_of(8)
             && u32::from(header.metadata_len) <= header.body_len;
         sane.then_some(header)
     }
@@ -167,9 +180,7 @@ pub(crate) fn encode(out: &mut Vec<u8>, header: &Header, place: Place, key: &[u8
     set!(raw, 48, header.replaced.address.offset);
     set!(raw, 52, header.durable_lag);
     set!(raw, 56, header.replaced.len);
-    let [a, b, c, d, e, f, ..] = header.age.to_le_bytes();
-    set!(raw, 60, u32::from_le_bytes([a, b, c, d]));
-    set!(raw, 14, u16::from_le_bytes([e, f]));
+    set!(raw, 60, header.replaced.expires);
     let crc = checksum(place, &raw, key);
     set!(raw, 0, crc);
     out.extend_from_slice(&raw);
@@ -284,10 +295,10 @@ mod tests {
                     offset: 136,
                 },
                 len: 80,
+                expires: 13,
                 large: true,
             },
             durable_lag: 2,
-            age: 5 << 40,
         }
     }
 
@@ -336,10 +347,10 @@ mod tests {
         let place = place(0x0102_0304);
         encode(&mut bytes, &sample(key, body, 4), place, key, body);
         let expected = [
-            "acb5c0a3010303000900000004000005",
+            "14de99d7010303000900000004000000",
             "09000000000000000a00000000000000",
             "0b0000006c5bf4d30c00000000000000",
-            "88000000020000005000000000000000",
+            "8800000002000000500000000d000000",
             "6b65796d65746176616c756500000000",
         ];
         assert_eq!(hex(&bytes), expected);

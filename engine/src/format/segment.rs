@@ -2,7 +2,7 @@
 
 use super::{VERSION, field, set};
 
-/// Bytes before the first record of a front segment.
+/// Bytes before the first record of a front or class segment.
 pub(crate) const HEADER_LEN: usize = 128;
 /// Where the value of a large segment starts: a page, so that it can be handed out as pages.
 pub(crate) const LARGE_START: u64 = 4096;
@@ -16,7 +16,9 @@ const MAGIC: [u8; 8] = *b"RIMSTONE";
 pub(crate) enum Kind {
     /// Records in commit order.
     Front,
-    /// One large value, which a record of a front segment points to.
+    /// Copies that compaction made of records with this class of remaining life.
+    Class(u8),
+    /// One large value, which a record points to.
     Large { value_len: u32, table_crc: u32 },
 }
 
@@ -87,14 +89,20 @@ impl Header {
             part.copy_from_slice(&MAGIC);
         }
         set!(bytes, 8, VERSION);
-        if let Kind::Large {
-            value_len,
-            table_crc,
-        } = self.kind
-        {
-            set!(bytes, 10, 1u8);
-            set!(bytes, 112, value_len);
-            set!(bytes, 116, table_crc);
+        match self.kind {
+            Kind::Front => {}
+            Kind::Large {
+                value_len,
+                table_crc,
+            } => {
+                set!(bytes, 10, 1u8);
+                set!(bytes, 112, value_len);
+                set!(bytes, 116, table_crc);
+            }
+            Kind::Class(class) => {
+                set!(bytes, 10, 2u8);
+                set!(bytes, 11, class);
+            }
         }
         set!(bytes, 12, self.salt);
         self.store.encode(&mut bytes);
@@ -125,6 +133,7 @@ impl Header {
                 value_len: field!(bytes, 112, u32),
                 table_crc: field!(bytes, 116, u32),
             },
+            2 => Kind::Class(field!(bytes, 11, u8)),
             _ => return Err(Refusal::Damaged("unknown segment kind")),
         };
         Ok(Header {

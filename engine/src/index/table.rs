@@ -147,8 +147,8 @@ impl Table {
         self.partition(hash).buckets.load(guard).are_damaged()
     }
 
-    /// Removes every entry that lies in this segment.
-    pub(crate) fn sweep(&self, number: u32) {
+    /// Removes every entry that lies in one of these segments.
+    pub(crate) fn sweep(&self, numbers: &[u32]) {
         for partition in self.partitions.iter() {
             let mut state = partition.writer.lock();
             let guard = crossbeam_epoch::pin();
@@ -158,7 +158,7 @@ impl Table {
                 continue;
             }
             for slot in buckets.slots() {
-                if Location::of(slot).is_some_and(|location| location.number() == number) {
+                if Location::of(slot).is_some_and(|location| numbers.contains(&location.number())) {
                     set(slot, 0);
                     state.entries -= 1;
                 }

@@ -8,17 +8,17 @@ use crate::format::record::{self, Address};
 use crate::format::segment::{HEADER_LEN, Header, Kind, SEGMENT_LEN, StoreId};
 use crate::vfs::{Vfs, VfsFile};
 
-use super::segment::{Segment, Segments, front_path, unfinished_path};
+use super::segment::{Segment, Segments, segment_path, unfinished_path};
 
 /// The first step of preallocation; each further one doubles the file, or adds so much.
-const FIRST_STEP: u64 = 1 << 20;
+pub(super) const FIRST_STEP: u64 = 1 << 20;
 const STEP_MAX: u64 = 4 << 20;
 /// How far [`Core::go_ahead`](crate::core::Core::go_ahead) is in front of what is written, and how
 /// many bytes it leaves to be flushed.
 const AHEAD: u64 = 8 << 20;
 const UNFLUSHED: u64 = 24 << 20;
 /// Bytes of log after which maintenance looks whether something is due.
-const MAINTENANCE: u64 = 16 << 20;
+const MAINTENANCE: u64 = 4 << 20;
 /// Space that only what frees space may use, so that deletes go on when the disk is full.
 const RESERVE: u64 = 256 << 10;
 
@@ -47,6 +47,8 @@ pub(crate) struct Appender {
     pub(crate) durable: u64,
     /// Bytes of log since the last checkpoint.
     pub(crate) since_checkpoint: u64,
+    /// Bytes of log since the store was opened.
+    pub(crate) written: u64,
     /// Bytes of log since maintenance was last asked for.
     since_maintenance: u64,
 }
@@ -67,8 +69,9 @@ pub(crate) struct Ahead {
     pub(crate) wants_flush: bool,
 }
 
-/// What a new front segment follows.
+/// What a new segment says of itself.
 pub(crate) struct Start {
+    pub(crate) kind: Kind,
     pub(crate) store: StoreId,
     pub(crate) id: u64,
     pub(crate) epoch: u64,
@@ -108,6 +111,7 @@ impl Appender {
             seqno: start.seqno,
             durable: start.seqno,
             since_checkpoint: 0,
+            written: 0,
             since_maintenance: 0,
         })
     }
@@ -133,12 +137,8 @@ impl Appender {
 
     /// Gives the active segment its name, durably: from here on it follows the one before it.
     pub(crate) fn link(&self) -> Result<()> {
-        let path = &self.segment.path;
-        let linked = self
-            .vfs
-            .rename(&self.unlinked, path)
-            .and_then(|()| self.vfs.sync_dir(&self.dir));
-        linked.map_err(|e| match io_error("naming", path, e) {
+        let (new, segment) = (&self.unlinked, &self.segment);
+        link(&*self.vfs, &self.dir, new, segment).map_err(|error| match error {
             // Half done, and not to be tried again.
             Error::Full => Error::Poisoned,
             other => other,
@@ -204,6 +204,7 @@ impl Appender {
         let len = u64::try_from(self.buffer.len()).unwrap_or(0);
         self.end = self.end.saturating_add(len);
         self.since_checkpoint = self.since_checkpoint.saturating_add(len);
+        self.written = self.written.saturating_add(len);
         self.since_maintenance = self.since_maintenance.saturating_add(len);
         self.buffer.clear();
         self.segment.publish(self.end);
@@ -289,6 +290,7 @@ impl Appender {
     /// Creates the segment that follows the active one, which is durable.
     pub(crate) fn prepare(&mut self, id: u64, time: u64) -> Result<Next> {
         let start = Start {
+            kind: Kind::Front,
             store: self.store,
             id,
             epoch: self.epoch,
@@ -320,6 +322,23 @@ impl Appender {
         self.flushed = 0;
         self.link()
     }
+}
+
+/// Gives a segment its name, durably.
+fn link(vfs: &dyn Vfs, dir: &Path, new: &Path, segment: &Segment) -> Result<()> {
+    let linked = vfs
+        .rename(new, &segment.path)
+        .and_then(|()| vfs.sync_dir(dir));
+    linked.map_err(|e| io_error("naming", &segment.path, e))
+}
+
+/// Creates a segment with a durable header and gives it its name.
+pub(super) fn create(vfs: &dyn Vfs, dir: &Path, start: &Start) -> Result<Arc<Segment>> {
+    let spare = Spare::create(vfs, dir, start.id, FIRST_STEP)?;
+    let unlinked = spare.path.clone();
+    let segment = spare.into_segment(vfs, dir, start)?;
+    link(vfs, dir, &unlinked, &segment)?;
+    Ok(segment)
 }
 
 /// A segment that the log can go on in.
@@ -359,7 +378,7 @@ impl Spare {
         let mut salt = [0u8; 4];
         random(&mut salt)?;
         let header = Header {
-            kind: Kind::Front,
+            kind: start.kind,
             salt: u32::from_le_bytes(salt),
             store: start.store,
             id: start.id,
@@ -372,7 +391,7 @@ impl Spare {
         if let Err(e) = made.and_then(|()| self.file.sync()) {
             return Err(self.fail(vfs, e));
         }
-        let path = front_path(dir, start.id);
+        let path = segment_path(dir, start.id);
         Segment::new(path, self.file, &header, HEADER_LEN as u64).map(Arc::new)
     }
 

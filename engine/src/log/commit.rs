@@ -9,8 +9,8 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::Result;
+use crate::format::lists::Move;
 use crate::format::record::{Kind, LargePointer};
-use crate::index::table::Location;
 use crate::options::Condition;
 
 /// One change of one key or namespace.
@@ -25,8 +25,15 @@ pub(crate) struct Op {
     pub(crate) metadata_len: u16,
     pub(crate) expiration: u64,
     pub(crate) condition: Condition,
-    /// For a record that compaction moves: where it lies. It is moved only if it is still there.
-    pub(crate) moved: Option<Location>,
+    /// What a move says, which is its body, too.
+    pub(crate) moved: Option<Moved>,
+}
+
+/// A move, with the numbers that slots have for its two segments.
+pub(crate) struct Moved {
+    pub(crate) from: u32,
+    pub(crate) to: u32,
+    pub(crate) moved: Move,
 }
 
 impl Op {
@@ -43,6 +50,15 @@ impl Op {
             expiration: 0,
             condition: Condition::None,
             moved: None,
+        }
+    }
+
+    /// The operation that tells the log of copies.
+    pub(crate) fn relocating(moved: Moved) -> Op {
+        let body = moved.moved.encode();
+        Op {
+            moved: Some(moved),
+            ..Op::keyless(Kind::Move, 0, body)
         }
     }
 
@@ -94,6 +110,11 @@ impl Request {
     /// Whether no operation adds data: such a request may use the last space of a full disk.
     pub(crate) fn frees_space(&self) -> bool {
         self.ops.iter().all(|op| !op.is_put())
+    }
+
+    /// Whether it relocates records: then it is written alone, as it is decided on what is published.
+    pub(crate) fn moves(&self) -> bool {
+        self.ops.iter().any(|op| op.moved.is_some())
     }
 
     /// Wakes the writer with its result.

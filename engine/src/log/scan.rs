@@ -1,6 +1,7 @@
-//! Walks the records of a front segment, and tells damage from a torn tail.
+//! Walks the records of a front or class segment, and tells damage from a torn tail.
 
 use crate::format::record::{self, Record};
+use crate::format::segment::HEADER_LEN as SEGMENT_HEADER_LEN;
 
 use super::segment::Segment;
 
@@ -26,6 +27,8 @@ pub(crate) struct Scan<'a> {
     /// Records below this offset were durable: what is invalid there is damage.
     durable_end: u64,
     next_seqno: u64,
+    /// Whether sequence numbers rise, as they do in the log.
+    is_ordered: bool,
 }
 
 impl<'a> Scan<'a> {
@@ -35,6 +38,18 @@ impl<'a> Scan<'a> {
             offset: start,
             durable_end,
             next_seqno,
+            is_ordered: true,
+        }
+    }
+
+    /// All records of a class segment, whose valid bytes are published: each of them was durable.
+    pub(crate) fn of_class(segment: &'a Segment) -> Self {
+        Scan {
+            segment,
+            offset: SEGMENT_HEADER_LEN as u64,
+            durable_end: segment.published(),
+            next_seqno: 0,
+            is_ordered: false,
         }
     }
 
@@ -91,7 +106,9 @@ impl<'a> Scan<'a> {
     fn advance(&mut self, record: &Record<'_>) {
         let len = u64::try_from(record.header.record_len()).unwrap_or(u64::MAX);
         self.offset = self.offset.saturating_add(len);
-        self.next_seqno = record.header.seqno.saturating_add(1);
+        if self.is_ordered {
+            self.next_seqno = record.header.seqno.saturating_add(1);
+        }
     }
 
     /// Where a valid record follows that proves the sequence number missing here was durable.

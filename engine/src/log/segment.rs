@@ -9,93 +9,34 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result, io_error};
 use crate::format::record::{self, Address, HEADER_LEN, Place, Record};
-use crate::format::segment::{Header, SEGMENT_LEN};
+use crate::format::segment::{Header, Kind, SEGMENT_LEN};
 use crate::mem::{EpochCell, Map, prefetch};
 use crate::options::Verify;
+use crate::verified::Verified;
 use crate::vfs::VfsFile;
 
-use crate::verified::Verified;
+use super::usage::Usage;
 
 /// Cache lines behind a header that are fetched ahead: the key, and metadata or the start of a value.
 const PREFETCHED_LINES: usize = 2;
 const LINE: usize = 64;
 
-/// A front segment. Its bytes up to `published` never change.
+/// A front or class segment. Its bytes up to `published` never change.
 pub(crate) struct Segment {
     pub(crate) id: u64,
-    /// The front segment that it followed in the log.
+    /// The front segment that it followed in the log; 0 for a class segment.
     pub(crate) previous: u64,
+    /// The class of remaining life of what compaction copied to it; `None` for a front segment.
+    pub(crate) class: Option<u8>,
     pub(crate) salt: u32,
     pub(crate) path: PathBuf,
     pub(crate) file: Box<dyn VfsFile>,
-    /// Changed by the committer alone.
     pub(crate) usage: Usage,
     map: Map,
     published: AtomicU64,
     verified: Verified,
     /// Whether a flush failed. Locked while one is under way.
     flush_failed: Mutex<bool>,
-}
-
-/// What is still needed of a segment.
-#[derive(Debug, Default)]
-pub(crate) struct Usage {
-    live: AtomicU64,
-    live_bytes: AtomicU64,
-    pins: AtomicU64,
-    last_visible: AtomicU64,
-}
-
-/// [`Usage`] at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    /// Puts that the table points to, and their bytes.
-    pub(crate) live: u64,
-    pub(crate) live_bytes: u64,
-    /// Tombstones, which older segments need.
-    pub(crate) pins: u64,
-    /// The last second in which one of all puts is visible, `u64::MAX` for ever.
-    pub(crate) last_visible: u64,
-}
-
-impl Usage {
-    pub(crate) fn counts(&self) -> Counts {
-        Counts {
-            live: self.live.load(Ordering::Relaxed),
-            live_bytes: self.live_bytes.load(Ordering::Relaxed),
-            pins: self.pins.load(Ordering::Relaxed),
-            last_visible: self.last_visible.load(Ordering::Relaxed),
-        }
-    }
-
-    /// What a checkpoint says.
-    pub(crate) fn set(&self, counts: Counts) {
-        self.live.store(counts.live, Ordering::Relaxed);
-        self.live_bytes.store(counts.live_bytes, Ordering::Relaxed);
-        self.pins.store(counts.pins, Ordering::Relaxed);
-        self.last_visible
-            .store(counts.last_visible, Ordering::Relaxed);
-    }
-
-    /// The table points to one more record of the segment.
-    pub(crate) fn add(&self, header: &record::Header) {
-        let len = u64::try_from(header.record_len()).unwrap_or(0);
-        self.live.fetch_add(1, Ordering::Relaxed);
-        self.live_bytes.fetch_add(len, Ordering::Relaxed);
-        // An expiration of 0 is never, and becomes the highest.
-        self.last_visible
-            .fetch_max(header.expiration.wrapping_sub(1), Ordering::Relaxed);
-    }
-
-    /// The table no longer points to a record of this length; returns whether it was the last.
-    pub(crate) fn take(&self, len: u32) -> bool {
-        self.live_bytes.fetch_sub(u64::from(len), Ordering::Relaxed);
-        self.live.fetch_sub(1, Ordering::Relaxed) == 1
-    }
-
-    pub(crate) fn pin(&self) {
-        self.pins.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 impl Segment {
@@ -108,13 +49,18 @@ impl Segment {
         let len = usize::try_from(SEGMENT_LEN).unwrap_or(usize::MAX);
         let map = file.map(len).map_err(|e| io_error("mapping", &path, e))?;
         let published = AtomicU64::new(published);
+        let class = match header.kind {
+            Kind::Class(class) => Some(class),
+            _ => None,
+        };
         Ok(Segment {
             id: header.id,
             previous: header.previous,
+            class,
             salt: header.salt,
             path,
             file,
-            usage: Usage::default(),
+            usage: Usage::new(header.time),
             map,
             published,
             verified: Verified::none(len / HEADER_LEN),
@@ -125,6 +71,14 @@ impl Segment {
     /// How many bytes readers may touch.
     pub(crate) fn published(&self) -> u64 {
         self.published.load(Ordering::Acquire)
+    }
+
+    /// How many bytes are part of the store: those of a class segment count once the log says so.
+    pub(crate) fn end(&self) -> u64 {
+        match self.class {
+            Some(_) => self.usage.committed(),
+            None => self.published(),
+        }
     }
 
     /// Lets readers touch the bytes before `end`, which are written.
@@ -229,7 +183,7 @@ impl AsRef<[u8]> for Slice {
     }
 }
 
-/// The front segments by the number that slots hold; number 0 is unused.
+/// The front and class segments by the number that slots hold; number 0 is unused.
 pub(crate) struct Segments {
     list: EpochCell<Vec<Option<Arc<Segment>>>>,
     change: Mutex<()>,
@@ -309,11 +263,11 @@ fn set(list: &mut Vec<Option<Arc<Segment>>>, at: usize, segment: Option<Arc<Segm
     }
 }
 
-pub(crate) fn front_path(dir: &Path, id: u64) -> PathBuf {
+pub(crate) fn segment_path(dir: &Path, id: u64) -> PathBuf {
     dir.join(format!("{id:016x}.seg"))
 }
 
-/// The name of a front segment until it is whole.
+/// The name of a segment until it is whole.
 pub(crate) fn unfinished_path(dir: &Path, id: u64) -> PathBuf {
     dir.join(format!("{id:016x}.new"))
 }

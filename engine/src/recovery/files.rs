@@ -7,7 +7,7 @@ use crate::error::{Error, Result, io_error};
 use crate::format::VERSION;
 use crate::format::segment::{HEADER_LEN, Header, Kind, Refusal, SEGMENT_LEN};
 use crate::index::checkpoint::{CURRENT, CURRENT_NEW};
-use crate::log::segment::front_path;
+use crate::log::segment::segment_path;
 use crate::vfs::{Vfs, VfsFile};
 
 pub(super) const LOCK: &str = "LOCK";
@@ -15,7 +15,8 @@ pub(super) const LOCK: &str = "LOCK";
 /// The files of a store's directory, by kind.
 #[derive(Default)]
 pub(super) struct Files {
-    pub(super) fronts: BTreeMap<u64, PathBuf>,
+    /// Front and class segments.
+    pub(super) segments: BTreeMap<u64, PathBuf>,
     pub(super) larges: BTreeMap<u64, PathBuf>,
     pub(super) runs: BTreeMap<u64, PathBuf>,
     pub(super) checkpoints: BTreeMap<u64, PathBuf>,
@@ -36,7 +37,7 @@ impl Files {
             let (stem, kind) = name.split_once('.').unwrap_or((&name, ""));
             let id = u64::from_str_radix(stem, 16).ok();
             match (id.filter(|id| format!("{id:016x}") == stem), kind) {
-                (Some(id), "seg") => drop(files.fronts.insert(id, path)),
+                (Some(id), "seg") => drop(files.segments.insert(id, path)),
                 (Some(id), "large") => drop(files.larges.insert(id, path)),
                 (Some(id), "run") => drop(files.runs.insert(id, path)),
                 (Some(id), "ckpt") => drop(files.checkpoints.insert(id, path)),
@@ -51,7 +52,7 @@ impl Files {
             }
         }
         let derived = files.has_current || !files.checkpoints.is_empty();
-        if files.fronts.is_empty() && (derived || !files.larges.is_empty()) {
+        if files.segments.is_empty() && (derived || !files.larges.is_empty()) {
             return Err(Error::Corrupt {
                 path: dir.into(),
                 offset: 0,
@@ -62,8 +63,8 @@ impl Files {
     }
 }
 
-/// A front segment whose header is valid.
-pub(super) struct Front {
+/// A front or class segment whose header is valid.
+pub(super) struct SegmentFile {
     pub(super) header: Header,
     pub(super) path: PathBuf,
     pub(super) file: Box<dyn VfsFile>,
@@ -73,7 +74,9 @@ pub(super) struct Front {
 /// Front segments in the order of the log.
 #[derive(Default)]
 pub(super) struct Chain {
-    pub(super) fronts: Vec<Front>,
+    pub(super) fronts: Vec<SegmentFile>,
+    /// Class segments made since the first of them.
+    pub(super) classes: Vec<SegmentFile>,
     /// Segments that are named and not there.
     pub(super) holes: Vec<u64>,
     /// Segments behind a torn tail that a recovery cut off.
@@ -88,21 +91,30 @@ impl Chain {
     pub(super) fn read(vfs: &dyn Vfs, files: &Files, from: u64) -> Result<Chain> {
         let mut chain = Chain::default();
         let mut previous = u64::MAX;
-        for (id, path) in files.fronts.range(from..).rev() {
+        for (id, path) in files.segments.range(from..).rev() {
+            let file = SegmentFile::read(vfs, path.clone(), *id);
+            if *id > previous && file.is_err() {
+                // Nothing leads to it, or who needs it will say so.
+                continue;
+            }
+            let front = file?;
+            if front.is_class() {
+                chain.classes.push(front);
+                continue;
+            }
             if *id > previous {
-                chain.strays.push(path.clone());
+                chain.strays.push(front.path);
                 continue;
             }
             if *id < previous && !chain.fronts.is_empty() {
                 chain.holes.push(previous);
             }
-            let front = Front::read(vfs, path.clone(), *id)?;
             previous = front.header.previous;
             chain.fronts.push(front);
         }
         let first = chain.fronts.last().map_or(0, |front| front.header.id);
         if from != 0 && first != from {
-            return Err(missing(front_path(Path::new(""), from)));
+            return Err(missing(segment_path(Path::new(""), from)));
         }
         if from == 0 && !chain.fronts.is_empty() && previous != 0 {
             chain.holes.push(previous);
@@ -120,8 +132,12 @@ pub(super) fn missing(path: PathBuf) -> Error {
     }
 }
 
-impl Front {
-    pub(super) fn read(vfs: &dyn Vfs, path: PathBuf, id: u64) -> Result<Front> {
+impl SegmentFile {
+    pub(super) fn is_class(&self) -> bool {
+        matches!(self.header.kind, Kind::Class(_))
+    }
+
+    pub(super) fn read(vfs: &dyn Vfs, path: PathBuf, id: u64) -> Result<SegmentFile> {
         let file = match vfs.open(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(missing(path)),
             opened => opened.map_err(|e| io_error("opening", &path, e))?,
@@ -133,8 +149,8 @@ impl Front {
                 .map_err(|e| io_error("reading", &path, e))?;
         }
         let reason = match Header::decode(&bytes) {
-            Ok(header) if header.kind == Kind::Front && header.id == id && len <= SEGMENT_LEN => {
-                return Ok(Front {
+            Ok(header) if is_records(&header) && header.id == id && len <= SEGMENT_LEN => {
+                return Ok(SegmentFile {
                     header,
                     path,
                     file,
@@ -157,4 +173,8 @@ impl Front {
             reason,
         })
     }
+}
+
+fn is_records(header: &Header) -> bool {
+    matches!(header.kind, Kind::Front | Kind::Class(_))
 }

@@ -2,6 +2,7 @@
 //! durable, begin a new epoch. Without a checkpoint all of the log is replayed.
 
 mod files;
+mod rebuild;
 mod replay;
 
 use std::path::{Path, PathBuf};
@@ -10,22 +11,26 @@ use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
-use self::files::{Chain, Files, Front, LOCK, missing};
+use self::files::{Chain, Files, LOCK, SegmentFile, missing};
 use self::replay::{Replay, Tail};
+use crate::brake::Brake;
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::error::{Error, Result, io_error};
 use crate::format::checkpoint::{DATA_START, Header, Meta, Retired, file_name};
-use crate::format::segment::StoreId;
+use crate::format::segment::{Kind, StoreId};
 use crate::index::checkpoint::{self, CURRENT, Checkpoint, TABLE_DAMAGE};
 use crate::index::keys::RunFiles;
 use crate::index::runs::Run;
 use crate::log::appender::{Appender, Start, random};
 use crate::log::mapped::Mapped;
-use crate::log::segment::front_path;
+use crate::log::segment::segment_path;
 use crate::maintenance::{Kept, Maintenance};
 use crate::options::{Durability, Verify};
 use crate::vfs::Vfs;
+
+/// Space that a store may take, in percent of what is live, if nobody says otherwise.
+pub(crate) const SPACE: u64 = 130;
 
 /// Opens the store in `dir`, creating it if `create` says so.
 pub(crate) fn open(
@@ -40,7 +45,7 @@ pub(crate) fn open(
     }
     // Look before locking, so that a directory that is no store stays untouched.
     let files = Files::list(&*vfs, dir)?;
-    if !create && files.fronts.is_empty() {
+    if !create && files.segments.is_empty() {
         let source = std::io::ErrorKind::NotFound.into();
         return Err(Error::Io {
             doing: "looking for a store",
@@ -69,6 +74,7 @@ pub(crate) fn open(
     // Above every id of the epochs before, also of files that are gone.
     let first_file = epoch << 32;
     let start = Start {
+        kind: Kind::Front,
         store: replay.id,
         id: first_file,
         epoch,
@@ -94,7 +100,8 @@ pub(crate) fn open(
         // What cannot be removed now is found again by the next open.
         let _ = vfs.remove(&path);
     }
-    let there = |retired: &Retired| files.fronts.contains_key(&retired.id);
+    let there = |retired: &Retired| files.segments.contains_key(&retired.id);
+    maintenance.dropped = replay.namespaces.dropped();
     maintenance.retired = replay.retired.into_iter().filter(there).collect();
     damage.append(&mut replay.damage);
     let checkpointed = maintenance.kept.last().map_or(0, |kept| kept.seqno);
@@ -105,6 +112,7 @@ pub(crate) fn open(
         clock,
         durability,
         verify: Verify::default(),
+        space: SPACE,
         segments: replay.segments,
         table: replay.table,
         keys: replay.keys,
@@ -118,9 +126,11 @@ pub(crate) fn open(
         mapped: Mapped::default(),
         garbage: Mutex::default(),
         maintenance: Mutex::new(maintenance),
+        held: Mutex::default(),
         trouble: Mutex::default(),
         runs_are_damaged: false.into(),
         checkpointed: checkpointed.into(),
+        brake: Brake::default(),
         work: Arc::default(),
         ahead: Arc::default(),
         damage,
@@ -211,10 +221,10 @@ fn replay_from(
         clock.raise(last.header.time);
     }
     for entry in replay.sealed() {
-        let front = Front::read(vfs, front_path(dir, entry.id), entry.id)?;
-        replay.add(front, entry.len)?;
+        let file = SegmentFile::read(vfs, segment_path(dir, entry.id), entry.id)?;
+        replay.add(file, entry.len)?;
     }
-    let mut strays = unknown_fronts(files, &replay);
+    let mut strays = unknown(vfs, files, &mut replay);
     strays.extend_from_slice(&chain.strays);
     let holes = chain.holes.clone();
     let tail = replay.run(chain);
@@ -222,8 +232,9 @@ fn replay_from(
         return Err(Failure::Table(id));
     }
     let tail = tail?;
-    if let Some(hole) = holes.iter().find(|id| !replay.retirements.contains(id)) {
-        return Err(missing(front_path(dir, *hole)).into());
+    let gone = holes.iter().chain(&replay.missing);
+    if let Some(id) = gone.copied().find(|id| !replay.retirements.contains(id)) {
+        return Err(missing(segment_path(dir, id)).into());
     }
     Ok(Replayed {
         replay,
@@ -366,15 +377,25 @@ fn may_fall_back(error: &Error) -> bool {
     }
 }
 
-/// Segments before the checkpoint that it does not know: removed before it was made.
-fn unknown_fronts(files: &Files, replay: &Replay) -> Vec<PathBuf> {
-    let before = files.fronts.range(..replay.position().segment);
-    let unknown = before.filter(|(id, _)| !replay.knows(**id));
-    unknown.map(|(_, path)| path.clone()).collect()
+/// Front segments before the checkpoint that it does not know: removed before it was made. Class
+/// segments that it does not know may be named by the log that follows.
+fn unknown(vfs: &dyn Vfs, files: &Files, replay: &mut Replay) -> Vec<PathBuf> {
+    let before = files.segments.range(..replay.position().segment);
+    let mut strays = Vec::new();
+    for (id, path) in before
+        .filter(|(id, _)| !replay.knows(**id))
+        .collect::<Vec<_>>()
+    {
+        match SegmentFile::read(vfs, path.clone(), *id) {
+            Ok(file) if file.is_class() => replay.offer(file),
+            _ => strays.push(path.clone()),
+        }
+    }
+    strays
 }
 
-/// What no kept checkpoint and no record leads to: replaced and uncommitted large values, key runs
-/// and checkpoints that were not finished.
+/// What no kept checkpoint and no record leads to: replaced and uncommitted large values, class
+/// segments, key runs and checkpoints that were not finished.
 fn unreferenced(files: &Files, replay: &Replay, kept: &[Kept]) -> Vec<PathBuf> {
     let larges = files.larges.iter().filter(|(id, _)| {
         // With damage in the log a missing reference proves nothing.
@@ -389,5 +410,9 @@ fn unreferenced(files: &Files, replay: &Replay, kept: &[Kept]) -> Vec<PathBuf> {
         .iter()
         .filter(|(id, _)| !kept.iter().any(|kept| kept.id == **id));
     let all = larges.chain(runs).chain(checkpoints);
-    all.map(|(_, path)| path.clone()).collect()
+    let mut all: Vec<_> = all.map(|(_, path)| path.clone()).collect();
+    if replay.damage.is_empty() {
+        all.extend(replay.unnamed());
+    }
+    all
 }

@@ -2,15 +2,16 @@
 //! record names the one it replaced, so replay compares words and reads no old record.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::files::{Chain, Front};
+use super::files::{Chain, SegmentFile};
 use crate::core::key_hash;
 use crate::error::{Error, Result};
-use crate::format::checkpoint::{Retired, SegmentEntry};
-use crate::format::field;
-use crate::format::record::{Address, Header as RecordHeader, Kind, Record, Replaced};
+use crate::format::checkpoint::{FRONT, Retired, SegmentEntry};
+use crate::format::lists::{Move, Relocation, Retire};
+use crate::format::record::{self, Address, Header as RecordHeader, Kind, Record, Replaced};
 use crate::format::segment::{HEADER_LEN, SEGMENT_LEN, StoreId};
 use crate::index::checkpoint::Checkpoint;
 use crate::index::keys::Keys;
@@ -18,7 +19,7 @@ use crate::index::runs::{KeyRecord, Run};
 use crate::index::table::{Location, Table};
 use crate::log::appender::Appender;
 use crate::log::scan::{Scan, Step};
-use crate::log::segment::{Counts, Segment, Segments};
+use crate::log::segment::{Segment, Segments};
 use crate::namespaces::Namespaces;
 
 /// The state that the log leads to, as it is rebuilt.
@@ -40,14 +41,24 @@ pub(super) struct Replay {
     pub(super) damage: Vec<String>,
     /// Segments that the log says were retired.
     pub(super) retirements: HashSet<u64>,
+    /// Class segments that the log names and that are not there.
+    pub(super) missing: Vec<u64>,
+    /// Class segments that were found, and that nothing named so far.
+    found: HashMap<u64, SegmentFile>,
+    /// Class segments of which the log says that they are part of the store, and their lengths.
+    pub(super) classes: HashMap<u64, u64>,
+    /// Whether the log speaks of segments that were moved or retired.
+    was_compacted: bool,
+    /// Whether the table was rebuilt from what all segments hold.
+    pub(super) is_rebuilt: bool,
     /// What a checkpoint says of segments, by id.
     known: HashMap<u64, SegmentEntry>,
     /// Where the log goes on after the checkpoint.
     position: Address,
     /// Each segment with the number that slots have for it, by id.
-    numbers: HashMap<u64, (u32, Arc<Segment>)>,
+    pub(super) numbers: HashMap<u64, (u32, Arc<Segment>)>,
     /// Whether every record that another names was replayed or is in the checkpoint.
-    is_exact: bool,
+    pub(super) is_exact: bool,
 }
 
 /// The end of the log: where the new segment links, and what must be written again.
@@ -77,6 +88,7 @@ struct Scanned {
 struct Old {
     location: Location,
     len: u32,
+    expires: u32,
     large: Option<u64>,
 }
 
@@ -97,6 +109,11 @@ impl Replay {
             bytes: 0,
             damage: Vec::new(),
             retirements: HashSet::new(),
+            missing: Vec::new(),
+            found: HashMap::new(),
+            classes: HashMap::new(),
+            was_compacted: false,
+            is_rebuilt: false,
             known: HashMap::new(),
             position: Address::default(),
             numbers: HashMap::new(),
@@ -127,7 +144,7 @@ impl Replay {
         replay.known = meta
             .segments
             .iter()
-            .map(|entry| (entry.id, *entry))
+            .map(|entry| (entry.id, entry.clone()))
             .collect();
         replay.position = header.position;
         replay
@@ -138,10 +155,29 @@ impl Replay {
         self.position
     }
 
-    /// The segments before that position which slots may name.
+    /// The front segments before that position, and the class segments, which slots may name.
     pub(super) fn sealed(&self) -> Vec<SegmentEntry> {
-        let before = |entry: &&SegmentEntry| entry.id < self.position.segment;
-        self.known.values().filter(before).copied().collect()
+        let is_sealed =
+            |entry: &&SegmentEntry| entry.class != FRONT || entry.id < self.position.segment;
+        self.known.values().filter(is_sealed).cloned().collect()
+    }
+
+    /// A class segment that the log may name.
+    pub(super) fn offer(&mut self, file: SegmentFile) {
+        if !self.knows(file.header.id) {
+            self.found.insert(file.header.id, file);
+        }
+    }
+
+    pub(super) fn take_found(&mut self, id: u64) -> Option<SegmentFile> {
+        self.found.remove(&id)
+    }
+
+    /// Class segments that nothing names: their copies were not committed.
+    pub(super) fn unnamed(&self) -> Vec<PathBuf> {
+        let retired: HashSet<u64> = self.retired.iter().map(|r| r.id).collect();
+        let unnamed = self.found.iter().filter(|(id, _)| !retired.contains(id));
+        unnamed.map(|(_, file)| file.path.clone()).collect()
     }
 
     /// Whether a checkpoint knows this segment.
@@ -150,7 +186,7 @@ impl Replay {
     }
 
     /// Takes a segment in, under the number that the checkpoint's slots have for it if they do.
-    pub(super) fn add(&mut self, front: Front, end: u64) -> Result<Arc<Segment>> {
+    pub(super) fn add(&mut self, front: SegmentFile, end: u64) -> Result<Arc<Segment>> {
         if front.header.store != self.id {
             return Err(Error::Corrupt {
                 path: front.path,
@@ -167,12 +203,7 @@ impl Replay {
         let segment = Arc::new(Segment::new(front.path, front.file, &front.header, len)?);
         let number = match self.known.get(&segment.id) {
             Some(entry) => {
-                segment.usage.set(Counts {
-                    live: entry.live,
-                    live_bytes: entry.live_bytes,
-                    pins: entry.pins,
-                    last_visible: entry.last_visible,
-                });
+                segment.usage.set(entry);
                 self.segments.restore(entry.number, Arc::clone(&segment));
                 entry.number
             }
@@ -186,12 +217,14 @@ impl Replay {
     /// Applies everything known durable and returns the rest.
     pub(super) fn run(&mut self, chain: Chain) -> Result<Tail> {
         self.is_exact = chain.holes.is_empty();
+        chain.classes.into_iter().for_each(|file| self.offer(file));
         let mut tail = Tail::default();
         let successors = chain.fronts.iter().skip(1);
         let mut ends: Vec<_> = successors
             .map(|front| Some((front.header.previous, front.header.previous_len)))
             .collect();
         ends.push(None);
+        let mut fronts = Vec::with_capacity(ends.len());
         for (front, next) in chain.fronts.into_iter().zip(ends) {
             let (header, path) = (front.header, front.path.clone());
             // A successor says where the segment ends, unless one between them is missing.
@@ -207,14 +240,13 @@ impl Replay {
             segment.cut(valid_len);
             tail.epoch = header.epoch;
             if next.is_some() {
-                self.apply_all(&segment, &whole);
+                fronts.push((segment, ranges(&whole)));
                 continue;
             }
             let at = whole.partition_point(|scanned| scanned.seqno <= self.durable);
             // A batch is durable or not as a whole: go back to the start of its own.
             let (kept, again) = whole.split_at(batch_start(&whole, at));
             tail.seqno = again.last().or(kept.last()).map_or(before, |s| s.seqno);
-            self.apply_all(&segment, kept);
             tail.previous = segment.id;
             // Not one byte more: a close record at the end may not be durable.
             tail.previous_len = match again.first() {
@@ -232,6 +264,14 @@ impl Replay {
                 offset,
             };
             tail.records = again.iter().map(|s| address(s.offset)).collect();
+            fronts.push((segment, ranges(kept)));
+        }
+        if self.was_compacted && self.position.segment == 0 {
+            self.rebuild(&fronts)?;
+        } else {
+            for (segment, ranges) in &fronts {
+                self.apply_all(segment, ranges);
+            }
         }
         self.seqno = self.seqno.max(self.durable);
         Ok(tail)
@@ -282,8 +322,8 @@ impl Replay {
                     self.durable = self
                         .durable
                         .max(header.durable_seqno().min(header.seqno.saturating_sub(1)));
-                    if header.kind == Kind::Retire {
-                        self.retirements.extend(ids(&record));
+                    if is_intact {
+                        self.note(&record);
                     }
                     if header.kind != Kind::Close {
                         pending.push(Scanned {
@@ -319,15 +359,35 @@ impl Replay {
         valid_len
     }
 
-    fn apply_all(&mut self, segment: &Arc<Segment>, records: &[Scanned]) {
-        for scanned in records {
-            if let Ok(record) = segment.record(u64::from(scanned.offset)) {
-                self.apply(&record, segment, scanned.offset);
+    /// Takes in what a record says of which segments there are.
+    fn note(&mut self, record: &Record<'_>) {
+        match record.header.kind {
+            Kind::Move => {
+                if let Some(moved) = Move::decode(record.body) {
+                    let len = self.classes.entry(moved.to).or_default();
+                    *len = (*len).max(u64::from(moved.len));
+                }
             }
+            Kind::Retire => {
+                if let Some(retire) = Retire::decode(record.body) {
+                    self.retirements.extend(retire.victims);
+                    self.retirements.extend(retire.holes);
+                    let classes = retire.classes.iter();
+                    self.classes = classes.map(|c| (c.segment, u64::from(c.offset))).collect();
+                }
+            }
+            _ => return,
+        }
+        self.was_compacted = true;
+    }
+
+    fn apply_all(&mut self, segment: &Arc<Segment>, ranges: &[Range<u64>]) {
+        for (offset, record) in records(segment, ranges) {
+            self.apply(&record, segment, offset);
         }
     }
 
-    fn location(&self, address: Address) -> Option<Location> {
+    pub(super) fn location(&self, address: Address) -> Option<Location> {
         let (number, _) = self.numbers.get(&address.segment)?;
         let offset = u64::from(address.offset);
         // Offsets in records come from the disk.
@@ -346,6 +406,7 @@ impl Replay {
         let Replaced {
             address,
             len,
+            expires,
             large,
         } = record.header.replaced;
         let named = self.location(address);
@@ -355,6 +416,7 @@ impl Replay {
             return Some(Old {
                 location,
                 len,
+                expires,
                 large: pointer
                     .and_then(|old| old.large_pointer())
                     .map(|p| p.segment),
@@ -370,25 +432,27 @@ impl Replay {
         let len = old.map_or(len, |old| {
             u32::try_from(old.header.record_len()).unwrap_or(len)
         });
+        let expires = old.map_or(expires, |old| record::expires(old.header.expiration));
         let large = old.and_then(|old| old.large_pointer()).map(|p| p.segment);
         Some(Old {
             location,
             len,
+            expires,
             large,
         })
     }
 
     /// Applies one record, which lies at this place.
-    fn apply(&mut self, record: &Record<'_>, segment: &Arc<Segment>, offset: u32) {
+    pub(super) fn apply(&mut self, record: &Record<'_>, segment: &Arc<Segment>, offset: u32) {
         let header = &record.header;
         self.seqno = self.seqno.max(header.seqno);
         // A put whose body was damaged takes its slot, so that nothing older is found; reading it fails.
         let is_intact = record.body_is_intact();
         match header.kind {
-            Kind::Namespace | Kind::Retire if !is_intact => return,
+            Kind::Namespace | Kind::Retire | Kind::Move if !is_intact => return,
             Kind::Put | Kind::PutLarge => self.apply_put(record, segment, offset),
             Kind::Tombstone => {
-                segment.usage.pin();
+                segment.usage.add(header);
                 let hash = key_hash(&self.id, header.namespace, record.key);
                 let old = self.old(record, hash);
                 if let Some(old) = old.filter(|old| self.table.remove(hash, old.location)) {
@@ -401,8 +465,15 @@ impl Replay {
                 return;
             }
             Kind::Retire => {
-                if let Some(id) = ids(record).next() {
+                let retire = Retire::decode(record.body).unwrap_or_default();
+                for id in retire.victims {
                     self.retire(id, header.seqno);
+                }
+                return;
+            }
+            Kind::Move => {
+                if let Some(moved) = Move::decode(record.body).filter(|_| !self.is_rebuilt) {
+                    self.relocate(&moved);
                 }
                 return;
             }
@@ -446,10 +517,76 @@ impl Replay {
     fn release(&mut self, old: &Old) {
         let guard = crossbeam_epoch::pin();
         if let Some(segment) = self.segments.get(old.location.number(), &guard) {
-            segment.usage.take(old.len);
+            segment.usage.lose(u64::from(old.len), old.expires);
         }
         if let Some(large) = old.large {
             self.larges.remove(&large);
+        }
+    }
+
+    /// Repeats a move: what the table still names goes to its new place.
+    fn relocate(&mut self, moved: &Move) {
+        let Some(to) = self.class_segment(moved) else {
+            self.missing.push(moved.to);
+            return;
+        };
+        to.usage.receive(moved);
+        let from = self.numbers.get(&moved.from).map(|(_, s)| Arc::clone(s));
+        for relocation in &moved.relocations {
+            let at = |segment, offset| self.location(Address { segment, offset });
+            let Some(new) = at(moved.to, relocation.new) else {
+                continue;
+            };
+            let old = at(moved.from, relocation.old);
+            if old.is_some_and(|old| self.table.replace(relocation.hash, old, new)) {
+                if let Some(from) = &from {
+                    from.usage.lose(relocation.bytes(), relocation.expires);
+                }
+                to.usage.gain(relocation.bytes(), relocation.expires);
+            } else if !self.damage.is_empty() {
+                self.overtake(relocation, &to, new);
+            }
+        }
+    }
+
+    /// The segment that a move is to, as long as the move says that it is.
+    fn class_segment(&mut self, moved: &Move) -> Option<Arc<Segment>> {
+        let len = u64::from(moved.len);
+        let segment = match self.found.remove(&moved.to) {
+            Some(file) => self.add(file, len).ok()?,
+            None => Arc::clone(&self.numbers.get(&moved.to)?.1),
+        };
+        let there = segment.file.len().ok()?;
+        if there < len {
+            let path = segment.path.display();
+            self.damage
+                .push(format!("{path}: bytes {there} to {len} are missing"));
+        }
+        segment.publish(len.min(there));
+        Some(segment)
+    }
+
+    /// With damage in the log the table may name an older version of what was copied.
+    fn overtake(&mut self, relocation: &Relocation, to: &Arc<Segment>, new: Location) {
+        let Ok(copy) = to.record(new.offset()) else {
+            return;
+        };
+        let guard = crossbeam_epoch::pin();
+        let mut older = None;
+        self.table.find(relocation.hash, &guard, |location| {
+            let segment = self.segments.get(location.number(), &guard);
+            let record = segment.and_then(|s| s.record(location.offset()).ok());
+            let is_older = record.is_some_and(|record| {
+                is_same_key(&record, &copy) && record.header.seqno < copy.header.seqno
+            });
+            older = segment.zip(record).filter(|_| is_older);
+            is_older && self.table.replace(relocation.hash, location, new)
+        });
+        if let Some((segment, record)) = older {
+            let len = u64::try_from(record.header.record_len()).unwrap_or(0);
+            let expires = record::expires(record.header.expiration);
+            segment.usage.lose(len, expires);
+            to.usage.gain(relocation.bytes(), relocation.expires);
         }
     }
 
@@ -461,8 +598,23 @@ impl Replay {
             // Its file is gone, and nothing of it was replayed.
             return;
         };
-        let mut left = segment.usage.counts().live;
-        let mut scan = Scan::new(&segment, HEADER_LEN as u64, segment.published(), 0);
+        let counts = segment.usage.counts();
+        if counts.larges > 0 {
+            self.remove_slots(number, &segment, counts.live);
+        }
+        if counts.live > 0 {
+            // Also of records that can no longer be read. Slots must not come to mean another segment.
+            self.table.sweep(&[number]);
+        }
+        self.segments.remove(number);
+    }
+
+    /// Removes the slots that a segment still has, and forgets their large values.
+    fn remove_slots(&mut self, number: u32, segment: &Segment, mut left: u64) {
+        let mut scan = match segment.class {
+            Some(_) => Scan::of_class(segment),
+            None => Scan::new(segment, HEADER_LEN as u64, segment.published(), 0),
+        };
         while left > 0 {
             match scan.step() {
                 Step::Record { offset, record, .. } => {
@@ -478,11 +630,6 @@ impl Replay {
                 Step::End { .. } => break,
             }
         }
-        if left > 0 {
-            // Records that can no longer be read. Their slots must not come to mean another segment.
-            self.table.sweep(number);
-        }
-        self.segments.remove(number);
     }
 
     /// Writes the records that may not be durable again, to the new segment, and flushes it. After a
@@ -555,13 +702,40 @@ fn void(seqno: u64, durable: u64) -> RecordHeader {
         body_crc: crc32fast::hash(&[]),
         replaced: Replaced::default(),
         durable_lag: u32::try_from(seqno.saturating_sub(durable)).unwrap_or(u32::MAX),
-        age: 0,
     }
 }
 
-/// The segment that a record retires, then all others that the log has lost before.
-fn ids(record: &Record<'_>) -> impl Iterator<Item = u64> {
-    record.body.chunks_exact(8).map(|id| field!(id, 0, u64))
+/// Where records lie one after the other.
+fn ranges(records: &[Scanned]) -> Vec<Range<u64>> {
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for scanned in records {
+        let start = u64::from(scanned.offset);
+        match ranges.last_mut() {
+            Some(last) if last.end == start => last.end = scanned.end,
+            _ => ranges.push(start..scanned.end),
+        }
+    }
+    ranges
+}
+
+/// The records that lie there, with their offsets.
+pub(super) fn records<'a>(
+    segment: &'a Segment,
+    ranges: &'a [Range<u64>],
+) -> impl Iterator<Item = (u32, Record<'a>)> {
+    ranges.iter().flat_map(move |range| {
+        let mut at = range.start;
+        std::iter::from_fn(move || {
+            let record = segment.record(at).ok().filter(|_| at < range.end)?;
+            let offset = u32::try_from(at).ok()?;
+            at += u64::try_from(record.header.record_len()).ok()?;
+            Some((offset, record))
+        })
+    })
+}
+
+pub(super) fn is_same_key(a: &Record<'_>, b: &Record<'_>) -> bool {
+    a.header.namespace == b.header.namespace && a.key == b.key
 }
 
 fn batch_start(records: &[Scanned], mut at: usize) -> usize {

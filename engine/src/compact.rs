@@ -1,0 +1,194 @@
+//! When compaction works, and how much: in the background in proportion to what is written, and all at
+//! once when somebody asks for it.
+
+use rimstone_compaction::{
+    CostBenefit, Dead, Pace, Plan, SegmentStats, Segments, Strategy, Thorough,
+};
+
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::maintenance::Maintenance;
+use crate::reclaim::Log;
+
+/// Garbage that is not worth any work, in a small store.
+const GARBAGE_MIN: u64 = 16 << 20;
+/// However much waits for checkpoints, this fraction of the garbage that is allowed is left alone: less
+/// would cost too much copying.
+const GARBAGE_SHARE_MIN: u64 = 2;
+/// Compaction that somebody asks for passes over a segment with less garbage than this.
+const THOROUGH_PERCENT: u64 = 10;
+/// Bytes that are looked at in one step, and in one turn, after which others may have the log's
+/// maintenance.
+const STEP: u64 = 4 << 20;
+const TURN: u64 = 64 << 20;
+/// Compaction that is saved up while nothing has to be done.
+const BURST: u64 = 64 << 20;
+
+/// How much compaction may do, and what was written when it last looked.
+pub(crate) struct Pacing {
+    pace: Pace,
+    written: u64,
+    /// How full of garbage the store is, in thousandths of what it may have.
+    fullness: u64,
+}
+
+impl Default for Pacing {
+    fn default() -> Pacing {
+        Pacing {
+            pace: Pace::new(BURST),
+            written: 0,
+            fullness: 0,
+        }
+    }
+}
+
+/// Keeps the store within its bound, what is retired and waits for checkpoints included.
+struct Background {
+    /// Garbage in sealed and retired segments that is allowed, in percent of what is live.
+    garbage_max: u64,
+    retired: u64,
+}
+
+impl Background {
+    fn policy(&self, segments: &[SegmentStats]) -> Option<CostBenefit> {
+        let live: u64 = segments.iter().map(|s| s.live_bytes).sum();
+        let sealed = segments.iter().filter(|s| s.sealed);
+        let garbage: u64 = sealed.map(|s| s.bytes.saturating_sub(s.live_bytes)).sum();
+        let retired = self.retired.saturating_mul(100) / live.max(1);
+        let least = self.garbage_max / GARBAGE_SHARE_MIN;
+        let garbage_max = self.garbage_max.saturating_sub(retired).max(least);
+        (garbage >= GARBAGE_MIN).then_some(CostBenefit { garbage_max })
+    }
+
+    fn fullness(&self, segments: &[SegmentStats]) -> u64 {
+        let policy = self.policy(segments);
+        policy.map_or(0, |policy| policy.fullness(segments))
+    }
+}
+
+impl Strategy for Background {
+    fn choose(&self, segments: &[SegmentStats], now: u64) -> Option<Plan> {
+        match self.policy(segments) {
+            Some(policy) => policy.choose(segments, now),
+            None => Dead.choose(segments, now),
+        }
+    }
+}
+
+impl Core {
+    /// Gives up what is dead, and moves what is live out of the segments that free most, as far as the
+    /// store takes more space than it may. Works in proportion to what was written since the last time,
+    /// with no such limit when the store is idle; writers wait for what it did not get done.
+    pub(crate) fn compact(&self, state: &mut Maintenance, idle: bool) -> Result<()> {
+        self.look_for_dropped(state, self.namespaces.dropped() > state.dropped);
+        let mut turn = TURN;
+        let mut worked = Ok(true);
+        while turn > 0 && matches!(worked, Ok(true)) && !self.work.is_stopped() {
+            self.earn(state);
+            worked = self.work_on(state, idle, &mut turn);
+            self.brake.set(state.pacing.pace.debt());
+        }
+        if worked? {
+            // Others first; then it goes on.
+            self.work.wake();
+        }
+        Ok(())
+    }
+
+    /// Finds out where there is something of dropped namespaces.
+    fn look_for_dropped(&self, state: &mut Maintenance, wanted: bool) {
+        state.dropped = self.namespaces.dropped();
+        if wanted {
+            self.find_dropped();
+        }
+    }
+
+    fn background(&self, state: &Maintenance) -> Background {
+        Background {
+            garbage_max: self.space.saturating_sub(100),
+            retired: state.retired_bytes,
+        }
+    }
+
+    /// Allows as much compaction as belongs to what was written since.
+    fn earn(&self, state: &mut Maintenance) {
+        let written = self.log.lock().written;
+        let bytes = written.saturating_sub(state.pacing.written);
+        state.pacing.written = written;
+        let background = self.background(state);
+        let stats = self.as_log(state).stats(self.clock.confirmed());
+        state.pacing.fullness = background.fullness(&stats);
+        state.pacing.pace.written(bytes, state.pacing.fullness);
+    }
+
+    /// Takes one step, of a new plan if none is under way; false if there is nothing to do now.
+    fn work_on(&self, state: &mut Maintenance, idle: bool, turn: &mut u64) -> Result<bool> {
+        let background = self.background(state);
+        let mut log = self.as_log(state);
+        if log.state.under_way.is_none() && !log.begin(&background, |_| true) {
+            return Ok(false);
+        }
+        let budget = match idle && state.pacing.fullness > 0 {
+            true => STEP,
+            false => state.pacing.pace.available().min(STEP),
+        };
+        if budget == 0 && !state.reclaim.is_free {
+            return Ok(false);
+        }
+        let bytes = self.step(state, budget)?;
+        state.pacing.pace.spend(bytes);
+        *turn = turn.saturating_sub(bytes);
+        Ok(true)
+    }
+
+    /// Gives up every segment of which a tenth is dead. The log goes on in a new one.
+    pub(crate) fn compact_all(&self, state: &mut Maintenance) -> Result<()> {
+        self.finish_plan(state)?;
+        let before: Vec<u64> = self.segments.all().iter().map(|(_, s)| s.id).collect();
+        self.rotate(&mut self.log.lock())?;
+        self.as_log(state).close_classes();
+        self.look_for_dropped(state, self.namespaces.dropped() > 0);
+        let strategy = Thorough {
+            garbage_min: THOROUGH_PERCENT,
+        };
+        while !self.work.is_stopped() {
+            let mut log = self.as_log(state);
+            if !log.begin(&strategy, |segment| before.contains(&segment.id)) {
+                break;
+            }
+            self.finish_plan(state)?;
+        }
+        Ok(())
+    }
+
+    /// Carries the plan that is under way to its end.
+    fn finish_plan(&self, state: &mut Maintenance) -> Result<()> {
+        while state.reclaim.under_way.is_some() && !self.work.is_stopped() {
+            self.step(state, STEP)?;
+        }
+        Ok(())
+    }
+
+    /// Carries the plan that is under way on by about so many bytes, and returns how many it was. A
+    /// segment that cannot be read costs the plan.
+    fn step(&self, state: &mut Maintenance, budget: u64) -> Result<u64> {
+        let stepped = self.as_log(state).step(budget);
+        state.retired.append(&mut state.reclaim.retired);
+        state.retired_bytes += std::mem::take(&mut state.reclaim.retired_bytes);
+        let bytes = match stepped {
+            Err(Error::Corrupt { .. }) => 0,
+            stepped => stepped?,
+        };
+        if self.is_checkpoint_due(state) {
+            self.checkpoint(state)?;
+        }
+        Ok(bytes)
+    }
+
+    fn as_log<'a>(&'a self, state: &'a mut Maintenance) -> Log<'a> {
+        Log {
+            core: self,
+            state: &mut state.reclaim,
+        }
+    }
+}

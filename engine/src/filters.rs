@@ -1,0 +1,174 @@
+//! Which segments may hold a put of a key: so that a tombstone goes as soon as nothing older is left.
+//!
+//! A Bloom filter of the keys of each segment, made when it is first asked for. Compaction asks only
+//! about tombstones, so a store without deletes has none.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::format::segment::StoreId;
+use crate::log::segment::Segment;
+use crate::reclaim::Records;
+
+/// Bits for each put and how many of them are set: one key in a thousand is found by mistake.
+const BITS: usize = 16;
+const PROBES: u64 = 6;
+/// Memory for all filters. Beyond it a segment may hold anything.
+const BYTES_MAX: usize = 128 << 20;
+/// Tombstones of a segment that are asked about to guess how many of them are needed.
+const SAMPLE: usize = 64;
+
+/// The filters that were made so far, by id of the segment.
+#[derive(Default)]
+pub(crate) struct Filters {
+    made: HashMap<u64, Filter>,
+    bytes: usize,
+}
+
+struct Filter {
+    /// How much of the segment it knows.
+    end: u64,
+    words: Vec<u64>,
+    /// Some of its tombstones: hash and sequence number.
+    sample: Vec<(u64, u64)>,
+    /// Whether all of the segment could be read.
+    is_whole: bool,
+}
+
+impl Filters {
+    /// Whether one of these segments may hold a put of this key that is older.
+    pub(crate) fn may_hold(
+        &mut self,
+        segments: &[(u32, Arc<Segment>)],
+        store: StoreId,
+        hash: u64,
+        seqno: u64,
+    ) -> bool {
+        segments.iter().any(|(number, segment)| {
+            segment.usage.counts().lowest_seqno < seqno
+                && self
+                    .get(*number, segment, store)
+                    .is_none_or(|filter| filter.may_hold(hash))
+        })
+    }
+
+    /// About how many of a segment's tombstones, in thousandths, others of these still need.
+    pub(crate) fn needed(
+        &mut self,
+        id: u64,
+        segments: &[(u32, Arc<Segment>)],
+        store: StoreId,
+    ) -> u64 {
+        let own = segments.iter().find(|(_, segment)| segment.id == id);
+        let own = own.and_then(|(number, segment)| self.get(*number, segment, store));
+        let sample = own.map(|filter| filter.sample.clone()).unwrap_or_default();
+        if sample.is_empty() {
+            return 1000;
+        }
+        let mut others = segments.to_vec();
+        others.retain(|(_, segment)| segment.id != id);
+        let needed = sample
+            .iter()
+            .filter(|(hash, seqno)| self.may_hold(&others, store, *hash, *seqno))
+            .count();
+        let needed = needed.saturating_mul(1000) / sample.len();
+        u64::try_from(needed).unwrap_or(1000)
+    }
+
+    /// A segment is gone.
+    pub(crate) fn forget(&mut self, id: u64) {
+        if let Some(filter) = self.made.remove(&id) {
+            self.bytes = self.bytes.saturating_sub(filter.bytes());
+        }
+    }
+
+    fn get(&mut self, number: u32, segment: &Arc<Segment>, store: StoreId) -> Option<&Filter> {
+        let end = segment.end();
+        if self.made.get(&segment.id).is_some_and(|f| f.end != end) {
+            // An open class segment, which grew.
+            self.forget(segment.id);
+        }
+        if !self.made.contains_key(&segment.id) {
+            let puts = usize::try_from(segment.usage.counts().puts).ok()?;
+            if self.bytes.saturating_add(puts.saturating_mul(BITS / 8)) > BYTES_MAX {
+                return None;
+            }
+            let records = Records::new(Arc::clone(segment), number, store);
+            let filter = Filter::make(records, puts, end);
+            self.bytes = self.bytes.saturating_add(filter.bytes());
+            self.made.insert(segment.id, filter);
+        }
+        self.made.get(&segment.id)
+    }
+}
+
+impl Filter {
+    fn make(records: Records, puts: usize, end: u64) -> Filter {
+        let mut filter = Filter {
+            end,
+            words: vec![0; (puts.saturating_mul(BITS) / 64).max(1)],
+            sample: Vec::new(),
+            is_whole: true,
+        };
+        for record in records {
+            match record {
+                Ok(record) if record.is_put() => filter.add(record.hash()),
+                Ok(record) if record.is_tombstone() && filter.sample.len() < SAMPLE => {
+                    filter.sample.push((record.hash(), record.header().seqno));
+                }
+                Ok(_) => {}
+                Err(_) => filter.is_whole = false,
+            }
+        }
+        filter
+    }
+
+    fn bytes(&self) -> usize {
+        self.words.len().saturating_mul(8)
+    }
+
+    fn add(&mut self, hash: u64) {
+        for (at, bit) in places(hash, self.words.len()) {
+            if let Some(word) = self.words.get_mut(at) {
+                *word |= bit;
+            }
+        }
+    }
+
+    fn may_hold(&self, hash: u64) -> bool {
+        let is_set = |(at, bit): (usize, u64)| self.words.get(at).is_none_or(|w| w & bit != 0);
+        !self.is_whole || places(hash, self.words.len()).all(is_set)
+    }
+}
+
+/// The word and bit of each probe for a hash.
+fn places(hash: u64, words: usize) -> impl Iterator<Item = (usize, u64)> {
+    let (mut at, step) = (hash, hash.rotate_left(32) | 1);
+    (0..PROBES).map(move |_| {
+        at = at.wrapping_add(step);
+        let word = (u128::from(at) * words as u128) >> 64;
+        (usize::try_from(word).unwrap_or(0), 1 << (at & 63))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_holds_what_was_added_and_little_else() {
+        let mut filter = Filter {
+            end: 0,
+            words: vec![0; 10_000 * BITS / 64],
+            sample: Vec::new(),
+            is_whole: true,
+        };
+        let hash = |n: u64| xxhash_rust::xxh3::xxh3_64(&n.to_le_bytes());
+        (0..10_000).for_each(|n| filter.add(hash(n)));
+        assert!((0..10_000).all(|n| filter.may_hold(hash(n))));
+        let mistakes = (10_000..110_000)
+            .filter(|n| filter.may_hold(hash(*n)))
+            .count();
+        assert!(mistakes < 300, "{mistakes} in 100,000");
+    }
+}

@@ -1,0 +1,184 @@
+//! The table from what all segments hold, when there is no checkpoint and the log is not whole any more:
+//! segments were retired, and records moved.
+//!
+//! Of each key the record with the highest sequence number counts; a copy has that of its original, and
+//! where both are there the copy counts. A tombstone takes its key's slot until the end. Retired
+//! segments are passed over: of what they say nothing was needed when they were retired.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::replay::{Replay, is_same_key, records};
+use crate::core::key_hash;
+use crate::error::Result;
+use crate::format::record::{Address, Kind, Record, expires};
+use crate::index::runs::KeyRecord;
+use crate::index::table::Location;
+use crate::log::scan::{Scan, Step};
+use crate::log::segment::Segment;
+
+/// A segment, and where its records lie.
+type Part = (Arc<Segment>, Vec<Range<u64>>);
+
+impl Replay {
+    /// Takes in all class segments that the log names and these parts of the front segments.
+    pub(super) fn rebuild(&mut self, fronts: &[Part]) -> Result<()> {
+        self.is_rebuilt = true;
+        self.is_exact = false;
+        let mut parts = self.class_parts()?;
+        let staying = fronts
+            .iter()
+            .filter(|(s, _)| !self.retirements.contains(&s.id));
+        parts.extend(staying.map(|(segment, ranges)| (Arc::clone(segment), ranges.clone())));
+        for part in &parts {
+            self.each(part, Replay::claim);
+        }
+        for part in fronts {
+            self.each(part, Replay::apply_keyless);
+        }
+        for part in &parts {
+            self.each(part, Replay::settle);
+        }
+        Ok(())
+    }
+
+    fn each(&mut self, part: &Part, f: impl Fn(&mut Replay, &Record<'_>, &Arc<Segment>, u32)) {
+        let (segment, ranges) = part;
+        for (offset, record) in records(segment, ranges) {
+            f(self, &record, segment, offset);
+        }
+    }
+
+    /// The class segments that are part of the store. All of each was durable when the log named it.
+    fn class_parts(&mut self) -> Result<Vec<Part>> {
+        let mut parts = Vec::new();
+        let mut classes: Vec<_> = self.classes.iter().map(|(id, len)| (*id, *len)).collect();
+        classes.sort_unstable();
+        for (id, len) in classes {
+            let Some(file) = self.take_found(id) else {
+                self.missing.push(id);
+                continue;
+            };
+            let segment = self.add(file, len)?;
+            segment.usage.commit(len);
+            let ranges = self.class_ranges(&segment);
+            parts.push((segment, ranges));
+        }
+        Ok(parts)
+    }
+
+    fn class_ranges(&mut self, segment: &Arc<Segment>) -> Vec<Range<u64>> {
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        let mut scan = Scan::of_class(segment);
+        let path = segment.path.display();
+        loop {
+            match scan.step() {
+                Step::Record {
+                    offset,
+                    record,
+                    is_intact,
+                } => {
+                    if !is_intact {
+                        self.damage
+                            .push(format!("{path}: the record at byte {offset} is damaged"));
+                    }
+                    let len = u64::try_from(record.header.record_len()).unwrap_or(0);
+                    let end = offset.saturating_add(len);
+                    match ranges.last_mut() {
+                        Some(last) if last.end == offset => last.end = end,
+                        _ => ranges.push(offset..end),
+                    }
+                }
+                Step::Damage { offset, next } => self
+                    .damage
+                    .push(format!("{path}: bytes {offset} to {next} are damaged")),
+                Step::End { .. } => return ranges,
+            }
+        }
+    }
+
+    /// Gives a key's slot to a put or tombstone, if none that is as new has it.
+    fn claim(&mut self, record: &Record<'_>, segment: &Arc<Segment>, offset: u32) {
+        let header = &record.header;
+        let len = u64::try_from(header.record_len()).unwrap_or(0);
+        match header.kind {
+            Kind::Put | Kind::PutLarge => segment.usage.note(header),
+            Kind::Tombstone => segment.usage.pin(len, header.seqno),
+            _ => return,
+        }
+        let hash = key_hash(&self.id, header.namespace, record.key);
+        let Some(new) = self.location_in(segment, offset) else {
+            return;
+        };
+        let guard = crossbeam_epoch::pin();
+        let mut newest = 0;
+        let old = self.table.find(hash, &guard, |location| {
+            let segment = self.segments.get(location.number(), &guard);
+            let old = segment.and_then(|s| s.record(location.offset()).ok());
+            let old = old.filter(|old| is_same_key(old, record));
+            newest = old.map_or(0, |old| old.header.seqno);
+            old.is_some()
+        });
+        let has_slot = match old {
+            Some(_) if newest >= header.seqno => true,
+            Some(old) => self.table.replace(hash, old, new),
+            None => self.table.insert(hash, new),
+        };
+        if !has_slot {
+            self.damage
+                .push(format!("too many keys share the hash {hash:016x}"));
+        }
+    }
+
+    /// Applies what the log says of namespaces and retired segments.
+    fn apply_keyless(&mut self, record: &Record<'_>, segment: &Arc<Segment>, offset: u32) {
+        if matches!(record.header.kind, Kind::Namespace | Kind::Retire) {
+            self.apply(record, segment, offset);
+        }
+    }
+
+    /// Counts a put that has its key's slot in the end, and takes the slot from a tombstone.
+    fn settle(&mut self, record: &Record<'_>, segment: &Arc<Segment>, offset: u32) {
+        let header = &record.header;
+        let hash = key_hash(&self.id, header.namespace, record.key);
+        let Some(location) = self.location_in(segment, offset) else {
+            return;
+        };
+        match header.kind {
+            Kind::Tombstone => drop(self.table.remove(hash, location)),
+            Kind::Put | Kind::PutLarge => {
+                let guard = crossbeam_epoch::pin();
+                let held = self.table.find(hash, &guard, |held| held == location);
+                if held.is_some() {
+                    self.count(record, segment);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn count(&mut self, record: &Record<'_>, segment: &Segment) {
+        let header = &record.header;
+        let len = u64::try_from(header.record_len()).unwrap_or(0);
+        segment.usage.gain(len, expires(header.expiration));
+        if let Some(pointer) = record.large_pointer() {
+            self.larges.insert(pointer.segment);
+        }
+        let is_intact = record.body_is_intact();
+        self.keys.apply([KeyRecord {
+            namespace: header.namespace,
+            key: record.key,
+            metadata: if is_intact { record.metadata() } else { &[] },
+            expiration: header.expiration,
+            seqno: header.seqno,
+            tombstone: false,
+        }]);
+    }
+
+    fn location_in(&self, segment: &Segment, offset: u32) -> Option<Location> {
+        self.location(Address {
+            segment: segment.id,
+            offset,
+        })
+    }
+}
