@@ -12,5 +12,8 @@ fn main() {
     }
     let version = Command::new("rustc").arg("--version").output();
     let version = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    println!("cargo::rustc-env=RUSTC_VERSION={}", version.unwrap_or_default().trim());
+    println!(
+        "cargo::rustc-env=RUSTC_VERSION={}",
+        version.unwrap_or_default().trim()
+    );
 }

@@ -129,13 +129,21 @@ impl Data {
 
     /// What the key of this id holds now.
     pub fn entry(&self, id: u64) -> Entry {
-        let version = if id.is_multiple_of(FRESH) { self.fresh } else { 0 };
+        let version = if id.is_multiple_of(FRESH) {
+            self.fresh
+        } else {
+            0
+        };
         self.version(id, version)
     }
 
     fn version(&self, id: u64, version: u32) -> Entry {
         let mut rng = Rng::with_seed(mix(id ^ u64::from(version) << 40));
-        let metadata = if id.is_multiple_of(2) { rng.usize(16..=128) } else { 0 };
+        let metadata = if id.is_multiple_of(2) {
+            rng.usize(16..=128)
+        } else {
+            0
+        };
         let mut random = |len| {
             let mut bytes = vec![0; len];
             rng.fill(&mut bytes);
@@ -179,9 +187,26 @@ impl Data {
     /// Overwrites a hundredth of the keys; the entries to put.
     pub fn freshen(&mut self) -> impl Iterator<Item = Vec<Entry>> + use<> {
         self.fresh += 1;
+        self.freshest()
+    }
+
+    /// The hundredth of the keys that was overwritten last.
+    pub fn freshest(&self) -> impl Iterator<Item = Vec<Entry>> + use<> {
         let data = *self;
         let ids = (0..self.keys).step_by(FRESH as usize).collect();
         batches(ids, move |id| data.entry(id))
+    }
+
+    /// Entries as they are stored, at random.
+    pub fn same(&self, count: usize, seed: u64) -> Vec<Entry> {
+        let ids = sequences::uniform(self.keys, count, !seed);
+        ids.into_iter().map(|id| self.entry(id)).collect()
+    }
+
+    /// Bytes that the caller stores.
+    pub fn logical_bytes(&self) -> u64 {
+        let entries = (0..self.keys).map(|id| self.entry(id));
+        entries.map(|entry| entry.logical_bytes()).sum()
     }
 
     /// Stored keys, each as likely as any other.
@@ -273,7 +298,11 @@ mod tests {
     fn sizes_of_the_mix_are_as_described() {
         let mut rng = Rng::with_seed(7);
         let lens: Vec<usize> = (0..100_000).map(|_| Values::Mix.len(&mut rng)).collect();
-        let share = |from, to| lens.iter().filter(|&&len| (from..to).contains(&len)).count();
+        let share = |from, to| {
+            lens.iter()
+                .filter(|&&len| (from..to).contains(&len))
+                .count()
+        };
         assert!((89_000..91_000).contains(&share(0, 1025)));
         assert!((8_500..9_500).contains(&share(1025, 64 << 10)));
         assert!((800..1000).contains(&share(64 << 10, 1 << 20)));

@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 
 use redb::{
-    Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition,
-    WriteTransaction,
+    Database, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition, WriteTransaction,
 };
 
 use super::{Engine, Reader, Setup, parts, stored};
@@ -49,8 +48,7 @@ impl Engine for Redb {
     fn put(&self, entry: &Entry) {
         let mut txn = self.begin();
         if !self.durable {
-            txn.set_durability(Durability::None)
-                .expect("no savepoints");
+            txn.set_durability(Durability::None).expect("no savepoints");
         }
         write(txn, std::iter::once(Cow::Borrowed(entry)));
     }

@@ -56,9 +56,7 @@ impl Engine for Rocks {
         for entry in entries {
             batch.put(&entry.key, stored(entry));
         }
-        self.db
-            .write_opt(batch, &self.options())
-            .expect("commits");
+        self.db.write_opt(batch, &self.options()).expect("commits");
     }
 
     fn sync(&self) {

@@ -15,7 +15,12 @@ fn every_engine_returns_what_was_loaded() {
             let (_dir, subject) = opened(*kind, &data);
             for id in 0..data.keys {
                 let entry = data.entry(id);
-                assert_eq!(subject.find(&entry.key), Some(stored(&entry)), "{}", kind.name);
+                assert_eq!(
+                    subject.find(&entry.key),
+                    Some(stored(&entry)),
+                    "{}",
+                    kind.name
+                );
             }
             for key in data.missing(1000) {
                 assert_eq!(subject.find(key.as_ref()), None, "{}", kind.name);
@@ -54,7 +59,11 @@ fn pages_agree_with_the_order_of_keys() {
     let data = Data::new(3000, Values::Small);
     let mut names: Vec<_> = (0..data.keys).map(|id| data.entry(id)).collect();
     names.sort_by(|a, b| a.key.cmp(&b.key));
-    let starts: Vec<Key> = data.uniform(20).into_iter().chain(data.missing(20)).collect();
+    let starts: Vec<Key> = data
+        .uniform(20)
+        .into_iter()
+        .chain(data.missing(20))
+        .collect();
     for limit in [1, 100] {
         let mut digest = 0u64;
         for start in &starts {
@@ -98,7 +107,12 @@ fn puts_overwrite_and_survive_closing() {
             }
             for id in 0..data.keys {
                 let entry = data.entry(id);
-                assert_eq!(subject.find(&entry.key), Some(stored(&entry)), "{}", kind.name);
+                assert_eq!(
+                    subject.find(&entry.key),
+                    Some(stored(&entry)),
+                    "{}",
+                    kind.name
+                );
             }
         }
     }

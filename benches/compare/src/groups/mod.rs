@@ -1,0 +1,20 @@
+//! What is measured, in the order in which it happens to an engine's files.
+
+mod cold;
+mod load;
+mod open;
+mod puts;
+mod reads;
+mod space;
+
+use crate::bench::Bench;
+
+/// Loading comes first, and what changes the files most comes last.
+pub const ALL: &[fn(&mut Bench)] = &[
+    load::run,
+    open::run,
+    reads::run,
+    puts::run,
+    cold::run,
+    space::run,
+];
