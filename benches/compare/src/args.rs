@@ -87,4 +87,14 @@ impl Args {
         let each = self.values.mean() + 73;
         self.keys.min((self.budget << 20) / each).max(100)
     }
+
+    /// What is measured, in a line.
+    pub fn describe(&self) -> String {
+        let values = format!("{:?}", self.values).to_lowercase();
+        format!(
+            "{} keys, {values} values, {} rounds",
+            self.keys_within(),
+            self.rounds
+        )
+    }
 }

@@ -4,30 +4,43 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::args::Args;
 use crate::data::Data;
 use crate::engines::{Kind, Setup};
+use crate::floors::{self, Floor};
 use crate::results::{Results, Unit};
-use crate::table;
+use crate::{machine, plot, table};
 
 pub struct Bench {
     pub args: Args,
     pub kinds: Vec<Kind>,
     pub data: Data,
     results: Results,
+    floors: Vec<Floor>,
+    /// Where and of what everything is measured.
+    setting: String,
+    /// The file for all figures.
+    json: PathBuf,
     dir: tempfile::TempDir,
 }
 
 impl Bench {
     /// A run whose files are in the target directory, if the arguments name no other: that is on a
     /// disk where the directory for temporary files may not be.
-    pub fn new(args: Args, target: &Path) -> Bench {
+    pub fn new(mut args: Args, target: &Path) -> Bench {
+        let floors = args.short.then(floors::read).unwrap_or_default();
+        args.rows
+            .extend(floors.iter().map(|floor| floor.row.clone()));
         let parent = args.dir.clone().unwrap_or_else(|| target.to_path_buf());
         fs::create_dir_all(&parent).expect("a directory");
         let data = Data::new(args.keys_within(), args.values);
+        let load = machine::load();
         Bench {
+            floors,
+            setting: format!("{}\n{}\n{load}", machine::describe(), args.describe()),
+            json: target.join("compare.json"),
             kinds: args.kinds(),
             results: Results::default(),
             dir: tempfile::tempdir_in(parent).expect("a directory"),
@@ -90,11 +103,19 @@ impl Bench {
         serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
     }
 
-    /// Prints the tables and writes the figures; whether they are good enough.
+    /// Prints the tables, writes the figures and draws them; whether no ratio is below its floor.
     pub fn finish(&self) -> bool {
-        let text = table::tables(&self.results);
-        println!("{text}");
-        true
+        let setting = format!("{}\n{}", self.setting, machine::load());
+        println!("{setting}\n{}", table::tables(&self.results));
+        let found = json!({ "setting": setting, "rows": self.results.json() });
+        fs::write(&self.json, format!("{found:#}")).expect("writes");
+        println!("all rounds: {}", self.json.display());
+        if let Some(dir) = &self.args.plot {
+            plot::draw(&self.results, &self.setting, dir).expect("draws");
+        }
+        let fallen = floors::fallen(&self.floors, &self.results);
+        fallen.iter().for_each(|text| println!("{text}"));
+        fallen.is_empty()
     }
 }
 

@@ -14,9 +14,9 @@ use crate::{files, sequences};
 
 /// How often every key is overwritten to see what space that takes.
 const OVERWRITES: u32 = 5;
-/// Gets before and of a cold measurement.
-const WARMING: usize = 10_000;
-const COLD: usize = 2_000;
+/// Gets of a cold measurement, at most one in so many keys.
+const COLD: usize = 2000;
+const SHARE: usize = 50;
 /// Entries of a commit before the process is killed.
 const KILLED: usize = 100;
 
@@ -114,11 +114,12 @@ impl Child {
         let subject = self.open();
         let ids = sequences::shuffled(self.data.keys, 11);
         let keys: Vec<Key> = ids.into_iter().map(|id| self.data.key(id)).collect();
-        // Misses too: they warm an index that hits alone would not.
-        let (warming, cold) = keys.split_at(WARMING.min(keys.len() / 2));
-        subject.get(&self.data.missing(4 * WARMING), usize::MAX, Touch::Ends);
+        // A fiftieth of the keys, half of them misses, reaches nearly every page of an index that
+        // has hundreds of keys to the page, and few of those that hold values.
+        let (warming, cold) = keys.split_at(keys.len() / SHARE / 2);
+        subject.get(&self.data.missing(warming.len()), usize::MAX, Touch::Ends);
         subject.get(warming, usize::MAX, Touch::Ends);
-        let cold = &cold[..COLD.min(cold.len())];
+        let cold = &cold[..COLD.min(keys.len() / SHARE)];
         let (read, mut times) = (read_bytes(), Vec::new());
         subject.get_timed(cold, usize::MAX, &mut times);
         let read = read_bytes() - read;

@@ -13,6 +13,10 @@ const MISSED: u64 = 2;
 const SKEWED: u64 = 3;
 const OVERWRITTEN: u64 = 4;
 
+/// Versions of entries that are neither loaded nor fresh.
+const ROUND: u32 = 1 << 20;
+const ANOTHER: u32 = 1 << 21;
+
 /// One key in so many is overwritten by [`Data::freshen`].
 const FRESH: u64 = 100;
 /// Set in the id of a key that is never stored.
@@ -138,7 +142,7 @@ impl Data {
     }
 
     fn version(&self, id: u64, version: u32) -> Entry {
-        let mut rng = Rng::with_seed(mix(id ^ u64::from(version) << 40));
+        let mut rng = Rng::with_seed(mix(mix(id) ^ u64::from(version)));
         let metadata = if id.is_multiple_of(2) {
             rng.usize(16..=128)
         } else {
@@ -181,7 +185,7 @@ impl Data {
                 OVERWRITTEN + u64::from(round),
             ),
         };
-        batches(ids, move |id| data.version(id, 1000 + round))
+        batches(ids, move |id| data.version(id, ROUND + round))
     }
 
     /// Overwrites a hundredth of the keys; the entries to put.
@@ -197,10 +201,11 @@ impl Data {
         batches(ids, move |id| data.entry(id))
     }
 
-    /// Entries as they are stored, at random.
-    pub fn same(&self, count: usize, seed: u64) -> Vec<Entry> {
-        let ids = sequences::uniform(self.keys, count, !seed);
-        ids.into_iter().map(|id| self.entry(id)).collect()
+    /// New bytes for a key at random, other ones for each `n`: some engines write nothing if the
+    /// bytes are those that they hold.
+    pub fn another(&self, n: u64) -> Entry {
+        let id = mix(n) % self.keys;
+        self.version(id, ANOTHER + n as u32)
     }
 
     /// Bytes that the caller stores.

@@ -9,7 +9,10 @@ mod child;
 mod data;
 mod engines;
 mod files;
+mod floors;
 mod groups;
+mod machine;
+mod plot;
 mod process;
 mod results;
 #[path = "../../sequences.rs"]

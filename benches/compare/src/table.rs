@@ -5,6 +5,9 @@ use std::fmt::Write;
 use crate::engines::{KINDS, OWN};
 use crate::results::{Results, Row, digits};
 
+/// Ratios below this lose; above it, they round to 1.
+const EVEN: f64 = 0.995;
+
 /// Two tables for each group: the figures, and how many times better Rimstone is than each.
 pub fn tables(results: &Results) -> String {
     let mut text = String::new();
@@ -34,7 +37,7 @@ pub fn tables(results: &Results) -> String {
 /// How many times better Rimstone is, marked where it loses.
 fn ratio(row: &Row, engine: &str) -> Option<String> {
     let ratio = row.better(OWN, engine)?;
-    let mark = if ratio < 1.0 { " loses" } else { "" };
+    let mark = if ratio < EVEN { " loses" } else { "" };
     Some(digits(ratio) + mark)
 }
 

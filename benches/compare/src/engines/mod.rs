@@ -134,6 +134,8 @@ pub(crate) fn parts(stored: &[u8]) -> (&[u8], &[u8]) {
 /// What a row does with a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Touch {
+    /// Looks at its length and its first byte.
+    First,
     /// Looks at its length and both ends.
     Ends,
     /// Sums every byte.
@@ -143,6 +145,7 @@ pub enum Touch {
 impl Touch {
     fn of(self, value: &[u8]) -> u64 {
         match self {
+            Touch::First => value.len() as u64 + (value.first().map_or(0, |&b| u64::from(b)) << 32),
             Touch::Ends => {
                 let ends = value.first().zip(value.last());
                 ends.map_or(0, |(first, last)| {

@@ -1,6 +1,7 @@
 //! What is measured, in the order in which it happens to an engine's files.
 
 mod cold;
+mod large;
 mod load;
 mod open;
 mod puts;
@@ -15,6 +16,7 @@ pub const ALL: &[fn(&mut Bench)] = &[
     open::run,
     reads::run,
     puts::run,
+    large::run,
     cold::run,
     space::run,
 ];

@@ -24,6 +24,9 @@ const LIMIT: &str = "limit";
 const PLAIN_PUTS: usize = 1000;
 const DURABLE_PUTS: usize = 160;
 const THREADS: usize = 8;
+/// Where the numbers of entries begin, so that nobody writes the same bytes twice.
+const PLAIN_FROM: u64 = 1 << 29;
+const FLUSHED: u64 = 1 << 30;
 
 pub fn run(bench: &mut Bench) {
     if bench.wants(GROUP, PLAIN) {
@@ -48,7 +51,9 @@ fn measure(bench: &mut Bench, stores: &[Kind], durable: bool) {
     let puts = if durable { DURABLE_PUTS } else { PLAIN_PUTS };
     let limit = bare_file(bench);
     for round in 0..=bench.args.rounds {
-        let entries = data.same(puts, round as u64);
+        let first = (round * puts) as u64 + if durable { FLUSHED } else { PLAIN_FROM };
+        let numbers = first..first + puts as u64;
+        let entries: Vec<Entry> = numbers.map(|n| data.another(n)).collect();
         for kind in turns(stores, round) {
             let found = subjects.iter().find(|(name, _)| *name == kind.name);
             let subject = &*found.expect("opened").1;
