@@ -115,7 +115,7 @@ pub trait Reader {
 
     /// Lends names and metadata of so many keys from `start` on.
     fn list(&mut self, _start: &[u8], _limit: usize, _f: impl FnMut(&[u8], &[u8])) {
-        unimplemented!("the engine has no order")
+        unreachable!("no order: its abilities say so")
     }
 }
 
@@ -170,6 +170,8 @@ pub trait Subject: Send + Sync {
     fn list(&self, starts: &[Key], limit: usize) -> u64;
     /// Metadata and value of a key, as [`stored`].
     fn find(&self, key: &[u8]) -> Option<Vec<u8>>;
+    /// Whether every one of these is stored, byte by byte.
+    fn holds(&self, entries: &[Entry]) -> bool;
     fn load(&mut self, batches: &mut dyn Iterator<Item = Vec<Entry>>);
     fn put(&self, entry: &Entry);
     fn put_all(&self, entries: &[Entry]);
@@ -228,6 +230,17 @@ impl<E: Engine> Subject for Wrap<E> {
         self.0.read(|reader| {
             reader.get(key, |metadata, value| {
                 [&[metadata.len() as u8], metadata, value].concat()
+            })
+        })
+    }
+
+    fn holds(&self, entries: &[Entry]) -> bool {
+        self.0.read(|reader| {
+            entries.iter().all(|entry| {
+                let same = |metadata: &[u8], value: &[u8]| {
+                    metadata == entry.metadata && value == entry.value
+                };
+                reader.get(&entry.key, same) == Some(true)
             })
         })
     }

@@ -7,6 +7,7 @@ mod open;
 mod puts;
 mod reads;
 mod space;
+mod turns;
 
 use crate::bench::Bench;
 
