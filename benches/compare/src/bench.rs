@@ -103,12 +103,16 @@ impl Bench {
         serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
     }
 
-    /// Prints the tables, writes the figures and draws them; whether no ratio is below its floor.
-    pub fn finish(&self) -> bool {
-        let setting = format!("{}\n{}", self.setting, machine::load());
-        println!("{setting}\n{}", table::tables(&self.results));
-        let found = json!({ "setting": setting, "rows": self.results.json() });
+    /// Writes the figures so far, so that a run that is cut short was not for nothing.
+    pub fn save(&self) {
+        let found = json!({ "setting": self.setting, "rows": self.results.json() });
         fs::write(&self.json, format!("{found:#}")).expect("writes");
+    }
+
+    /// Prints the tables and draws the charts; whether no ratio is below its floor.
+    pub fn finish(&self) -> bool {
+        println!("{}\n{} at the end", self.setting, machine::load());
+        println!("{}", table::tables(&self.results));
         println!("all rounds: {}", self.json.display());
         if let Some(dir) = &self.args.plot {
             plot::draw(&self.results, &self.setting, dir).expect("draws");

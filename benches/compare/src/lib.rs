@@ -35,6 +35,7 @@ pub fn run(target: &Path) -> bool {
     let mut bench = Bench::new(args, target);
     for group in groups::ALL {
         group(&mut bench);
+        bench.save();
     }
     bench.finish()
 }

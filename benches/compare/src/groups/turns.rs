@@ -110,7 +110,7 @@ pub struct Asked {
 impl Asked {
     pub fn new(data: Data) -> Asked {
         // A turn reads about 100 MiB, at least a few gets, and at most so many that it ends soon.
-        let gets = ((100 << 20) / data.values.mean()).clamp(200, 100_000) as usize;
+        let gets = ((100 << 20) / data.values.mean()).clamp(200, 50_000) as usize;
         Asked {
             uniform: data.uniform(ASKED),
             zipf: data.zipf(ASKED),
