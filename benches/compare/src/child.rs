@@ -114,6 +114,8 @@ impl Child {
         subject.get(&self.data.missing(warming.len()), usize::MAX, Touch::Ends);
         subject.get(warming, usize::MAX, Touch::Ends);
         let cold = &cold[..COLD.min(keys.len() / SHARE)];
+        // What was read ahead of what was asked for is not warm.
+        files::drop_cache(&self.dir);
         let (read, mut times) = (read_bytes(), Vec::new());
         subject.get_timed(cold, usize::MAX, &mut times);
         let read = read_bytes() - read;

@@ -22,7 +22,8 @@ pub fn sync(dir: &Path) {
     }
 }
 
-/// Drops every file under a directory from the page cache. Nobody may have one mapped.
+/// Drops every file under a directory from the page cache, but for pages that a process has mapped
+/// and touched.
 pub fn drop_cache(dir: &Path) {
     sync(dir);
     for path in files(dir) {

@@ -125,8 +125,12 @@ impl Results {
 
     /// The groups, in the order in which they were measured.
     pub fn groups(&self) -> Vec<&'static str> {
-        let mut groups: Vec<_> = self.rows.iter().map(|row| row.group).collect();
-        groups.dedup();
+        let mut groups = Vec::new();
+        for row in &self.rows {
+            if !groups.contains(&row.group) {
+                groups.push(row.group);
+            }
+        }
         groups
     }
 

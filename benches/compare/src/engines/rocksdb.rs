@@ -32,7 +32,8 @@ impl Engine for Rocks {
             options.set_min_blob_size(4 << 10);
             options.set_enable_blob_gc(true);
         }
-        let db = DB::open_cf(&options, &setup.dir, ["default"]).expect("opens");
+        let families = [("default", options.clone())];
+        let db = DB::open_cf_with_opts(&options, &setup.dir, families).expect("opens");
         let durable = setup.durable;
         Rocks { db, durable }
     }

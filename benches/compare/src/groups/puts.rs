@@ -20,9 +20,9 @@ const RATE: &str = "durable puts, 1 thread";
 const EIGHT: &str = "durable puts, 8 threads";
 /// What nothing can do with less: an append and a flush.
 const LIMIT: &str = "limit";
-/// Puts of a turn, not flushed and flushed.
-const PLAIN_PUTS: usize = 1000;
-const DURABLE_PUTS: usize = 160;
+/// Half of the puts of a turn, not flushed and flushed.
+const PLAIN_PUTS: usize = 500;
+const DURABLE_PUTS: usize = 80;
 const THREADS: usize = 8;
 /// Where the numbers of entries begin, so that nobody writes the same bytes twice.
 const PLAIN_FROM: u64 = 1 << 29;
@@ -51,8 +51,8 @@ fn measure(bench: &mut Bench, stores: &[Kind], durable: bool) {
     let puts = if durable { DURABLE_PUTS } else { PLAIN_PUTS };
     let limit = bare_file(bench);
     for round in 0..=bench.args.rounds {
-        let first = (round * puts) as u64 + if durable { FLUSHED } else { PLAIN_FROM };
-        let numbers = first..first + puts as u64;
+        let first = (2 * round * puts) as u64 + if durable { FLUSHED } else { PLAIN_FROM };
+        let numbers = first..first + 2 * puts as u64;
         let entries: Vec<Entry> = numbers.map(|n| data.another(n)).collect();
         for kind in turns(stores, round) {
             let found = subjects.iter().find(|(name, _)| *name == kind.name);
@@ -90,23 +90,25 @@ fn plain_puts(entries: &[Entry], subject: &dyn Subject) -> Figure {
     (PLAIN, Unit::Time, each)
 }
 
+/// One half by one thread, the other by eight.
 fn durable_puts(entries: &[Entry], put: impl Fn(&Entry) + Sync) -> Vec<Figure> {
+    let (first, second) = entries.split_at(entries.len() / 2);
     let begin = Instant::now();
     let mut times: Vec<u64> = Vec::new();
-    for entry in entries {
+    for entry in first {
         let start = Instant::now();
         put(entry);
         times.push(start.elapsed().as_nanos() as u64);
     }
-    let one = entries.len() as f64 / begin.elapsed().as_secs_f64();
+    let one = first.len() as f64 / begin.elapsed().as_secs_f64();
     let begin = Instant::now();
     thread::scope(|scope| {
-        for part in entries.chunks(entries.len().div_ceil(THREADS)) {
+        for part in second.chunks(second.len().div_ceil(THREADS)) {
             let put = &put;
             scope.spawn(move || part.iter().for_each(put));
         }
     });
-    let eight = entries.len() as f64 / begin.elapsed().as_secs_f64();
+    let eight = second.len() as f64 / begin.elapsed().as_secs_f64();
     vec![
         (DURABLE, Unit::Time, percentile(&mut times, 0.5)),
         (RATE, Unit::Rate, one),
