@@ -90,7 +90,7 @@ fn panel(row: &Row) -> String {
     };
     let mut text = format!(
         "<text x=\"0\" y=\"20\" font-weight=\"bold\">{}\
-         <tspan font-weight=\"normal\" fill=\"#71717a\">  {better}</tspan></text>",
+         <tspan dx=\"8\" font-weight=\"normal\" fill=\"#71717a\">{better}</tspan></text>",
         row.name.replace('&', "&amp;").replace('<', "&lt;"),
     );
     for decade in axis.decades() {
@@ -131,30 +131,32 @@ fn plain(text: &str) -> String {
     text.replace(".00", "").replace(".0", "")
 }
 
-/// A logarithmic axis over whole decades.
+/// A logarithmic axis from a whole decade to the largest value.
 struct Axis {
     first: i32,
-    last: i32,
+    last: f64,
 }
 
 impl Axis {
-    /// The decades around some values, with a little of a bar for the smallest.
+    /// The axis of some values, with a little of a bar for the smallest.
     fn over(values: impl Iterator<Item = f64>) -> Axis {
         let (low, high) = values.fold((f64::MAX, f64::MIN_POSITIVE), |(low, high), value| {
             (low.min(value), high.max(value))
         });
         let first = (low / 1.2).log10().floor() as i32;
-        let last = (high.log10().ceil() as i32).max(first + 1);
+        let last = high.log10().max(f64::from(first) + 1.0);
         Axis { first, last }
     }
 
     /// Where a value lies, from 0 to 1.
     fn position(&self, value: f64) -> f64 {
-        (value.log10() - f64::from(self.first)) / f64::from(self.last - self.first)
+        let first = f64::from(self.first);
+        (value.log10() - first) / (self.last - first)
     }
 
     fn decades(&self) -> impl Iterator<Item = f64> {
-        (self.first..=self.last).map(|power| 10f64.powi(power))
+        let last = self.last.floor() as i32;
+        (self.first..=last).map(|power| 10f64.powi(power))
     }
 }
 
@@ -167,8 +169,9 @@ mod tests {
         let axis = Axis::over([0.03, 5.0, 1000.0].into_iter());
         let places = [0.03, 5.0, 1000.0].map(|value| axis.position(value));
         assert!(places[0] > 0.0 && places[0] < places[1] && places[1] < places[2]);
-        assert!(places[2] <= 1.0);
+        assert_eq!(places[2], 1.0);
         assert_eq!(axis.decades().count(), 6);
+        assert_eq!(axis.position(0.01), 0.0);
     }
 
     #[test]
