@@ -33,3 +33,16 @@ doc:
 
 bench:
     cargo bench -p rimstone-bench
+
+# Rimstone beside other engines, for example `just compare --rows get --engines rimstone,lmdb`. Takes
+# the system's RocksDB if there is one; without it, building RocksDB takes half an hour.
+compare *args:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    lib=$(dirname "$(ldconfig -p | awk '/librocksdb.so / { print $NF; exit }')")
+    [ "$lib" = . ] || export ROCKSDB_LIB_DIR=$lib
+    cargo bench --manifest-path benches/compare/Cargo.toml -- {{ args }}
+
+# What `just compare` builds faster with, on Debian: RocksDB, and what reads its header.
+compare-deps:
+    apt-get update && apt-get install -y librocksdb-dev libclang-dev

@@ -12,6 +12,7 @@
 
 mod cpu_time;
 mod engines;
+mod sequences;
 mod table;
 mod workload;
 

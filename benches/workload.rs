@@ -4,12 +4,12 @@ use std::iter;
 
 use fastrand::Rng;
 
+use crate::sequences;
+
 /// Keys in each engine.
 pub(crate) const KEYS: u64 = 1_000_000;
 /// Keys in a sequence of gets; the benches go round.
 const ASKED: usize = 1 << 20;
-/// The skew of the zipf sequence.
-const ZIPF: f64 = 0.99;
 
 pub(crate) type Key = [u8; 17];
 
@@ -43,44 +43,23 @@ pub(crate) fn entry(id: u64) -> Entry {
 
 /// All ids in a random order, the order in which every engine is loaded.
 pub(crate) fn shuffled(seed: u64) -> Vec<u64> {
-    let mut ids: Vec<u64> = (0..KEYS).collect();
-    Rng::with_seed(seed).shuffle(&mut ids);
-    ids
+    sequences::shuffled(KEYS, seed)
 }
 
 /// Stored keys, each as likely as any other.
 pub(crate) fn uniform() -> Vec<Key> {
-    let mut rng = Rng::with_seed(1);
-    iter::repeat_with(|| key(rng.u64(..KEYS)))
-        .take(ASKED)
-        .collect()
+    let ids = sequences::uniform(KEYS, ASKED, 1);
+    ids.into_iter().map(key).collect()
 }
 
 /// Missing keys between stored ones.
 pub(crate) fn missing() -> Vec<Key> {
-    let mut rng = Rng::with_seed(2);
-    iter::repeat_with(|| numbered(2 * rng.u64(..KEYS) + 1))
-        .take(ASKED)
-        .collect()
+    let ids = sequences::uniform(KEYS, ASKED, 2);
+    ids.into_iter().map(|id| numbered(2 * id + 1)).collect()
 }
 
-/// Stored keys, the one of rank `r` with a probability in proportion to `1 / r^0.99`. Ranks are
-/// spread over the keys at random, not in the order of loading: hot keys are not neighbours.
+/// Stored keys, few of them asked for most of the time.
 pub(crate) fn zipf() -> Vec<Key> {
-    let mut sum = 0.0;
-    let weights = (1..=KEYS).map(|rank| (rank as f64).powf(-ZIPF));
-    let cumulative: Vec<f64> = weights
-        .map(|weight| {
-            sum += weight;
-            sum
-        })
-        .collect();
-    let (ids, mut rng) = (shuffled(3), Rng::with_seed(4));
-    let mut rank = || {
-        let point = rng.f64() * sum;
-        cumulative.partition_point(|&below| below <= point)
-    };
-    iter::repeat_with(|| key(ids[rank().min(ids.len() - 1)]))
-        .take(ASKED)
-        .collect()
+    let ids = sequences::zipf(KEYS, ASKED, 4);
+    ids.into_iter().map(key).collect()
 }

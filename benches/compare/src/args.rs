@@ -1,0 +1,103 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::data::Values;
+use crate::engines::{KINDS, Kind, by_name};
+
+/// Rimstone beside other engines: one run, one table.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "compare")]
+pub struct Args {
+    /// Keys of every engine; fewer if the values are large (`--budget`).
+    #[arg(long, default_value_t = 1_000_000)]
+    pub keys: u64,
+    /// Which engines take part; all if none is named.
+    #[arg(long, value_delimiter = ',')]
+    engines: Vec<String>,
+    /// Which rows are measured: those whose group or name contains one of these.
+    #[arg(long, value_delimiter = ',')]
+    pub rows: Vec<String>,
+    #[arg(long, value_enum, default_value_t = Values::Small)]
+    pub values: Values,
+    /// MiB that an engine stores at most.
+    #[arg(long, default_value_t = 2048)]
+    pub budget: u64,
+    /// Rounds in which engines take turns.
+    #[arg(long, default_value_t = 7)]
+    pub rounds: usize,
+    /// Under three minutes: few engines, and an error if a ratio is below its floor.
+    #[arg(long)]
+    pub short: bool,
+    /// A directory for bar charts of the groups.
+    #[arg(long)]
+    pub plot: Option<PathBuf>,
+    /// A directory, on a disk, for the engines' files; the target directory if none is named.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// What a child process does, for one engine in its directory.
+    #[arg(long, hide = true)]
+    pub child: Option<String>,
+    /// How often a hundredth of the keys was overwritten before the child began.
+    #[arg(long, hide = true, default_value_t = 0)]
+    pub fresh: u32,
+    /// Given by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// The engines of `--short`: ourselves, the yardstick, and two that others know.
+const SHORT: [&str; 4] = ["rimstone", "limit", "ram-hash", "lmdb"];
+
+impl Args {
+    /// The arguments of this process, or a message and an exit.
+    pub fn of_process() -> Args {
+        let mut args = Args::parse();
+        if args.short && args.engines.is_empty() {
+            args.engines = SHORT.map(str::to_owned).to_vec();
+        }
+        for name in &args.engines {
+            if by_name(name).is_none() {
+                let names: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
+                eprintln!("no engine {name}; there are {}", names.join(", "));
+                std::process::exit(2);
+            }
+        }
+        args
+    }
+
+    /// The engines that take part, in the order of the tables.
+    pub fn kinds(&self) -> Vec<Kind> {
+        let named = |kind: &Kind| self.engines.iter().any(|name| name == kind.name);
+        let all = self.engines.is_empty();
+        let kinds = KINDS.iter().copied();
+        kinds.filter(|kind| all || named(kind)).collect()
+    }
+
+    /// Whether a row is to be measured. `--short` measures the rows that have floors, no others.
+    pub fn wants(&self, group: &str, row: &str) -> bool {
+        if self.short {
+            return self.rows.iter().any(|name| name == row);
+        }
+        let within = |part: &String| group.contains(part.as_str()) || row.contains(part.as_str());
+        self.rows.is_empty() || self.rows.iter().any(within)
+    }
+
+    /// Keys that fit into the budget.
+    pub fn keys_within(&self) -> u64 {
+        let each = self.values.mean() + 73;
+        self.keys.min((self.budget << 20) / each).max(100)
+    }
+
+    /// What is measured, in a line.
+    pub fn describe(&self) -> String {
+        let values = format!("{:?}", self.values).to_lowercase();
+        format!(
+            "{} keys, {values} values, {} rounds",
+            self.keys_within(),
+            self.rounds
+        )
+    }
+}

@@ -1,0 +1,88 @@
+//! Rimstone, one namespace.
+
+use rimstone::{Durability, ListOptions, Namespace, Options, PutOptions, Store, WriteBatch};
+
+use super::{Engine, Reader, Setup};
+use crate::data::{Entry, Key};
+
+/// Entries of one batch, whose size is limited.
+const BATCH: usize = 1000;
+
+pub(super) struct Rimstone {
+    store: Store,
+    namespace: Namespace,
+}
+
+impl Engine for Rimstone {
+    type Reader<'r> = View<'r>;
+
+    /// Its defaults, but for the durability.
+    fn open(setup: &Setup) -> Rimstone {
+        let durability = if setup.durable {
+            Durability::Immediate
+        } else {
+            Durability::None
+        };
+        let options = Options::new().durability(durability);
+        let store = options.open(&setup.dir).expect("opens");
+        let namespace = store.namespace("bench").expect("a namespace");
+        Rimstone { store, namespace }
+    }
+
+    fn read<R>(&self, f: impl FnOnce(&mut View<'_>) -> R) -> R {
+        f(&mut View(&self.namespace))
+    }
+
+    fn put(&self, entry: &Entry) {
+        let options = PutOptions::new().metadata(&entry.metadata);
+        self.namespace
+            .put_with(&entry.key, &entry.value, &options)
+            .expect("puts");
+    }
+
+    fn put_all(&self, entries: &[Entry]) {
+        for entries in entries.chunks(BATCH) {
+            let mut batch = WriteBatch::new();
+            for entry in entries {
+                let options = PutOptions::new().metadata(&entry.metadata);
+                batch.put_with(&self.namespace, &entry.key, &entry.value, &options);
+            }
+            self.store.write(batch).expect("writes");
+        }
+    }
+
+    fn sync(&self) {
+        self.store.sync().expect("flushes");
+    }
+
+    fn compact(&mut self) {
+        self.store.compact().expect("compacts");
+    }
+
+    fn close(self) {
+        self.store.close().expect("closes");
+    }
+}
+
+pub(super) struct View<'r>(&'r Namespace);
+
+impl Reader for View<'_> {
+    fn get<R>(&mut self, key: &[u8], f: impl FnOnce(&[u8], &[u8]) -> R) -> Option<R> {
+        self.0
+            .read(key, |entry| f(entry.metadata(), entry.value()))
+            .expect("reads")
+    }
+
+    /// Copies of the entries: there is no call that lends many.
+    fn get_many(&mut self, keys: &[Key], mut f: impl FnMut(&[u8], &[u8])) {
+        for entry in self.0.get_many(keys).expect("gets").iter().flatten() {
+            f(entry.metadata(), entry.value());
+        }
+    }
+
+    fn list(&mut self, start: &[u8], limit: usize, mut f: impl FnMut(&[u8], &[u8])) {
+        let options = ListOptions::new().start(start).limit(limit);
+        let page = self.0.list(&options).expect("lists");
+        page.keys().for_each(|key| f(key.name, key.metadata));
+    }
+}

@@ -1,0 +1,23 @@
+//! What is measured, in the order in which it happens to an engine's files.
+
+mod cold;
+mod large;
+mod load;
+mod open;
+mod puts;
+mod reads;
+mod space;
+mod turns;
+
+use crate::bench::Bench;
+
+/// Loading comes first, and what changes the files most comes last.
+pub const ALL: &[fn(&mut Bench)] = &[
+    load::run,
+    open::run,
+    reads::run,
+    puts::run,
+    large::run,
+    cold::run,
+    space::run,
+];
