@@ -115,20 +115,31 @@ impl Namespace {
     ) -> Result<Option<R>> {
         let guard = crossbeam_epoch::pin();
         let hash = self.hash(key.as_ref())?;
-        let found = self.lookup(key.as_ref(), hash, &guard, |found| {
-            let large = self.large(&found)?;
-            let large = large.map(|large| large.range(0, large.len()));
-            Ok((large.transpose()?, found))
-        })?;
-        Ok(found.map(|(large, found)| {
-            let record = &found.record;
-            f(EntryRef {
-                value: large.as_deref().unwrap_or_else(|| record.value()),
-                metadata: record.metadata(),
-                expiration: record.header.expiration,
-                generation: record.header.generation(),
-            })
-        }))
+        let lent = self.lookup(key.as_ref(), hash, &guard, |found| self.lend(found))?;
+        Ok(lent.map(|lent| f(lent.entry())))
+    }
+
+    /// Lends the entries of many keys to `f` in place, one after the other, each with the place of its key
+    /// in `keys`. Missing keys are left out.
+    ///
+    /// # Errors
+    /// As for [`get`](Namespace::get); the first error ends the call.
+    pub fn read_many<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+        mut f: impl FnMut(usize, EntryRef<'_>),
+    ) -> Result<()> {
+        for (group, first) in keys.chunks(PREFETCHED).zip((0..).step_by(PREFETCHED)) {
+            let guard = crossbeam_epoch::pin();
+            let hashes = self.prefetch(group, &guard)?;
+            for ((key, hash), place) in group.iter().zip(hashes).zip(first..) {
+                let lent = self.lookup(key.as_ref(), hash, &guard, |found| self.lend(found))?;
+                if let Some(lent) = lent {
+                    f(place, lent.entry());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Returns the entries of many keys, in their order.
@@ -138,36 +149,33 @@ impl Namespace {
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Entry>>> {
         let mut entries = Vec::with_capacity(keys.len());
         for group in keys.chunks(PREFETCHED) {
-            self.get_group(group, &mut entries)?;
+            let guard = crossbeam_epoch::pin();
+            let hashes = self.prefetch(group, &guard)?;
+            for (key, hash) in group.iter().zip(hashes) {
+                let stream = self.lookup(key.as_ref(), hash, &guard, |f| self.open_stream(&f))?;
+                entries.push(stream.map(entry).transpose()?);
+            }
         }
         Ok(entries)
     }
 
-    /// Waits for the memory of all keys together: first for their buckets, then for their records.
-    fn get_group<K: AsRef<[u8]>>(
-        &self,
-        keys: &[K],
-        entries: &mut Vec<Option<Entry>>,
-    ) -> Result<()> {
-        let (core, guard) = (self.core(), crossbeam_epoch::pin());
+    /// The hashes of the keys, after their buckets and then their records were asked for, all together.
+    fn prefetch<K: AsRef<[u8]>>(&self, keys: &[K], guard: &Guard) -> Result<Vec<u64>> {
+        let core = self.core();
         let hashes = keys.iter().map(|key| self.hash(key.as_ref()));
         let hashes = hashes.collect::<Result<Vec<u64>>>()?;
         for hash in &hashes {
-            core.table.prefetch(*hash, &guard);
+            core.table.prefetch(*hash, guard);
         }
         for hash in &hashes {
-            core.table.candidates(*hash, &guard, |location| {
-                let segment = core.segments.get(location.number(), &guard);
+            core.table.candidates(*hash, guard, |location| {
+                let segment = core.segments.get(location.number(), guard);
                 let record = segment.and_then(|segment| segment.bytes(location.offset()));
                 let lines = record.unwrap_or_default().chunks(LINE);
                 lines.take(PREFETCHED_LINES).for_each(prefetch);
             });
         }
-        for (key, hash) in keys.iter().zip(&hashes) {
-            let stream = self.lookup(key.as_ref(), *hash, &guard, |f| self.open_stream(&f))?;
-            entries.push(stream.map(entry).transpose()?);
-        }
-        Ok(())
+        Ok(hashes)
     }
 
     /// Returns the newest value of `key` as a stream, its metadata at once.
@@ -307,6 +315,13 @@ impl Namespace {
         }
     }
 
+    /// What is lent of a record.
+    fn lend<'g>(&self, found: Found<'g>) -> Result<Lent<'g>> {
+        let large = self.large(&found)?;
+        let large = large.map(|large| large.range(0, large.len())).transpose()?;
+        Ok(Lent { large, found })
+    }
+
     fn large(&self, found: &Found<'_>) -> Result<Option<Arc<Large>>> {
         if found.record.header.kind != Kind::PutLarge {
             return Ok(None);
@@ -404,6 +419,24 @@ impl Namespace {
             expiration: 0,
             condition: Condition::None,
             moved: None,
+        }
+    }
+}
+
+/// A record that is lent, and its value if that lies elsewhere.
+struct Lent<'g> {
+    large: Option<Bytes>,
+    found: Found<'g>,
+}
+
+impl Lent<'_> {
+    fn entry(&self) -> EntryRef<'_> {
+        let record = &self.found.record;
+        EntryRef {
+            value: self.large.as_deref().unwrap_or_else(|| record.value()),
+            metadata: record.metadata(),
+            expiration: record.header.expiration,
+            generation: record.header.generation(),
         }
     }
 }

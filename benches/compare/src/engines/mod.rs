@@ -332,7 +332,8 @@ const LOADED_ONCE: Abilities = Abilities {
 
 /// Every engine, in the order of the tables.
 pub const KINDS: &[Kind] = &[
-    kind(OWN, ALL, open::<rimstone::Rimstone>),
+    kind(OWN, ALL, open::<rimstone::Rimstone<false>>),
+    kind("rimstone-once", ALL, open::<rimstone::Rimstone<true>>),
     kind("limit", LOADED_ONCE, open::<limit::Limit<false>>),
     kind("limit-crc", LOADED_ONCE, open::<limit::Limit<true>>),
     kind("ram-hash", MEMORY, open::<ram_hash::RamHash>),

@@ -1,6 +1,8 @@
 //! Rimstone, one namespace.
 
-use rimstone::{Durability, ListOptions, Namespace, Options, PutOptions, Store, WriteBatch};
+use rimstone::{
+    Durability, EntryRef, ListOptions, Namespace, Options, PutOptions, Store, Verify, WriteBatch,
+};
 
 use super::{Engine, Reader, Setup};
 use crate::data::{Entry, Key};
@@ -8,22 +10,28 @@ use crate::data::{Entry, Key};
 /// Entries of one batch, whose size is limited.
 const BATCH: usize = 1000;
 
-pub(super) struct Rimstone {
+/// With `ONCE` a value is verified when it is first read, else whenever it is.
+pub(super) struct Rimstone<const ONCE: bool> {
     store: Store,
     namespace: Namespace,
 }
 
-impl Engine for Rimstone {
+impl<const ONCE: bool> Engine for Rimstone<ONCE> {
     type Reader<'r> = View<'r>;
 
-    /// Its defaults, but for the durability.
-    fn open(setup: &Setup) -> Rimstone {
+    /// Its defaults, but for the durability and when values are verified.
+    fn open(setup: &Setup) -> Self {
         let durability = if setup.durable {
             Durability::Immediate
         } else {
             Durability::None
         };
-        let options = Options::new().durability(durability);
+        let verify = if ONCE {
+            Verify::FirstRead
+        } else {
+            Verify::Always
+        };
+        let options = Options::new().durability(durability).verify(verify);
         let store = options.open(&setup.dir).expect("opens");
         let namespace = store.namespace("bench").expect("a namespace");
         Rimstone { store, namespace }
@@ -73,11 +81,9 @@ impl Reader for View<'_> {
             .expect("reads")
     }
 
-    /// Copies of the entries: there is no call that lends many.
     fn get_many(&mut self, keys: &[Key], mut f: impl FnMut(&[u8], &[u8])) {
-        for entry in self.0.get_many(keys).expect("gets").iter().flatten() {
-            f(entry.metadata(), entry.value());
-        }
+        let lend = |_, entry: EntryRef<'_>| f(entry.metadata(), entry.value());
+        self.0.read_many(keys, lend).expect("reads");
     }
 
     fn list(&mut self, start: &[u8], limit: usize, mut f: impl FnMut(&[u8], &[u8])) {
