@@ -250,7 +250,7 @@ fn row(workload: &Workload, only: &[&str]) -> Row {
 pub fn run(part: &str) {
     // For tuning: only the yardsticks.
     let quick = std::env::var_os("QUICK").is_some();
-    let only: &[&str] = if quick { &["rimstone", "LRU", "quick_cache", "Belady"] } else { &[] };
+    let only: &[&str] = if std::env::var_os("OURS").is_some() { &["rimstone"] } else if quick { &["rimstone", "LRU", "quick_cache", "Belady"] } else { &[] };
     println!("\nMisses in percent of the requests:\n");
     let mut rows = Vec::new();
     head();

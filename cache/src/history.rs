@@ -4,6 +4,10 @@
     clippy::indexing_slicing,
     reason = "a place is below the number of words or ghosts"
 )]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "counters have four bits; of the time, the lower bits are wanted"
+)]
 
 use crate::index::spread;
 
@@ -16,6 +20,15 @@ const FADE_AFTER: usize = 3;
 const LEN_MIN: usize = 64;
 /// Ghosts, and so entries, for each line of the sketch: eight counters for one.
 const KEYS_PER_LINE: usize = 16;
+
+/// The parts of a ghost, and how many ticks of its time pass while as many keys leave as there is room
+/// for ghosts.
+const GHOST_HASH: u32 = (1 << 22) - 1;
+const GHOST_SET: u32 = 1 << 22;
+const GHOST_MAIN: u32 = 1 << 23;
+const GHOST_TICK: u32 = 1 << 24;
+const GHOST_TIME: u32 = 0xFF << 24;
+const GHOST_TICKS: u32 = 64;
 
 /// Which queue a key left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +43,10 @@ pub(crate) struct History {
     /// Lines of eight words of 16 counters; a key has one counter in each pair of words.
     sketch: Box<[[u64; WORDS]]>,
     additions: usize,
-    /// Direct mapped: a hash whose lowest bit tells which queue it left; 0 is none.
+    /// Direct mapped; 0 is none. See `ghost`.
     ghosts: Box<[u32]>,
+    /// Keys that left.
+    left: u64,
 }
 
 impl Default for History {
@@ -63,11 +78,11 @@ impl History {
             sketch: vec![[0; WORDS]; len / KEYS_PER_LINE].into(),
             additions: 0,
             ghosts: vec![0; len].into(),
+            left: 0,
         }
     }
 
-    /// Keeps a history of about as many keys as `held`. One that has to grow begins anew but for the
-    /// ghosts' and counters' lines that it can keep.
+    /// Keeps a history of about as many keys as `held`. One of another length has no ghosts yet.
     pub(crate) fn fit(&mut self, held: usize) {
         let len = self.ghosts.len();
         let wanted = if held > len {
@@ -81,9 +96,6 @@ impl History {
         // Lines are found by the upper bits of the hash, so line `n` becomes `2n` and `2n + 1`.
         for (at, line) in fitted.sketch.iter_mut().enumerate() {
             *line = self.sketch[at * self.sketch.len() / (wanted / KEYS_PER_LINE)];
-        }
-        for ghost in self.ghosts.iter().filter(|ghost| **ghost != 0) {
-            fitted.ghosts[spread(*ghost, wanted)] = *ghost;
         }
         fitted.additions = self.additions;
         *self = fitted;
@@ -123,22 +135,29 @@ impl History {
     }
 
     pub(crate) fn leave(&mut self, hash: u32, left: Left) {
-        let at = spread(hash, self.ghosts.len());
-        self.ghosts[at] = match left {
-            Left::Small => hash | 1,
-            Left::Main => (hash & !1).max(2),
-        };
+        self.left += 1;
+        self.ghosts[spread(hash, self.ghosts.len())] = self.ghost(hash, left);
     }
 
     /// Which queue the key left not long ago. It is then forgotten.
     pub(crate) fn comes_back(&mut self, hash: u32) -> Option<Left> {
-        let ghost = &mut self.ghosts[spread(hash, self.ghosts.len())];
-        if *ghost | 1 != hash | 1 {
-            return None;
-        }
-        let small = *ghost & 1 == 1;
-        *ghost = 0;
-        Some(if small { Left::Small } else { Left::Main })
+        let at = spread(hash, self.ghosts.len());
+        let ghost = std::mem::take(&mut self.ghosts[at]);
+        let left = [Left::Small, Left::Main].into_iter();
+        let mut left = left.filter(|left| (self.ghost(hash, *left) ^ ghost) & !GHOST_TIME == 0);
+        let age = (self.ghost(hash, Left::Main) & GHOST_TIME).wrapping_sub(ghost & GHOST_TIME);
+        // Who left longer ago is no sign that there was too little room.
+        let recent = age / GHOST_TICK <= GHOST_TICKS / 2;
+        left.next().filter(|_| recent)
+    }
+
+    /// A ghost that leaves now: 22 bits of the hash, one that is set, one for the queue, and eight of
+    /// the time, which passes as keys leave. The hash's upper bits are where it lies.
+    fn ghost(&self, hash: u32, left: Left) -> u32 {
+        let ticks = self.left * u64::from(GHOST_TICKS) / self.ghosts.len() as u64;
+        let time = (ticks as u32).wrapping_mul(GHOST_TICK);
+        let from = if left == Left::Main { GHOST_MAIN } else { 0 };
+        hash & GHOST_HASH | GHOST_SET | from | time
     }
 }
 
@@ -175,5 +194,8 @@ mod tests {
         assert_eq!(history.comes_back(hash(1)), None);
         assert_eq!(history.comes_back(hash(2)), Some(Left::Main));
         assert_eq!(history.comes_back(hash(3)), None);
+        history.leave(hash(1), Left::Small);
+        (100..100 + LEN_MIN as u32).for_each(|key| history.leave(hash(key), Left::Main));
+        assert_eq!(history.comes_back(hash(1)), None, "too long ago");
     }
 }

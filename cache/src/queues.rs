@@ -1,13 +1,13 @@
 //! Who leaves next.
 //!
-//! 1. A newcomer waits in `small`. When that is over its share, its oldest entry goes to main if it
-//!    was read; else it duels with main's victim by worth, and the loser leaves.
+//! 1. A newcomer waits in `small`. When that is over its share, its oldest entries go to main. The
+//!    last of them, if nobody read it, duels with main's victim by worth, and the loser leaves.
 //! 2. Main has a queue for each class of worth. An entry is stamped with the shard's age plus its
 //!    worth, so each queue is sorted, and the victim is the least of the first ones. If it was read
 //!    since it was placed, it is placed again with what it is worth now; else it leaves, and its stamp
 //!    is the new age (GreedyDual: what is not read is overtaken by what is).
 //! 3. A newcomer that left a moment ago goes to main at once, and moves the share of `small`: up, if
-//!    it had left there too soon, else down.
+//!    it had left there too soon, else down (as ARC does).
 #![allow(clippy::indexing_slicing, reason = "a class is below 64")]
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,7 +19,7 @@ use crate::slots::{List, Place, QUEUE, Slots};
 /// The share of the weight that `small` has at first, and its bounds.
 const SHARE: f64 = 0.1;
 const SHARE_MIN: f64 = 0.01;
-const SHARE_MAX: f64 = 0.9;
+const SHARE_MAX: f64 = 0.75;
 /// How far one entry that comes back moves the share, however heavy it is.
 const STEP_MAX: f64 = 0.005;
 /// In victims' worth.
@@ -36,6 +36,8 @@ pub(crate) struct Queues {
     /// A bit for each class that holds something.
     occupied: u64,
     age: f64,
+    /// How many left `small` and main of late.
+    left: [f64; 2],
     /// What the last victim of main was worth.
     last_worth: f64,
     weight: u64,
@@ -51,6 +53,7 @@ impl Default for Queues {
             stamps: [0.0; CLASSES],
             occupied: 0,
             age: 0.0,
+            left: [0.0; 2],
             last_worth: 0.0,
             weight: 0,
         }
@@ -82,14 +85,26 @@ impl Queues {
         left: Option<Left>,
         ranking: Ranking,
     ) {
+        let Some(left) = left else {
+            return self.push_small(slots, at);
+        };
         let step = f64::from(slots.get(at).weight) / (self.weight as f64).max(1.0);
-        let step = step.min(STEP_MAX);
-        match left {
-            Some(Left::Small) => self.small_share = (self.small_share + step).min(SHARE_MAX),
-            Some(Left::Main) => self.small_share = (self.small_share - step).max(SHARE_MIN),
-            None => return self.push_small(slots, at),
-        }
+        // The rarer of the two kinds of ghosts says more when it comes back.
+        let [of_small, of_main] = self.left.map(|left| left + 1.0);
+        let moved = match left {
+            Left::Small => (step * (of_main / of_small).max(1.0)).min(STEP_MAX),
+            Left::Main => -(step * (of_small / of_main).max(1.0)).min(STEP_MAX),
+        };
+        self.small_share = (self.small_share + moved).clamp(SHARE_MIN, SHARE_MAX);
         self.push_main(slots, at, ranking);
+    }
+
+    /// Counts who leaves; half of it is forgotten after as many as there are entries.
+    fn count_left(&mut self, slots: &Slots, left: Left) {
+        self.left[left as usize] += 1.0;
+        if self.left.iter().sum::<f64>() > f64::from(slots.used()) {
+            self.left = self.left.map(|left| left / 2.0);
+        }
     }
 
     pub(crate) fn push_small(&mut self, slots: &mut Slots, at: u32) {
@@ -149,8 +164,15 @@ impl Queues {
 
     /// The entry whose turn it is to leave, still in its queue; `None` if there is none.
     pub(crate) fn victim(&mut self, slots: &mut Slots, ranking: Ranking) -> Option<(u32, Left)> {
+        let victim = self.choose(slots, ranking)?;
+        self.count_left(slots, victim.1);
+        Some(victim)
+    }
+
+    fn choose(&mut self, slots: &mut Slots, ranking: Ranking) -> Option<(u32, Left)> {
         loop {
-            let over = self.small_weight as f64 > self.small_share * self.weight as f64;
+            let share = self.small_share * self.weight as f64;
+            let over = self.small_weight as f64 > share;
             let rival = self.first_of_main();
             let Some(oldest) = self.small.first().filter(|_| over || rival.is_none()) else {
                 let victim = rival?;
@@ -163,14 +185,21 @@ impl Queues {
             if self.promote_if_read(slots, oldest, ranking) {
                 continue;
             }
+            let slot = slots.get(oldest);
+            let surplus = self.small_weight - u64::from(slot.weight);
+            if surplus as f64 > share {
+                self.promote(slots, oldest, ranking);
+                continue;
+            }
+            // The read that brought it in does not count here: in a loop, all newcomers would win
+            // against those whose turn to be read again is yet to come.
+            let class = ranking.class(slot.frequency.saturating_sub(1), slot.weight);
             let Some(rival) = rival else {
                 return Some((oldest, Left::Small));
             };
             if self.promote_if_read(slots, rival, ranking) {
                 continue;
             }
-            let slot = slots.get(oldest);
-            let class = ranking.class(slot.frequency, slot.weight);
             if !beats(slots, class, rival) {
                 return Some((oldest, Left::Small));
             }
