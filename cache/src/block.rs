@@ -2,10 +2,11 @@
 //! the value, so that the count shares a line of memory with what is read next.
 //!
 //! ```text
-//! Header (24 bytes) | Bytes, if shared | name | metadata | version (8), if any | value, unless shared
+//! Header (48 bytes) | Bytes, if shared | name | metadata | version (8), if any | value, unless shared
 //! ```
 //!
-//! A block never changes once it is made, but for its count. This is the crate's only unsafe file.
+//! A block never changes once it is made, but for its count and what its shard notes in it. A hit finds
+//! there all it needs. This is the crate's only unsafe file.
 #![allow(
     unsafe_code,
     reason = "one allocation of a header and bytes behind a thin pointer"
@@ -41,6 +42,15 @@ pub(crate) struct Parts<'v> {
     /// 0 for none.
     pub(crate) version: u64,
     pub(crate) expiration: Seconds,
+    pub(crate) fetched: Seconds,
+    /// For readers without a limit of their own.
+    pub(crate) fresh_until: Seconds,
+    /// Until when some reader may want it.
+    pub(crate) kept_until: Seconds,
+    /// The generation of the namespace it belongs to.
+    pub(crate) generation: u32,
+    /// The half of the key's hash that a shard uses.
+    pub(crate) hash: u32,
 }
 
 #[repr(C)]
@@ -52,7 +62,18 @@ struct Header {
     expiration: Seconds,
     /// The length of the name, and flags in the upper bits.
     name: u32,
+    fetched: Seconds,
+    fresh_until: Seconds,
+    kept_until: AtomicU32,
+    generation: u32,
+    hash: u32,
+    /// The number of the entry's slot, and in the upper bits its reads since it was placed.
+    slot: AtomicU32,
 }
+
+/// Reads that are counted between two looks of the eviction. From then on a read writes nothing.
+pub(crate) const HITS_MAX: u8 = 3;
+const HIT: u32 = 1 << 30;
 
 const ABSENT: u32 = 1 << 31;
 const SHARED: u32 = 1 << 30;
@@ -60,7 +81,7 @@ const VERSIONED: u32 = 1 << 29;
 const NAME_MAX: u32 = VERSIONED - 1;
 
 const HEADER: usize = size_of::<Header>();
-const _: () = assert!(HEADER == 24 && HEADER.is_multiple_of(align_of::<Bytes>()));
+const _: () = assert!(HEADER == 48 && HEADER.is_multiple_of(align_of::<Bytes>()));
 const VERSION: usize = size_of::<u64>();
 /// As for `Arc`: far below an overflow, far above any honest number of handles.
 const COUNT_MAX: u32 = 1 << 30;
@@ -105,6 +126,12 @@ impl Block {
             namespace: parts.key.namespace,
             expiration: parts.expiration,
             name: u32::try_from(parts.key.name.len()).ok()? | flags | versioned,
+            fetched: parts.fetched,
+            fresh_until: parts.fresh_until,
+            kept_until: AtomicU32::new(parts.kept_until),
+            generation: parts.generation,
+            hash: parts.hash,
+            slot: AtomicU32::new(0),
         };
         let layout = header.layout();
         let mut at = header.name_at();
@@ -203,6 +230,60 @@ impl Block {
 
     pub(crate) fn expiration(&self) -> Seconds {
         self.header().expiration
+    }
+
+    pub(crate) fn fetched(&self) -> Seconds {
+        self.header().fetched
+    }
+
+    #[inline]
+    pub(crate) fn fresh_until(&self) -> Seconds {
+        self.header().fresh_until
+    }
+
+    pub(crate) fn kept_until(&self) -> Seconds {
+        self.header().kept_until.load(Ordering::Relaxed)
+    }
+
+    /// Has it kept until then, if that is later.
+    pub(crate) fn keep_until(&self, until: Seconds) {
+        if self.kept_until() < until {
+            self.header().kept_until.fetch_max(until, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn generation(&self) -> u32 {
+        self.header().generation
+    }
+
+    pub(crate) fn hash(&self) -> u32 {
+        self.header().hash
+    }
+
+    pub(crate) fn slot(&self) -> u32 {
+        self.header().slot.load(Ordering::Relaxed) % HIT
+    }
+
+    /// Notes the slot and forgets the reads. The shard must be locked for writing.
+    pub(crate) fn set_slot(&self, slot: u32) {
+        debug_assert!(slot < HIT);
+        self.header().slot.store(slot, Ordering::Relaxed);
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "two bits")]
+    #[inline]
+    pub(crate) fn hits(&self) -> u8 {
+        (self.header().slot.load(Ordering::Relaxed) / HIT) as u8
+    }
+
+    /// Counts a read, until it has been read often enough. Two readers at once may count for one. The
+    /// shard must be locked for reading, so that the slot stays.
+    #[inline]
+    pub(crate) fn touch(&self) {
+        let slot = self.header().slot.load(Ordering::Relaxed);
+        if slot / HIT < HITS_MAX.into() {
+            self.header().slot.store(slot + HIT, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn is_absent(&self) -> bool {
@@ -310,6 +391,11 @@ mod tests {
             body,
             version,
             expiration: 9,
+            fetched: 1,
+            fresh_until: 2,
+            kept_until: 3,
+            generation: 4,
+            hash: 5,
         }
     }
 
@@ -337,13 +423,27 @@ mod tests {
                 };
                 assert_eq!(block.value(), expected);
                 assert_eq!(block.is_absent(), matches!(body, Body::Absent));
-                assert!(block.size() as usize >= expected.len() + 36);
+                assert!(block.size() as usize >= expected.len() + 60);
                 let copy = block.clone();
                 drop(block);
                 assert_eq!((copy.count(), copy.value()), (1, expected));
             }
         }
         assert!(shared.is_unique(), "each block dropped its handle once");
+    }
+
+    #[test]
+    fn a_shard_notes_slot_and_reads() {
+        let block = Block::new(parts(b"k", b"", Body::Absent, 0)).expect("short");
+        block.set_slot(77);
+        for hits in [0, 1, 2, 3, 3] {
+            assert_eq!((block.slot(), block.hits()), (77, hits));
+            block.touch();
+        }
+        block.keep_until(2);
+        assert_eq!(block.kept_until(), 3);
+        block.keep_until(9);
+        assert_eq!(block.kept_until(), 9);
     }
 
     #[test]

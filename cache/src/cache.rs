@@ -6,15 +6,16 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
+use crate::block::HITS_MAX;
 use crate::builder::{Builder, Settings};
 use crate::clock::{NEVER, Seconds, after};
 use crate::fill::Fill;
 use crate::key::Hasher;
-use crate::shard::{Gone, Newcomer, Shard};
-use crate::slots::{HITS_MAX, Slot};
+use crate::shard::{Gone, Shard, half};
 use crate::stats::{Counters, Read};
 use crate::sync::atomic::{AtomicU64, AtomicUsize};
 use crate::sync::{RwLock, RwLockWriteGuard};
+use crate::value::Life;
 use crate::{Clock, Entry, Key, Stats, Value};
 
 /// Counters of generations, among which namespaces are spread. Forgetting one namespace also forgets
@@ -137,13 +138,13 @@ impl Cache {
         let (hash, now) = (self.hash(key), self.now());
         let shard = self.shard(hash).read();
         let found = shard.find(hash, key);
-        let found = found.filter(|found| self.is_fresh(found, cache_ttl, now));
-        let Some((slot, entry)) = found else {
+        let found = found.filter(|entry| self.is_fresh(entry, cache_ttl, now));
+        let Some(entry) = found else {
             drop(shard);
             self.count(Read::Miss);
             return None;
         };
-        touch(slot);
+        entry.0.touch();
         self.count(if entry.is_absent() {
             Read::Negative
         } else {
@@ -159,8 +160,8 @@ impl Cache {
         let (hash, now) = (self.hash(key), self.now());
         let shard = self.shard(hash).read();
         let found = shard.find(hash, key);
-        let fresh = found.filter(|found| self.is_fresh(found, cache_ttl, now));
-        fresh.map(|(_, entry)| entry.clone())
+        let fresh = found.filter(|entry| self.is_fresh(entry, cache_ttl, now));
+        fresh.cloned()
     }
 
     /// Whether [`get`](Cache::get) would return an entry. Leaves no trace.
@@ -180,9 +181,9 @@ impl Cache {
     /// If the entry would take 4 GiB or more.
     pub fn insert<'k>(&self, key: impl Into<Key<'k>>, value: Value<'_>) -> bool {
         let key = key.into();
-        let generation = self.generation(key.namespace);
-        let new = self.newcomer(key, value, self.now(), generation);
-        self.store(self.hash(key), new, None)
+        let (hash, generation) = (self.hash(key), self.generation(key.namespace));
+        let entry = self.newcomer(hash, key, value, self.now(), generation);
+        self.store(hash, entry, None)
     }
 
     /// Forgets `key`: who asks from now on is not given what was there before. A fetch of the key that
@@ -206,7 +207,7 @@ impl Cache {
         let gone = self.change(hash, |shard| {
             shard.floors.raise(hash, version, until, now);
             shard.fills.remove(hash, key);
-            let (_, held) = shard.find(hash, key)?;
+            let held = shard.find(hash, key)?;
             let older = held.version() < version;
             older.then(|| shard.remove(hash, key)).flatten()
         });
@@ -292,8 +293,8 @@ impl Cache {
         let mut hottest = Vec::new();
         for locked in self.locks() {
             let shard = locked.read();
-            for (slot, entry, frequency) in shard.iter() {
-                if self.is_fresh(&(slot, entry), None, now) {
+            for (entry, frequency) in shard.iter() {
+                if self.is_fresh(entry, None, now) {
                     hottest.push((frequency, entry.clone()));
                 }
             }
@@ -358,28 +359,25 @@ impl Cache {
 
     /// Whether an entry is fresh for a reader, who may make it stay for longer.
     #[inline]
-    fn is_fresh(&self, found: &(&Slot, &Entry), ttl: Option<Duration>, now: Seconds) -> bool {
-        let judged = self.judge(found, ttl, now);
+    fn is_fresh(&self, entry: &Entry, cache_ttl: Option<Duration>, now: Seconds) -> bool {
+        let judged = self.judge(entry, cache_ttl, now);
         matches!(judged, Freshness::Fresh | Freshness::Aging)
     }
 
     #[inline]
-    pub(crate) fn judge(
-        &self,
-        (slot, entry): &(&Slot, &Entry),
-        ttl: Option<Duration>,
-        now: Seconds,
-    ) -> Freshness {
-        let forgotten = slot.generation != self.generation(entry.key().namespace);
+    pub(crate) fn judge(&self, entry: &Entry, ttl: Option<Duration>, now: Seconds) -> Freshness {
+        let forgotten = entry.0.generation() != self.generation(entry.key().namespace);
         if forgotten || entry.is_expired(now) {
             return Freshness::Useless;
         }
         let fresh_until = entry.fresh_until(ttl);
         if ttl.is_some() {
-            self.keep(slot, entry, fresh_until);
+            // This reader may want it for longer than others. One without a timer stays without.
+            let until = self.kept_until(fresh_until, entry.0.expiration());
+            entry.0.keep_until(until.min(NEVER - 1));
         }
         if now < fresh_until {
-            let aging = self.is_aging(slot, entry, fresh_until, now);
+            let aging = self.is_aging(entry, fresh_until, now);
             return if aging {
                 Freshness::Aging
             } else {
@@ -394,74 +392,51 @@ impl Cache {
         }
     }
 
-    /// Lets an entry stay for as long as this reader may want it.
-    fn keep(&self, slot: &Slot, entry: &Entry, fresh_until: Seconds) {
-        let wanted = self.kept_until(entry, fresh_until);
-        if slot.kept_until.load(Relaxed) < wanted.min(NEVER - 1) {
-            slot.kept_until.fetch_max(wanted.min(NEVER - 1), Relaxed);
-        }
-    }
-
-    fn kept_until(&self, entry: &Entry, fresh_until: Seconds) -> Seconds {
+    fn kept_until(&self, fresh_until: Seconds, expiration: Seconds) -> Seconds {
         let stale_until = fresh_until.saturating_add(self.0.settings.stale);
-        stale_until.min(entry.block.expiration())
+        stale_until.min(expiration)
     }
 
-    fn is_aging(&self, slot: &Slot, entry: &Entry, fresh_until: Seconds, now: Seconds) -> bool {
+    fn is_aging(&self, entry: &Entry, fresh_until: Seconds, now: Seconds) -> bool {
         let part = self.0.settings.refresh_ahead;
-        if part <= 0.0 || fresh_until == NEVER || slot.hits.load(Relaxed) < HITS_MAX {
+        if part <= 0.0 || fresh_until == NEVER || entry.0.hits() < HITS_MAX {
             return false;
         }
-        let life = f64::from(fresh_until - entry.fetched);
+        let life = f64::from(fresh_until - entry.0.fetched());
         f64::from(fresh_until - now) <= life * part
     }
 
     /// An entry on its way into a shard.
     pub(crate) fn newcomer(
         &self,
+        hash: u64,
         key: Key<'_>,
         value: Value<'_>,
         fetched: Seconds,
         generation: u32,
-    ) -> Newcomer {
+    ) -> Entry {
         let negative = value.is_absent().then_some(self.0.settings.negative_ttl);
         let ttl = value.own_ttl().or(negative);
         let early = ttl.map_or(0.0, |ttl| ttl.as_secs_f64() * self.0.settings.jitter);
-        let ttl = ttl.map(|ttl| ttl - Duration::from_secs(self.spread(key, early)));
-        let entry = Entry {
-            block: value.into_block(key),
+        let ttl = ttl.map(|ttl| ttl - Duration::from_secs(spread(hash, early)));
+        let fresh_until = after(fetched, ttl);
+        let life = Life {
             fetched,
-            fresh_until: after(fetched, ttl),
-        };
-        let kept_until = self.kept_until(&entry, entry.fresh_until);
-        Newcomer {
-            entry,
-            kept_until,
+            fresh_until,
+            kept_until: self.kept_until(fresh_until, value.own_expiration()),
             generation,
-        }
-    }
-
-    /// A number of seconds up to `most` that depends on the key.
-    #[allow(
-        clippy::cast_possible_truncation,
-        reason = "a time that long is cut short, not wrong"
-    )]
-    fn spread(&self, key: Key<'_>, most: f64) -> u64 {
-        let most = most as u64;
-        if most == 0 {
-            0
-        } else {
-            (self.hash(key) >> 8) % (most + 1)
-        }
+            hash: half(hash),
+        };
+        Entry(value.into_block(key, life))
     }
 
     /// Stores an entry, that of a fill only while the fill still stands.
-    pub(crate) fn store(&self, hash: u64, new: Newcomer, fill: Option<&Arc<Fill>>) -> bool {
+    pub(crate) fn store(&self, hash: u64, entry: Entry, fill: Option<&Arc<Fill>>) -> bool {
         let now = self.now();
         let mut gone = Vec::new();
         let mut shard = self.shard(hash).write();
         let before = shard.weight();
-        let stored = self.put(&mut shard, hash, new, fill, &mut gone);
+        let stored = self.put(&mut shard, hash, entry, fill, &mut gone);
         if stored {
             let mut steps = TIMERS_PER_WRITE;
             gone.extend(std::iter::from_fn(|| shard.expire(now, &mut steps)));
@@ -483,32 +458,33 @@ impl Cache {
         &self,
         shard: &mut Shard,
         hash: u64,
-        new: Newcomer,
+        entry: Entry,
         fill: Option<&Arc<Fill>>,
         gone: &mut Vec<Gone>,
     ) -> bool {
-        let key = new.entry.key();
+        let key = entry.key();
         if fill.is_some_and(|fill| !shard.fills.end(fill)) {
             return false;
         }
         shard.fills.remove(hash, key);
-        if new.generation != self.generation(key.namespace) || self.is_old(shard, hash, &new) {
+        let forgotten = entry.0.generation() != self.generation(key.namespace);
+        if forgotten || self.is_old(shard, hash, &entry) {
             return false;
         }
-        if u64::from(new.entry.weight()) > self.0.budget.0.max_entry_weight.load(Relaxed) {
+        if u64::from(entry.weight()) > self.0.budget.0.max_entry_weight.load(Relaxed) {
             gone.extend(shard.remove(hash, key));
             return false;
         }
-        gone.extend(shard.insert(hash, new, self.0.settings.ranking));
+        gone.extend(shard.insert(hash, entry, self.0.settings.ranking));
         true
     }
 
     /// Whether a newer version is known.
-    fn is_old(&self, shard: &Shard, hash: u64, new: &Newcomer) -> bool {
-        let version = new.entry.version();
-        let held = shard.find(hash, new.entry.key());
-        let held = held.filter(|(slot, _)| slot.generation == new.generation);
-        let newer = held.is_some_and(|(_, held)| version != 0 && held.version() > version);
+    fn is_old(&self, shard: &Shard, hash: u64, new: &Entry) -> bool {
+        let version = new.version();
+        let held = shard.find(hash, new.key());
+        let held = held.filter(|held| held.0.generation() == new.0.generation());
+        let newer = held.is_some_and(|held| version != 0 && held.version() > version);
         newer || !shard.floors.admit(hash, version, self.now())
     }
 
@@ -622,13 +598,15 @@ impl Cache {
     }
 }
 
-/// Counts a read of an entry, until it has been read often enough. Two readers at once may count for
-/// one.
-#[inline]
-pub(crate) fn touch(slot: &Slot) {
-    let hits = slot.hits.load(Relaxed);
-    if hits < HITS_MAX {
-        slot.hits.store(hits + 1, Relaxed);
+/// A number of seconds up to `most` that depends on the key.
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "a time that long is cut short, not wrong"
+)]
+fn spread(hash: u64, most: f64) -> u64 {
+    match most as u64 {
+        0 => 0,
+        most => (hash >> 8) % (most + 1),
     }
 }
 

@@ -16,30 +16,25 @@ const OVERHEAD: u32 = 96;
 /// A value with what belongs to it. Cloning it counts a handle and copies nothing; the memory stays
 /// while any handle does, whatever the cache does meanwhile.
 #[derive(Clone)]
-pub struct Entry {
-    pub(crate) block: Block,
-    pub(crate) fetched: Seconds,
-    /// For readers without a limit of their own.
-    pub(crate) fresh_until: Seconds,
-}
+pub struct Entry(pub(crate) Block);
 
 impl Entry {
     /// Its key.
     #[must_use]
     pub fn key(&self) -> Key<'_> {
-        self.block.key()
+        self.0.key()
     }
 
     /// The value; empty if it is [absent](Entry::is_absent).
     #[must_use]
     pub fn value(&self) -> &[u8] {
-        self.block.value()
+        self.0.value()
     }
 
     /// The value as `Bytes`, without a copy.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        match self.block.shared() {
+        match self.0.shared() {
             Some(shared) => shared.clone(),
             None => Bytes::from_owner(self.clone()),
         }
@@ -48,50 +43,50 @@ impl Entry {
     /// The metadata; empty if there are none.
     #[must_use]
     pub fn metadata(&self) -> &[u8] {
-        self.block.metadata()
+        self.0.metadata()
     }
 
     /// Whether this says that there is no such key.
     #[must_use]
     pub fn is_absent(&self) -> bool {
-        self.block.is_absent()
+        self.0.is_absent()
     }
 
     /// The version it was stored with; 0 for none.
     #[must_use]
     pub fn version(&self) -> u64 {
-        self.block.version()
+        self.0.version()
     }
 
     /// The second from which on the value itself is no more, on the cache's clock.
     #[must_use]
     pub fn expiration(&self) -> Option<u64> {
-        let expiration = self.block.expiration();
+        let expiration = self.0.expiration();
         (expiration != NEVER).then_some(expiration.into())
     }
 
     /// The second in which it was put, or in which its fetch began, on the cache's clock.
     #[must_use]
     pub fn fetched_at(&self) -> u64 {
-        self.fetched.into()
+        self.0.fetched().into()
     }
 
     /// What it counts for in the cache's budget: bytes of memory, tables included.
     #[must_use]
     pub fn weight(&self) -> u32 {
-        self.block.size().saturating_add(OVERHEAD)
+        self.0.size().saturating_add(OVERHEAD)
     }
 
     /// Until when it is fresh for a reader.
     pub(crate) fn fresh_until(&self, cache_ttl: Option<Duration>) -> Seconds {
         match cache_ttl {
-            None => self.fresh_until,
-            ttl => after(self.fetched, ttl),
+            None => self.0.fresh_until(),
+            ttl => after(self.0.fetched(), ttl),
         }
     }
 
     pub(crate) fn is_expired(&self, now: Seconds) -> bool {
-        let expiration = self.block.expiration();
+        let expiration = self.0.expiration();
         expiration <= now && expiration != NEVER
     }
 }

@@ -216,11 +216,9 @@ impl Ticket {
     /// If the entry would take 4 GiB or more.
     pub fn complete(mut self, value: Value<'_>) -> Completed {
         let (fill, started) = (&self.fill, self.started);
-        let new = self
-            .cache
-            .newcomer(fill.key(), value, started, fill.generation);
-        let entry = new.entry.clone();
-        let stored = self.cache.store(fill.hash, new, Some(fill));
+        let (cache, key) = (&self.cache, fill.key());
+        let entry = cache.newcomer(fill.hash, key, value, started, fill.generation);
+        let stored = cache.store(fill.hash, entry.clone(), Some(fill));
         self.ended = true;
         fill.end(Phase::Done(entry.clone()));
         Completed { entry, stored }
@@ -324,7 +322,7 @@ impl Waiter {
     fn is_fresh(&self, entry: &Entry) -> bool {
         let now = self.cache.now();
         let fresh = now < entry.fresh_until(self.cache_ttl) && !entry.is_expired(now);
-        fresh || entry.fetched >= self.joined
+        fresh || entry.0.fetched() >= self.joined
     }
 }
 

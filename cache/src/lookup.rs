@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{Freshness, touch};
+use crate::cache::Freshness;
 use crate::fill::{Fill, Joined};
 use crate::shard::Shard;
 use crate::stats::Read;
@@ -81,14 +81,13 @@ impl Cache {
         let fill = shard.fills.find(hash, key);
         let fill = fill.filter(|fill| fill.generation == generation);
         let found = shard.find(hash, key);
-        let judged = found.map(|found| (found, self.judge(&found, ttl, now)));
-        let Some(((slot, entry), freshness)) = judged.filter(|(_, f)| *f != Freshness::Useless)
-        else {
+        let judged = found.map(|entry| (entry, self.judge(entry, ttl, now)));
+        let Some((entry, freshness)) = judged.filter(|(_, f)| *f != Freshness::Useless) else {
             return fill.map_or(Found::Vacant(None, Freshness::Useless), |fill| {
                 Found::Lookup(self.join(fill, ttl))
             });
         };
-        touch(slot);
+        entry.0.touch();
         let entry = entry.clone();
         match (freshness, fill) {
             (Freshness::Aging, None) => Found::Vacant(Some(entry), freshness),

@@ -10,10 +10,9 @@
 //!    it had left there too soon, else down (as ARC does).
 #![allow(clippy::indexing_slicing, reason = "a class is below 64")]
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use crate::cost::{CLASSES, Ranking};
 use crate::history::{FREQUENCY_MAX, Left};
+use crate::index::Index;
 use crate::slots::{List, Place, QUEUE, Slots};
 
 /// The share of the weight that `small` has at first, and its bounds.
@@ -163,26 +162,36 @@ impl Queues {
     }
 
     /// The entry whose turn it is to leave, still in its queue; `None` if there is none.
-    pub(crate) fn victim(&mut self, slots: &mut Slots, ranking: Ranking) -> Option<(u32, Left)> {
-        let victim = self.choose(slots, ranking)?;
+    pub(crate) fn victim(
+        &mut self,
+        slots: &mut Slots,
+        index: &Index,
+        ranking: Ranking,
+    ) -> Option<(u32, Left)> {
+        let victim = self.choose(slots, index, ranking)?;
         self.count_left(slots, victim.1);
         Some(victim)
     }
 
-    fn choose(&mut self, slots: &mut Slots, ranking: Ranking) -> Option<(u32, Left)> {
+    fn choose(
+        &mut self,
+        slots: &mut Slots,
+        index: &Index,
+        ranking: Ranking,
+    ) -> Option<(u32, Left)> {
         loop {
             let share = self.small_share * self.weight as f64;
             let over = self.small_weight as f64 > share;
             let rival = self.first_of_main();
             let Some(oldest) = self.small.first().filter(|_| over || rival.is_none()) else {
                 let victim = rival?;
-                if self.promote_if_read(slots, victim, ranking) {
+                if self.promote_if_read(slots, index, victim, ranking) {
                     continue;
                 }
                 self.grow_old(slots, victim, ranking);
                 return Some((victim, Left::Main));
             };
-            if self.promote_if_read(slots, oldest, ranking) {
+            if self.promote_if_read(slots, index, oldest, ranking) {
                 continue;
             }
             let slot = slots.get(oldest);
@@ -197,7 +206,7 @@ impl Queues {
             let Some(rival) = rival else {
                 return Some((oldest, Left::Small));
             };
-            if self.promote_if_read(slots, rival, ranking) {
+            if self.promote_if_read(slots, index, rival, ranking) {
                 continue;
             }
             if !beats(slots, class, rival) {
@@ -224,8 +233,14 @@ impl Queues {
     }
 
     /// Places an entry in main, by its new frequency, if it was read since it was placed.
-    fn promote_if_read(&mut self, slots: &mut Slots, at: u32, ranking: Ranking) -> bool {
-        let read = count_reads(slots, at);
+    fn promote_if_read(
+        &mut self,
+        slots: &mut Slots,
+        index: &Index,
+        at: u32,
+        ranking: Ranking,
+    ) -> bool {
+        let read = count_reads(slots, index, at);
         if read {
             self.promote(slots, at, ranking);
         }
@@ -279,15 +294,13 @@ fn beats(slots: &Slots, class: u8, rival: u32) -> bool {
 }
 
 /// Adds the reads since an entry was placed to its frequency, and returns whether there were any.
-fn count_reads(slots: &mut Slots, at: u32) -> bool {
+fn count_reads(slots: &mut Slots, index: &Index, at: u32) -> bool {
     let slot = slots.get_mut(at);
-    let hits = std::mem::take(slot.hits.get_mut());
-    slot.frequency = (slot.frequency + hits).min(FREQUENCY_MAX);
+    let entry = index.find(slot.hash, |entry| entry.0.slot() == at);
+    let hits = entry.map_or(0, |entry| entry.0.hits());
+    if let Some(entry) = entry.filter(|_| hits > 0) {
+        entry.0.set_slot(at);
+        slot.frequency = (slot.frequency + hits).min(FREQUENCY_MAX);
+    }
     hits > 0
-}
-
-/// What is known of an entry's frequency.
-pub(crate) fn frequency(slots: &Slots, at: u32) -> u8 {
-    let slot = slots.get(at);
-    (slot.frequency + slot.hits.load(Relaxed)).min(FREQUENCY_MAX)
 }

@@ -1,4 +1,4 @@
-//! The entries of a shard, each in a line of memory, known by their numbers.
+//! What eviction and expiry know of a shard's entries, in slots that are known by their numbers.
 //!
 //! Queues and timers are lists through the slots. A list holds numbers, not pointers: a mistake finds
 //! the wrong entry, but never memory that is somebody else's.
@@ -8,22 +8,17 @@
 )]
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU8, AtomicU32};
 
-use crate::Entry;
-use crate::clock::NEVER;
+use crate::clock::{NEVER, Seconds};
 
 /// No slot.
 pub(crate) const NONE: u32 = u32::MAX;
-/// A power of two: 4 KiB of slots, which come and go together, so that growth copies nothing.
+/// A power of two: 3 KiB of slots, which come and go together, so that growth copies nothing.
 const CHUNK: usize = 64;
 
 /// The list through the slots that an entry's queue is, and the one that its timer is.
 pub(crate) const QUEUE: usize = 0;
 pub(crate) const TIMER: usize = 1;
-
-/// Reads that are counted between two looks of the eviction. From then on a read writes nothing.
-pub(crate) const HITS_MAX: u8 = 3;
 
 /// Where an entry waits for its eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,30 +29,24 @@ pub(crate) enum Place {
     Main(u8),
 }
 
-#[repr(align(64))]
+/// What eviction and expiry know of an entry. A hit does not come here.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    pub(crate) entry: Option<Entry>,
     /// When its turn to leave main comes, on the shard's scale of age.
     pub(crate) stamp: f64,
-    /// The lower half of the key's hash.
     pub(crate) hash: u32,
-    /// Until when some reader may want it.
-    pub(crate) kept_until: AtomicU32,
     pub(crate) weight: u32,
-    /// The generation of the namespace it was stored in.
-    pub(crate) generation: u32,
+    /// When its timer goes off.
+    pub(crate) timer: Seconds,
     links: [Links; 2],
     pub(crate) place: Place,
     /// The bucket of the wheel, if it has a timer.
     pub(crate) bucket: Option<Bucket>,
-    /// Reads since it was placed, up to `HITS_MAX`.
-    pub(crate) hits: AtomicU8,
-    /// Reads and misses before that, as far as they are remembered.
+    /// Reads and misses before it was placed, as far as they are remembered.
     pub(crate) frequency: u8,
 }
 
-const _: () = assert!(size_of::<Slot>() == 64);
+const _: () = assert!(size_of::<Slot>() == 48);
 
 /// A bucket of the wheel: level and digit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,18 +68,19 @@ impl Slot {
             prev: NONE,
         };
         Slot {
-            entry: None,
             stamp: 0.0,
             hash: 0,
-            kept_until: AtomicU32::new(NEVER),
             weight: 0,
-            generation: 0,
+            timer: NEVER,
             links: [alone; 2],
             place: Place::Free,
             bucket: None,
-            hits: AtomicU8::new(0),
             frequency: 0,
         }
+    }
+
+    pub(crate) fn is_free(&self) -> bool {
+        self.place == Place::Free
     }
 }
 
@@ -185,7 +175,7 @@ impl Slots {
 
     #[allow(
         clippy::cast_possible_truncation,
-        reason = "a slot takes 64 bytes: numbers end long after memory"
+        reason = "a slot takes 48 bytes: numbers end long after memory"
     )]
     fn capacity(&self) -> u32 {
         (self.chunks.len() * CHUNK) as u32
@@ -227,7 +217,7 @@ impl Slots {
     /// Takes the free slots of the last chunk out of use, so that nothing moves there.
     pub(crate) fn retire(&mut self, last: &Range<u32>) {
         for at in last.clone() {
-            if self.get(at).entry.is_none() {
+            if self.get(at).is_free() {
                 self.unlink_free(at);
             }
         }
@@ -260,21 +250,16 @@ impl Slots {
         self.free = free;
     }
 
-    pub(crate) fn into_entries(self) -> impl Iterator<Item = Entry> {
-        let slots = self.chunks.into_iter().flat_map(|chunk| *chunk);
-        slots.filter_map(|slot| slot.entry)
-    }
-
     /// All slots in use with their numbers.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Slot)> {
         let slots = self.chunks.iter().flat_map(|chunk| chunk.iter());
-        (0..).zip(slots).filter(|(_, slot)| slot.entry.is_some())
+        (0..).zip(slots).filter(|(_, slot)| !slot.is_free())
     }
 
     pub(crate) fn validate(&self) {
         assert_eq!(self.iter().count(), self.used as usize);
         let free = self.free.iter::<QUEUE>(self);
-        let free = free.inspect(|at| assert!(self.get(*at).entry.is_none()));
+        let free = free.inspect(|at| assert!(self.get(*at).is_free()));
         assert_eq!(free.count(), (self.capacity() - self.used) as usize);
     }
 }

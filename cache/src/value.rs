@@ -31,6 +31,16 @@ pub struct Value<'v> {
     version: u64,
 }
 
+/// What the cache adds to a value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Life {
+    pub(crate) fetched: Seconds,
+    pub(crate) fresh_until: Seconds,
+    pub(crate) kept_until: Seconds,
+    pub(crate) generation: u32,
+    pub(crate) hash: u32,
+}
+
 impl<'v> Value<'v> {
     fn new(body: Body<'v>) -> Value<'v> {
         Value {
@@ -86,11 +96,15 @@ impl<'v> Value<'v> {
         self.ttl
     }
 
+    pub(crate) fn own_expiration(&self) -> Seconds {
+        self.expiration
+    }
+
     /// The value with its key in memory of its own.
     ///
     /// # Panics
     /// If key, metadata and value together take 4 GiB, or the key's name 512 MiB.
-    pub(crate) fn into_block(self, key: Key<'_>) -> Block {
+    pub(crate) fn into_block(self, key: Key<'_>, life: Life) -> Block {
         let body = match &self.body {
             Body::Shared(bytes) if bytes.len() <= COPY_MAX => Body::Copied(bytes),
             body => body.clone(),
@@ -101,6 +115,11 @@ impl<'v> Value<'v> {
             body,
             version: self.version,
             expiration: self.expiration,
+            fetched: life.fetched,
+            fresh_until: life.fresh_until,
+            kept_until: life.kept_until,
+            generation: life.generation,
+            hash: life.hash,
         });
         block.expect("an entry of less than 4 GiB")
     }

@@ -42,6 +42,7 @@ impl Wheel {
     /// Sets the timer of a slot, which has none, to `moment`. One that is over is due at once.
     #[allow(clippy::cast_possible_truncation, reason = "below 6 and 64")]
     pub(crate) fn insert(&mut self, slots: &mut Slots, at: u32, moment: Seconds) {
+        slots.get_mut(at).timer = moment;
         let moment = moment.max(self.now);
         let differs = Seconds::BITS - (moment ^ self.now).leading_zeros();
         let level = differs.saturating_sub(1) as usize / BITS as usize;
@@ -84,18 +85,13 @@ impl Wheel {
 
     /// Takes out one slot whose moment is `now` or before, or moves one nearer to its end. `None` once
     /// there is nothing left to do.
-    pub(crate) fn turn(
-        &mut self,
-        slots: &mut Slots,
-        now: Seconds,
-        moment_of: impl Fn(&Slots, u32) -> Seconds,
-    ) -> Option<Turned> {
+    pub(crate) fn turn(&mut self, slots: &mut Slots, now: Seconds) -> Option<Turned> {
         // Buckets of upper levels that the wheel has reached come down first.
         for level in (1..LEVELS).rev() {
             let list = self.lists[level][digit(self.now, level)];
             if let Some(at) = list.first() {
                 self.remove(slots, at);
-                self.insert(slots, at, moment_of(slots, at));
+                self.insert(slots, at, slots.get(at).timer);
                 return Some(Turned::Nearer);
             }
         }
@@ -134,7 +130,7 @@ impl Wheel {
                         (bucket.level as usize, bucket.digit as usize),
                         (level, digit)
                     );
-                    assert!(slots.get(at).entry.is_some());
+                    assert!(!slots.get(at).is_free());
                 }
             }
         }
