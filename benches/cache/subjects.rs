@@ -12,7 +12,7 @@ use rimstone_cache::{Cache, Entry, Value};
 pub const VALUE: usize = 100;
 const TTL: Duration = Duration::from_secs(3600);
 /// What ours counts for an entry, so that the same number fits.
-const WEIGHT: u64 = (96 + 24 + 17 + VALUE) as u64;
+const WEIGHT: u64 = (96 + 48 + 17 + VALUE) as u64;
 
 /// `user:` and twelve digits.
 pub type Key = [u8; 17];

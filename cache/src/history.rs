@@ -87,7 +87,7 @@ impl History {
         let len = self.ghosts.len();
         let wanted = if held > len {
             2 * len
-        } else if held < len / 8 && len > LEN_MIN {
+        } else if held < len / 3 && len > LEN_MIN {
             len / 2
         } else {
             return;

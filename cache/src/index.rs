@@ -18,7 +18,7 @@ const PLACES: usize = 7;
 /// Fuller than this, a table grows by half: too many keys would be in the next bucket.
 const FILL_MAX: f64 = 0.8;
 /// Emptier than this, it shrinks.
-const FILL_MIN: f64 = 0.2;
+const FILL_MIN: f64 = 0.35;
 
 #[repr(C, align(64))]
 #[derive(Debug, Default)]

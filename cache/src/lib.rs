@@ -32,7 +32,7 @@
 //!   ones fetched anew before they are stale: [`Lookup`].
 //! - **One budget of bytes**, for all shards: a value of 25 MiB can be held whenever it is at most the
 //!   share that one entry may have. What counts is memory, tables included: an entry takes its key,
-//!   metadata and value and about 120 bytes.
+//!   metadata and value and 144 bytes.
 //! - **What leaves is worth least**: frequency times the cost of a miss, for each byte. Hits write
 //!   nothing that other threads read, but for the lock of their shard, once an entry has been read
 //!   three times since it was last looked at.
