@@ -33,3 +33,7 @@ doc:
 
 bench:
     cargo bench -p rimstone-bench
+
+# The hot cache beside others: what a call costs, what an entry takes, how often it misses.
+bench-cache *what:
+    cargo bench --manifest-path benches/cache/Cargo.toml -- {{ what }}

@@ -33,7 +33,10 @@ const ENTRIES: [usize; 4] = [150_000, 200_000, 250_000, 300_000];
 
 pub fn run() {
     println!("\nBytes for each entry beside the value's {VALUE}, key and handle included:\n");
-    println!("| cache | {} | mean |", ENTRIES.map(|n| format!("{n} entries")).join(" | "));
+    println!(
+        "| cache | {} | mean |",
+        ENTRIES.map(|n| format!("{n} entries")).join(" | ")
+    );
     println!("| --- | --- | --- | --- | --- | --- |");
     for (name, make) in SUBJECTS {
         let bytes = ENTRIES.map(|entries| {

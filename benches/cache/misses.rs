@@ -9,7 +9,7 @@ use quick_cache::OptionsBuilder;
 use rimstone_cache::{Cache, Clock, MissCost, Value};
 
 use crate::plot;
-use crate::policies::{Policy, Ranked, Rank, S3Fifo, WTinyLfu};
+use crate::policies::{Policy, Rank, Ranked, S3Fifo, WTinyLfu};
 use crate::workload::{self, Request, Workload};
 
 /// What an entry takes beside its value, for every cache when sizes count: about what it is for ours.
@@ -32,8 +32,14 @@ impl Ours {
             ttl: workload.ttl,
             bytes: Bytes::from(vec![0; if workload.sized { 100_000_000 } else { 0 }]),
         };
-        let size = if workload.sized { 1 } else { ours.weight_of_one() };
-        let builder = Cache::builder(workload.capacity * size).shards(1).clock(clock);
+        let size = if workload.sized {
+            1
+        } else {
+            ours.weight_of_one()
+        };
+        let builder = Cache::builder(workload.capacity * size)
+            .shards(1)
+            .clock(clock);
         let builder = builder.jitter(0.0).max_entry_weight(u64::MAX);
         ours.cache = builder.miss_cost(MissCost::objects()).build();
         ours
@@ -52,7 +58,11 @@ impl Policy for Ours {
         if self.cache.get_with(&key, None, |_| ()).is_some() {
             return true;
         }
-        let size = if self.bytes.is_empty() { 0 } else { request.size as usize };
+        let size = if self.bytes.is_empty() {
+            0
+        } else {
+            request.size as usize
+        };
         let mut value = Value::from(self.bytes.slice(..size));
         if let Some(ttl) = self.ttl {
             value = value.ttl(Duration::from_secs(ttl.into()));
@@ -88,7 +98,11 @@ struct Crate {
 
 impl Crate {
     fn quick(workload: &Workload) -> Other {
-        let items = if workload.sized { 50_000 } else { workload.capacity as usize };
+        let items = if workload.sized {
+            50_000
+        } else {
+            workload.capacity as usize
+        };
         let options = OptionsBuilder::new()
             .estimated_items_capacity(items)
             .weight_capacity(workload.capacity)
@@ -111,7 +125,8 @@ impl Crate {
     }
 
     fn mini_moka(workload: &Workload) -> Other {
-        let builder = mini_moka::sync::Cache::builder().max_capacity(units(workload, workload.capacity));
+        let builder =
+            mini_moka::sync::Cache::builder().max_capacity(units(workload, workload.capacity));
         let sized = workload.sized;
         let builder = builder.weigher(move |_, value: &Weighed| scaled(sized, value.0));
         Other::MiniMoka(builder.build(), 0)
@@ -197,8 +212,17 @@ impl Policy for Timed {
 }
 
 pub const NAMES: [&str; 11] = [
-    "rimstone", "LRU", "S3-FIFO", "W-TinyLFU", "GDSF", "quick_cache", "moka", "mini-moka", "foyer LFU",
-    "foyer S3-FIFO", "Belady",
+    "rimstone",
+    "LRU",
+    "S3-FIFO",
+    "W-TinyLFU",
+    "GDSF",
+    "quick_cache",
+    "moka",
+    "mini-moka",
+    "foyer LFU",
+    "foyer S3-FIFO",
+    "Belady",
 ];
 
 fn policies(workload: &Workload) -> Vec<Option<Box<dyn Policy>>> {
@@ -206,7 +230,11 @@ fn policies(workload: &Workload) -> Vec<Option<Box<dyn Policy>>> {
     let simple = |policy: Box<dyn Policy>| -> Option<Box<dyn Policy>> {
         let fetched = Default::default();
         Some(match ttl {
-            Some(ttl) => Box::new(Timed { policy, ttl, fetched }),
+            Some(ttl) => Box::new(Timed {
+                policy,
+                ttl,
+                fetched,
+            }),
             None => policy,
         })
     };
@@ -230,7 +258,13 @@ fn policies(workload: &Workload) -> Vec<Option<Box<dyn Policy>>> {
 
 /// The part of the requests that miss.
 fn misses(policy: &mut dyn Policy, workload: &Workload) -> f64 {
-    let weight = |size: u32| if workload.sized { u64::from(size) + OVERHEAD } else { 1 };
+    let weight = |size: u32| {
+        if workload.sized {
+            u64::from(size) + OVERHEAD
+        } else {
+            1
+        }
+    };
     let mut read = |request: &&Request| !policy.read(**request, weight(request.size));
     workload.requests.iter().filter(&mut read).count() as f64 / workload.requests.len() as f64
 }
@@ -238,50 +272,69 @@ fn misses(policy: &mut dyn Policy, workload: &Workload) -> f64 {
 /// A row of the table: the part of requests that miss, by policy.
 pub type Row = (String, Vec<Option<f64>>);
 
-fn row(workload: &Workload, only: &[&str]) -> Row {
-    let policies = policies(workload).into_iter().zip(NAMES);
-    let run = |(policy, name): (Option<Box<dyn Policy>>, &str)| {
-        let wanted = only.is_empty() || only.contains(&name);
-        policy.filter(|_| wanted).map(|mut policy| misses(&mut *policy, workload))
-    };
-    (workload.name.to_owned(), policies.map(run).collect())
+fn row(workload: &Workload) -> Row {
+    let run =
+        |policy: Option<Box<dyn Policy>>| policy.map(|mut policy| misses(&mut *policy, workload));
+    (
+        workload.name.to_owned(),
+        policies(workload).into_iter().map(run).collect(),
+    )
 }
 
 pub fn run(part: &str) {
-    // For tuning: only the yardsticks.
-    let quick = std::env::var_os("QUICK").is_some();
-    let only: &[&str] = if std::env::var_os("OURS").is_some() { &["rimstone"] } else if quick { &["rimstone", "LRU", "quick_cache", "Belady"] } else { &[] };
     println!("\nMisses in percent of the requests:\n");
     let mut rows = Vec::new();
     head();
     for workload in workload::all() {
         if workload.name.contains(part) {
-            let row = row(&workload, only);
+            let row = row(&workload);
             print_row(&row);
             rows.push((row, workload.sized));
         }
     }
     for sized in [false, true] {
-        let rows: Vec<Row> = rows.iter().filter(|row| row.1 == sized).map(|row| row.0.clone()).collect();
+        let rows: Vec<Row> = rows
+            .iter()
+            .filter(|row| row.1 == sized)
+            .map(|row| row.0.clone())
+            .collect();
         if !rows.is_empty() {
             summarize(&rows, if sized { "with sizes" } else { "unit sizes" });
         }
     }
-    if part.is_empty() && !quick {
+    if part.is_empty() {
         let rows: Vec<Row> = rows.into_iter().map(|row| row.0).collect();
-        plot::misses(&rows);
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/misses.svg");
+        std::fs::write(file, plot::misses(&rows)).expect("a picture");
+        println!("\nDrawn in {file}");
     }
 }
 
 pub fn trace(file: &str, entries: &str) {
     let capacity = entries.parse().expect("a number of entries");
-    let workload = Workload { name: "trace", requests: workload::read(file), capacity, sized: false, ttl: None };
+    let workload = Workload {
+        name: "trace",
+        requests: workload::read(file),
+        capacity,
+        sized: false,
+        ttl: None,
+    };
     head();
-    print_row(&row(&workload, &[]));
-    let mean = workload.requests.iter().map(|r| u64::from(r.size)).sum::<u64>() / workload.requests.len() as u64;
+    print_row(&row(&workload));
+    let mean = workload
+        .requests
+        .iter()
+        .map(|r| u64::from(r.size))
+        .sum::<u64>()
+        / workload.requests.len() as u64;
     let capacity = capacity * (mean + OVERHEAD);
-    let workload = Workload { name: "trace, sizes", capacity, sized: true, ..workload };
-    print_row(&row(&workload, &[]));
+    let workload = Workload {
+        name: "trace, sizes",
+        capacity,
+        sized: true,
+        ..workload
+    };
+    print_row(&row(&workload));
 }
 
 fn head() {
@@ -290,7 +343,9 @@ fn head() {
 }
 
 fn print_row((name, misses): &Row) {
-    let cells = misses.iter().map(|m| m.map_or("-".into(), |m| format!("{:.1}", 100.0 * m)));
+    let cells = misses
+        .iter()
+        .map(|m| m.map_or("-".into(), |m| format!("{:.1}", 100.0 * m)));
     println!("| {name} | {} |", cells.collect::<Vec<_>>().join(" | "));
 }
 
@@ -311,9 +366,14 @@ fn summarize(rows: &[Row], what: &str) {
     for (at, name) in NAMES.iter().enumerate() {
         let gap = |row: &Row| Some((row.1[1]? - row.1[at]?, row.1[1]? - row.1[10]?));
         let gaps: Vec<(f64, f64)> = rows.iter().filter_map(gap).collect();
-        let (closed, whole) = gaps.iter().fold((0.0, 0.0), |sum, gap| (sum.0 + gap.0, sum.1 + gap.1));
+        let (closed, whole) = gaps
+            .iter()
+            .fold((0.0, 0.0), |sum, gap| (sum.0 + gap.0, sum.1 + gap.1));
         if whole > 0.0 {
-            println!("- {name} goes {:.0} % of the way from LRU to Belady's bound", 100.0 * closed / whole);
+            println!(
+                "- {name} goes {:.0} % of the way from LRU to Belady's bound",
+                100.0 * closed / whole
+            );
         }
     }
 }

@@ -38,7 +38,15 @@ struct Held {
 impl Ranked {
     pub fn new(rank: Rank, capacity: u64) -> Ranked {
         let (held, order) = (HashMap::new(), BTreeSet::new());
-        Ranked { rank, capacity, weight: 0, time: 0, age: 0.0, held, order }
+        Ranked {
+            rank,
+            capacity,
+            weight: 0,
+            time: 0,
+            age: 0.0,
+            held,
+            order,
+        }
     }
 
     pub fn belady(requests: &[Request], capacity: u64) -> Ranked {
@@ -67,7 +75,14 @@ impl Policy for Ranked {
             Rank::Gdsf => (self.age + reads as f64 / weight as f64).to_bits(),
             Rank::Belady(next) => u64::MAX - next.pop_front().expect("a request"),
         };
-        self.held.insert(request.key, Held { rank, weight, reads });
+        self.held.insert(
+            request.key,
+            Held {
+                rank,
+                weight,
+                reads,
+            },
+        );
         self.order.insert((rank, request.key));
         self.weight += weight;
         while self.weight > self.capacity {
@@ -193,7 +208,11 @@ impl WTinyLfu {
     /// out for it.
     fn admit(&mut self, window_max: u64) {
         while self.window.weight > window_max {
-            let (_, key) = self.window.order.pop_first().expect("the window holds something");
+            let (_, key) = self
+                .window
+                .order
+                .pop_first()
+                .expect("the window holds something");
             let weight = self.window.held.remove(&key).map_or(0, |held| held.weight);
             self.window.weight -= weight;
             let mut room = self.main.capacity.saturating_sub(self.main.weight);
@@ -204,7 +223,14 @@ impl WTinyLfu {
             });
             let rivals = victims.map(|(_, victim)| self.count(*victim)).sum::<u32>();
             if weight <= self.main.capacity && (rivals == 0 || self.count(key) > rivals) {
-                self.main.read(Request { time: 0, key, size: 0 }, weight);
+                self.main.read(
+                    Request {
+                        time: 0,
+                        key,
+                        size: 0,
+                    },
+                    weight,
+                );
             }
         }
     }
@@ -216,7 +242,10 @@ impl Policy for WTinyLfu {
         self.requests += 1;
         if self.requests > 10 * (self.main.held.len() + 100) {
             self.requests = 0;
-            self.counts.retain(|_, count| { *count /= 2; *count > 0 });
+            self.counts.retain(|_, count| {
+                *count /= 2;
+                *count > 0
+            });
         }
         if self.main.held.contains_key(&request.key) {
             return self.main.read(request, weight);

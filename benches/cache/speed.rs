@@ -34,14 +34,21 @@ pub fn run(part: &str) {
     // Ranks are spread over the keys: hot ones are not neighbours.
     let draw = || key(scramble(zipf.draw(&mut rng)) % 1_000_000_000_000);
     let keys: Vec<Key> = std::iter::repeat_with(draw).take(SLICE * 10).collect();
-    let all: Vec<Key> = (0..KEYS as u64).map(|n| key(scramble(n) % 1_000_000_000_000)).collect();
-    let new: Vec<Key> = (0..8_000_000).map(|n| key(1_000_000_000_000 - 1 - n)).collect();
+    let all: Vec<Key> = (0..KEYS as u64)
+        .map(|n| key(scramble(n) % 1_000_000_000_000))
+        .collect();
+    let new: Vec<Key> = (0..8_000_000)
+        .map(|n| key(1_000_000_000_000 - 1 - n))
+        .collect();
     let is_map = |name: &str| name.starts_with("map");
 
     if "hit".contains(part) {
         let subjects = load(&all, 2 * KEYS, |_| true);
         let hit: Op = |subject, key| assert!(subject.read(key), "it is held");
-        table("hit, 1 M entries, zipf 0.99", measure(&subjects, &keys, hit));
+        table(
+            "hit, 1 M entries, zipf 0.99",
+            measure(&subjects, &keys, hit),
+        );
     }
     if "mixed".contains(part) {
         let subjects = load(&all, KEYS / 10, |name| !is_map(name));
@@ -50,26 +57,32 @@ pub fn run(part: &str) {
                 subject.insert(key, &[7; VALUE]);
             }
         };
-        table("get, insert on a miss; room for 100,000 of 1 M", measure(&subjects, &keys, mixed));
+        table(
+            "get, insert on a miss; room for 100,000 of 1 M",
+            measure(&subjects, &keys, mixed),
+        );
     }
     if "insert".contains(part) {
         let subjects = load(&all, KEYS / 10, |name| !is_map(name));
         let insert: Op = |subject, key| subject.insert(key, &[7; VALUE]);
-        table("insert of new keys, room for 100,000", measure(&subjects, &new, insert));
+        table(
+            "insert of new keys, room for 100,000",
+            measure(&subjects, &new, insert),
+        );
     }
 }
 
 type Loaded = Vec<(&'static str, Arc<dyn Subject>)>;
 
 fn load(keys: &[Key], entries: usize, wanted: impl Fn(&str) -> bool) -> Loaded {
-    // For tuning: only the subjects whose names contain this.
-    let only = std::env::var("ONLY").unwrap_or_default();
-    let wanted = SUBJECTS.iter().filter(|(name, _)| wanted(name) && name.contains(&only));
+    let wanted = SUBJECTS.iter().filter(|(name, _)| wanted(name));
     let make = |(name, make): &(&'static str, Make)| {
         let subject = make(entries);
         keys.iter().for_each(|key| subject.insert(key, &[7; VALUE]));
         // What works in the background gets its chance.
-        keys.iter().take(SLICE).for_each(|key| drop(black_box(subject.read(key))));
+        keys.iter()
+            .take(SLICE)
+            .for_each(|key| drop(black_box(subject.read(key))));
         (*name, subject)
     };
     wanted.map(make).collect()
@@ -93,13 +106,20 @@ fn measure(subjects: &Loaded, keys: &[Key], op: Op) -> Vec<Row> {
             // The first round fills, warms and settles.
             if round > 0 {
                 let measured = [alone.0, both.0, alone.1, both.1];
-                times[at].iter_mut().zip(measured).for_each(|(times, time)| times.push(time));
+                times[at]
+                    .iter_mut()
+                    .zip(measured)
+                    .for_each(|(times, time)| times.push(time));
             }
         }
     }
     let row = |(times, (name, _)): (&mut [Vec<f64>; 4], &(&'static str, Arc<dyn Subject>))| {
         let [alone, both, wall_alone, wall_both] = times.each_mut().map(|times| median(times));
-        Row { name, ns: [alone, both], scaling: wall_alone / wall_both }
+        Row {
+            name,
+            ns: [alone, both],
+            scaling: wall_alone / wall_both,
+        }
     };
     times.iter_mut().zip(subjects).map(row).collect()
 }
@@ -113,12 +133,20 @@ fn together(subject: &Arc<dyn Subject>, slices: &[&[Key]], op: Op) -> (f64, f64)
         cpu_time::now() - from
     };
     let cpu: f64 = thread::scope(|scope| {
-        let threads: Vec<_> = slices.iter().map(|keys| scope.spawn(|| run(keys))).collect();
-        let times = threads.into_iter().map(|thread| thread.join().expect("it ran"));
+        let threads: Vec<_> = slices
+            .iter()
+            .map(|keys| scope.spawn(|| run(keys)))
+            .collect();
+        let times = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("it ran"));
         times.map(|time| time.as_nanos() as f64).sum()
     });
     let keys: usize = slices.iter().map(|keys| keys.len()).sum();
-    (cpu / keys as f64, started.elapsed().as_nanos() as f64 / keys as f64)
+    (
+        cpu / keys as f64,
+        started.elapsed().as_nanos() as f64 / keys as f64,
+    )
 }
 
 fn median(times: &mut [f64]) -> f64 {
@@ -128,10 +156,20 @@ fn median(times: &mut [f64]) -> f64 {
 
 fn table(what: &str, rows: Vec<Row>) {
     println!("\n{what}:\n");
-    println!("| cache | CPU ns, 1 thread | x quick_cache | CPU ns, 2 threads | x quick_cache | 2 / 1 threads |");
+    println!(
+        "| cache | CPU ns, 1 thread | x quick_cache | CPU ns, 2 threads | x quick_cache | 2 / 1 threads |"
+    );
     println!("| --- | --- | --- | --- | --- | --- |");
-    let quick = rows.iter().find(|row| row.name == "quick_cache").map_or([1.0; 2], |row| row.ns);
-    for Row { name, ns: [alone, both], scaling } in rows {
+    let quick = rows
+        .iter()
+        .find(|row| row.name == "quick_cache")
+        .map_or([1.0; 2], |row| row.ns);
+    for Row {
+        name,
+        ns: [alone, both],
+        scaling,
+    } in rows
+    {
         let (x1, x2) = (alone / quick[0], both / quick[1]);
         println!("| {name} | {alone:.0} | {x1:.2} | {both:.0} | {x2:.2} | {scaling:.2} |");
     }

@@ -52,7 +52,9 @@ impl Subject for Lent {
 
 impl Subject for Owned {
     fn read(&self, key: &Key) -> bool {
-        self.0.get(key, None).is_some_and(|entry| touch(entry.value()))
+        self.0
+            .get(key, None)
+            .is_some_and(|entry| touch(entry.value()))
     }
 
     fn insert(&self, key: &Key, value: &[u8]) {
@@ -94,7 +96,9 @@ struct QuickNumbers(quick_cache::sync::Cache<u64, Bytes>);
 struct Numbers(Cache);
 
 fn number(key: &Key) -> u64 {
-    key.iter().skip(5).fold(0, |n, digit| 10 * n + u64::from(digit - b'0'))
+    key.iter()
+        .skip(5)
+        .fold(0, |n, digit| 10 * n + u64::from(digit - b'0'))
 }
 
 impl Subject for QuickNumbers {
@@ -110,11 +114,14 @@ impl Subject for QuickNumbers {
 impl Subject for Numbers {
     fn read(&self, key: &Key) -> bool {
         let read = |entry: &Entry| touch(entry.value());
-        self.0.get_with(&number(key).to_le_bytes(), None, read).is_some()
+        self.0
+            .get_with(&number(key).to_le_bytes(), None, read)
+            .is_some()
     }
 
     fn insert(&self, key: &Key, value: &[u8]) {
-        self.0.insert(&number(key).to_le_bytes(), Value::from(value));
+        self.0
+            .insert(&number(key).to_le_bytes(), Value::from(value));
     }
 }
 
@@ -129,7 +136,8 @@ impl Subject for QuickTtl {
 
     fn insert(&self, key: &Key, value: &[u8]) {
         let until = Instant::now() + TTL;
-        self.0.insert(name(key), (Bytes::copy_from_slice(value), until));
+        self.0
+            .insert(name(key), (Bytes::copy_from_slice(value), until));
     }
 }
 
@@ -158,7 +166,9 @@ struct MiniMoka(mini_moka::sync::Cache<Name, Bytes>);
 
 impl Subject for MiniMoka {
     fn read(&self, key: &Key) -> bool {
-        self.0.get(&Box::from(&key[..])).is_some_and(|value| touch(&value))
+        self.0
+            .get(&Box::from(&key[..]))
+            .is_some_and(|value| touch(&value))
     }
 
     fn insert(&self, key: &Key, value: &[u8]) {
@@ -170,7 +180,9 @@ struct Foyer(foyer_memory::Cache<Name, Bytes>);
 
 impl Subject for Foyer {
     fn read(&self, key: &Key) -> bool {
-        self.0.get(&key[..]).is_some_and(|entry| touch(entry.value()))
+        self.0
+            .get(&key[..])
+            .is_some_and(|entry| touch(entry.value()))
     }
 
     fn insert(&self, key: &Key, value: &[u8]) {
@@ -217,22 +229,44 @@ pub const SUBJECTS: [(&str, Make); 14] = [
     ("rimstone, lent", |n| Arc::new(Lent(ours(n)))),
     ("rimstone, owned", |n| Arc::new(Owned(ours(n)))),
     ("rimstone, lent, cacheTtl", |n| Arc::new(Limited(ours(n)))),
-    ("quick_cache", |n| Arc::new(Quick(quick_cache::sync::Cache::new(n)))),
-    ("quick_cache, ttl by hand", |n| Arc::new(QuickTtl(quick_cache::sync::Cache::new(n)))),
-    ("rimstone, lent, 8-byte keys", |n| Arc::new(Numbers(ours(n)))),
-    ("quick_cache, u64 keys", |n| Arc::new(QuickNumbers(quick_cache::sync::Cache::new(n)))),
+    ("quick_cache", |n| {
+        Arc::new(Quick(quick_cache::sync::Cache::new(n)))
+    }),
+    ("quick_cache, ttl by hand", |n| {
+        Arc::new(QuickTtl(quick_cache::sync::Cache::new(n)))
+    }),
+    ("rimstone, lent, 8-byte keys", |n| {
+        Arc::new(Numbers(ours(n)))
+    }),
+    ("quick_cache, u64 keys", |n| {
+        Arc::new(QuickNumbers(quick_cache::sync::Cache::new(n)))
+    }),
     ("moka, expiry", |n| {
         let builder = moka::sync::Cache::builder().max_capacity(n as u64);
         Arc::new(Moka(builder.expire_after(PerEntry).build()))
     }),
     ("moka", |n| Arc::new(Moka(moka::sync::Cache::new(n as u64)))),
-    ("mini-moka", |n| Arc::new(MiniMoka(mini_moka::sync::Cache::new(n as u64)))),
+    ("mini-moka", |n| {
+        Arc::new(MiniMoka(mini_moka::sync::Cache::new(n as u64)))
+    }),
     ("foyer LFU", |n| {
-        Arc::new(Foyer(CacheBuilder::new(n).with_eviction_config(LfuConfig::default()).build()))
+        Arc::new(Foyer(
+            CacheBuilder::new(n)
+                .with_eviction_config(LfuConfig::default())
+                .build(),
+        ))
     }),
     ("foyer S3-FIFO", |n| {
-        Arc::new(Foyer(CacheBuilder::new(n).with_eviction_config(S3FifoConfig::default()).build()))
+        Arc::new(Foyer(
+            CacheBuilder::new(n)
+                .with_eviction_config(S3FifoConfig::default())
+                .build(),
+        ))
     }),
-    ("map under a lock, lent", |_| Arc::new(Map(RwLock::default()))),
-    ("map under a lock, owned", |_| Arc::new(MapOwned(RwLock::default()))),
+    ("map under a lock, lent", |_| {
+        Arc::new(Map(RwLock::default()))
+    }),
+    ("map under a lock, owned", |_| {
+        Arc::new(MapOwned(RwLock::default()))
+    }),
 ];

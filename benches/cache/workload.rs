@@ -20,7 +20,14 @@ impl Zipf {
     pub fn new(keys: usize, skew: f64) -> Zipf {
         let mut sum = 0.0;
         let weights = (1..=keys).map(|rank| (rank as f64).powf(-skew));
-        Zipf(weights.map(|w| { sum += w; sum }).collect())
+        Zipf(
+            weights
+                .map(|w| {
+                    sum += w;
+                    sum
+                })
+                .collect(),
+        )
     }
 
     pub fn draw(&self, rng: &mut Rng) -> u64 {
@@ -57,13 +64,27 @@ const REQUESTS: usize = 1_000_000;
 const KEYS: usize = 200_000;
 
 fn unit(name: &'static str, capacity: u64, keys: impl Iterator<Item = u64>) -> Workload {
-    let request = |key| Request { time: 0, key: scramble(key), size: 1 };
-    Workload { name, requests: keys.take(REQUESTS).map(request).collect(), capacity, sized: false, ttl: None }
+    let request = |key| Request {
+        time: 0,
+        key: scramble(key),
+        size: 1,
+    };
+    Workload {
+        name,
+        requests: keys.take(REQUESTS).map(request).collect(),
+        capacity,
+        sized: false,
+        ttl: None,
+    }
 }
 
 fn zipf(name: &'static str, skew: f64, capacity: u64) -> Workload {
     let (zipf, mut rng) = (Zipf::new(KEYS, skew), Rng::with_seed(1));
-    unit(name, capacity, std::iter::repeat_with(move || zipf.draw(&mut rng)))
+    unit(
+        name,
+        capacity,
+        std::iter::repeat_with(move || zipf.draw(&mut rng)),
+    )
 }
 
 /// A zipf whose hot keys become others, a few at a time.
@@ -108,7 +129,12 @@ fn recency() -> impl Iterator<Item = u64> {
     let (mut rng, mut past, mut new) = (Rng::with_seed(5), Vec::new(), 0);
     std::iter::repeat_with(move || {
         let distance = 10f64.powf(rng.f64() * 5.5) as usize;
-        let key = if past.len() > distance { past[past.len() - 1 - distance] } else { new += 1; new };
+        let key = if past.len() > distance {
+            past[past.len() - 1 - distance]
+        } else {
+            new += 1;
+            new
+        };
         past.push(key);
         key
     })
@@ -117,7 +143,13 @@ fn recency() -> impl Iterator<Item = u64> {
 /// Zipf, and a third of keys that come once.
 fn once() -> impl Iterator<Item = u64> {
     let (zipf, mut rng) = (Zipf::new(KEYS, 0.9), Rng::with_seed(6));
-    (0u64..).map(move |at| if rng.u8(..) < 85 { (1 << 40) + at } else { zipf.draw(&mut rng) })
+    (0u64..).map(move |at| {
+        if rng.u8(..) < 85 {
+            (1 << 40) + at
+        } else {
+            zipf.draw(&mut rng)
+        }
+    })
 }
 
 fn uniform() -> impl Iterator<Item = u64> {
@@ -141,9 +173,18 @@ fn with_sizes(mut workload: Workload, name: &'static str, part: f64) -> Workload
     let mut seen = std::collections::HashSet::new();
     for request in &mut workload.requests {
         request.size = size_of(request.key);
-        total += if seen.insert(request.key) { u64::from(request.size) } else { 0 };
+        total += if seen.insert(request.key) {
+            u64::from(request.size)
+        } else {
+            0
+        };
     }
-    Workload { name, capacity: (total as f64 * part) as u64, sized: true, ..workload }
+    Workload {
+        name,
+        capacity: (total as f64 * part) as u64,
+        sized: true,
+        ..workload
+    }
 }
 
 pub fn all() -> Vec<Workload> {
@@ -162,7 +203,11 @@ pub fn all() -> Vec<Workload> {
         short_lived(),
         with_sizes(zipf("", 0.7, 0), "sizes, zipf 0.7", 0.05),
         with_sizes(zipf("", 1.0, 0), "sizes, zipf 1.0", 0.01),
-        with_sizes(unit("", 0, shifting(0.9, 20)), "sizes, hot set shifts", 0.02),
+        with_sizes(
+            unit("", 0, shifting(0.9, 20)),
+            "sizes, hot set shifts",
+            0.02,
+        ),
         with_sizes(unit("", 0, once()), "sizes, one-hit keys", 0.02),
     ]
 }
@@ -182,6 +227,12 @@ fn parse(line: &str) -> Request {
         panic!("not `time key size`: {line}")
     };
     let time: f64 = time.parse().expect("seconds");
-    let key = key.bytes().fold(0, |hash, byte| scramble(hash ^ u64::from(byte)));
-    Request { time: time as u32, key, size: size.parse().expect("bytes") }
+    let key = key
+        .bytes()
+        .fold(0, |hash, byte| scramble(hash ^ u64::from(byte)));
+    Request {
+        time: time as u32,
+        key,
+        size: size.parse().expect("bytes"),
+    }
 }

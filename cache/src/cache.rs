@@ -336,6 +336,10 @@ impl Cache {
         locked
     }
 
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "below the number of shards"
+    )]
     #[inline]
     fn place(&self, hash: u64) -> usize {
         ((hash >> 32 ^ hash) & (self.0.shards.len() as u64 - 1)) as usize

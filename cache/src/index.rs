@@ -219,7 +219,7 @@ mod tests {
     }
 
     fn hash(slot: u32) -> u32 {
-        (slot % 7) << 30 | slot % 3
+        ((slot % 7) << 30) | (slot % 3)
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! Schedules of threads that meet in one cache, explored by `shuttle`: thousands at each run of the
 //! tests, `RIMSTONE_SCHEDULES` of them for each test if it is set. A failure prints the schedule, and
 //! `shuttle::replay` repeats it.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "tests: an index out of range fails them"
+)]
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -15,6 +15,7 @@ use crate::clock::{NEVER, Seconds};
 pub(crate) const NONE: u32 = u32::MAX;
 /// A power of two: 3 KiB of slots, which come and go together, so that growth copies nothing.
 const CHUNK: usize = 64;
+const CHUNK_SLOTS: u32 = 64;
 
 /// The list through the slots that an entry's queue is, and the one that its timer is.
 pub(crate) const QUEUE: usize = 0;
@@ -153,6 +154,7 @@ impl List {
 /// once many are free.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
+    #[allow(clippy::vec_box, reason = "growth moves pointers, not slots")]
     chunks: Vec<Box<[Slot; CHUNK]>>,
     free: List,
     used: u32,
@@ -211,7 +213,7 @@ impl Slots {
     pub(crate) fn surplus(&self) -> Option<Range<u32>> {
         let free = self.capacity() - self.used;
         let surplus = free as usize > 2 * CHUNK && free > self.capacity() / 8;
-        surplus.then(|| self.capacity() - CHUNK as u32..self.capacity())
+        surplus.then(|| self.capacity() - CHUNK_SLOTS..self.capacity())
     }
 
     /// Takes the free slots of the last chunk out of use, so that nothing moves there.

@@ -5,6 +5,7 @@
 //! moment differs from the wheel's, in the bucket of that digit, and comes down as time goes on.
 #![allow(
     clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
     reason = "a level is below 6, a digit below 64"
 )]
 
@@ -40,7 +41,6 @@ fn digit(moment: Seconds, level: usize) -> usize {
 
 impl Wheel {
     /// Sets the timer of a slot, which has none, to `moment`. One that is over is due at once.
-    #[allow(clippy::cast_possible_truncation, reason = "below 6 and 64")]
     pub(crate) fn insert(&mut self, slots: &mut Slots, at: u32, moment: Seconds) {
         slots.get_mut(at).timer = moment;
         let moment = moment.max(self.now);

@@ -1,4 +1,9 @@
 //! The budget is one of memory: what the allocator is asked for stays within it.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests: an index out of range or a wrong byte fails them"
+)]
 #![allow(unsafe_code, reason = "an allocator that counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -1,4 +1,9 @@
 //! Every history agrees with a map.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests: an index out of range or a wrong byte fails them"
+)]
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,4 +1,9 @@
 //! Real threads and futures: what the schedules inside the crate explore, with everything as it is.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests: an index out of range or a wrong byte fails them"
+)]
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
