@@ -304,7 +304,7 @@ pub fn run(part: &str) {
     }
     if part.is_empty() {
         let rows: Vec<Row> = rows.into_iter().map(|row| row.0).collect();
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/misses.svg");
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/cache-misses.svg");
         std::fs::write(file, plot::misses(&rows)).expect("a picture");
         println!("\nDrawn in {file}");
     }

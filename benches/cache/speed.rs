@@ -15,7 +15,7 @@ use crate::workload::{Zipf, scramble};
 const KEYS: usize = 1_000_000;
 const SKEW: f64 = 0.99;
 const SLICE: usize = 100_000;
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 7;
 
 /// What one request does.
 type Op = fn(&dyn Subject, &Key);
@@ -37,7 +37,7 @@ pub fn run(part: &str) {
     let all: Vec<Key> = (0..KEYS as u64)
         .map(|n| key(scramble(n) % 1_000_000_000_000))
         .collect();
-    let new: Vec<Key> = (0..8_000_000)
+    let new: Vec<Key> = (0..3_000_000)
         .map(|n| key(1_000_000_000_000 - 1 - n))
         .collect();
     let is_map = |name: &str| name.starts_with("map");
@@ -51,7 +51,7 @@ pub fn run(part: &str) {
         );
     }
     if "mixed".contains(part) {
-        let subjects = load(&all, KEYS / 10, |name| !is_map(name));
+        let subjects = load(&all[..KEYS / 5], KEYS / 10, |name| !is_map(name));
         let mixed: Op = |subject, key| {
             if !subject.read(key) {
                 subject.insert(key, &[7; VALUE]);
@@ -63,7 +63,7 @@ pub fn run(part: &str) {
         );
     }
     if "insert".contains(part) {
-        let subjects = load(&all, KEYS / 10, |name| !is_map(name));
+        let subjects = load(&all[..KEYS / 5], KEYS / 10, |name| !is_map(name));
         let insert: Op = |subject, key| subject.insert(key, &[7; VALUE]);
         table(
             "insert of new keys, room for 100,000",
