@@ -33,8 +33,12 @@ pub fn cache(data: &[u8]) {
     let cost = [MissCost::local(), MissCost::remote(), MissCost::objects()];
     let budget = 500 + 100 * u64::from(input.u8());
     let builder = Cache::builder(budget).max_entry_weight(budget).jitter(0.0);
-    let builder = builder.shards(1 << (input.u8() % 3)).miss_cost(cost[usize::from(input.u8() % 3)]);
-    let builder = builder.stale_while_revalidate(Duration::from_secs(STALE)).refresh_ahead(0.3);
+    let builder = builder
+        .shards(1 << (input.u8() % 3))
+        .miss_cost(cost[usize::from(input.u8() % 3)]);
+    let builder = builder
+        .stale_while_revalidate(Duration::from_secs(STALE))
+        .refresh_ahead(0.3);
     let mut session = Session {
         cache: builder.clock(clock.clone()).build(),
         clock,
@@ -74,7 +78,9 @@ impl Session {
             }
             10..12 if !self.tickets.is_empty() => {
                 let (bytes, value) = self.value(input, ttl);
-                let (key, at, good, ticket) = self.tickets.swap_remove(usize::from(key) % self.tickets.len());
+                let (key, at, good, ticket) = self
+                    .tickets
+                    .swap_remove(usize::from(key) % self.tickets.len());
                 let completed = ticket.complete(value);
                 assert_eq!(completed.entry.value(), bytes);
                 assert!(good || !completed.stored, "the key was written since");
@@ -135,7 +141,10 @@ impl Session {
         let known = self.known.get(&key).expect("never removed");
         assert_eq!(entry.value(), known.value);
         let fresh_until = limit.map_or(known.fresh_until, |limit| known.fetched + limit);
-        assert!(self.clock.now() < fresh_until.saturating_add(stale), "too old");
+        assert!(
+            self.clock.now() < fresh_until.saturating_add(stale),
+            "too old"
+        );
     }
 
     fn value(&self, input: &mut Input<'_>, ttl: Option<Duration>) -> (Vec<u8>, Value<'static>) {
@@ -147,7 +156,14 @@ impl Session {
 
     fn learn(&mut self, key: u8, value: Vec<u8>, fetched: u64, limit: Option<u64>) {
         let fresh_until = limit.map_or(u64::MAX, |limit| fetched + limit);
-        self.known.insert(key, Known { value, fetched, fresh_until });
+        self.known.insert(
+            key,
+            Known {
+                value,
+                fetched,
+                fresh_until,
+            },
+        );
     }
 
     fn void(&mut self, of: impl Fn(u8) -> bool) {
