@@ -25,6 +25,8 @@
 //! - **Fills cannot overtake writes.** A reader that misses takes a [`Ticket`] before it goes to the
 //!   source. If the key is written or invalidated meanwhile, what the ticket brings is not stored. With
 //!   [versions](Value::version), a source that lags behind cannot bring an old value back either.
+//!   Until a write is told to the cache, and so before it is acknowledged, readers may still be given
+//!   the old value, even one that has seen the new value at the source.
 //! - **One fetch at a time for each key**, blocking or as a future on any runtime. A leader that fails,
 //!   panics or is cancelled hands over to one of those who wait.
 //! - **Freshness is the reader's.** Each read may bring its own `cache_ttl` and is given nothing older,
