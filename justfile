@@ -46,3 +46,7 @@ compare *args:
 # What `just compare` builds faster with, on Debian: RocksDB, and what reads its header.
 compare-deps:
     apt-get update && apt-get install -y librocksdb-dev libclang-dev
+
+# The hot cache beside others: what a call costs, what an entry takes, how often it misses.
+bench-cache *what:
+    cargo bench --manifest-path benches/cache/Cargo.toml -- {{ what }}

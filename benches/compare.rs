@@ -103,7 +103,7 @@ fn copied(criterion: &mut Criterion<CpuTime>, name: &str, keys: &[Key], engines:
         map.get(&key[..]).map(|stored| copy(stored))
     });
     row(&mut group, "cache", keys.iter(), |key| {
-        engines.cache.get(&key[..], engines.now(), None)
+        engines.cache.get(key, None)
     });
     group.finish();
 }
@@ -127,8 +127,8 @@ fn lent(criterion: &mut Criterion<CpuTime>, name: &str, keys: &[Key], engines: &
         map.get(&key[..]).map(|stored| touch(value(stored)))
     });
     row(&mut group, "cache", keys.iter(), |key| {
-        let (cache, now) = (&engines.cache, engines.now());
-        cache.read(&key[..], now, None, |value| touch(value))
+        let read = |entry: &rimstone_cache::Entry| touch(entry.value());
+        engines.cache.get_with(key, None, read)
     });
     group.finish();
 }

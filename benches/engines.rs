@@ -7,8 +7,8 @@ use std::sync::RwLock;
 
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Env, EnvFlags, EnvOpenOptions, FlagSetMode, RoTxn, WithTls};
-use rimstone::{Durability, ListOptions, Namespace, Options, PutOptions, Store, Value, WriteBatch};
-use rimstone_cache::{self as cache, Cache};
+use rimstone::{Durability, ListOptions, Namespace, Options, PutOptions, Store, WriteBatch};
+use rimstone_cache::Cache;
 
 use crate::workload::{Entry, KEYS, Key, entry, key, missing, shuffled};
 
@@ -159,7 +159,7 @@ pub(crate) struct Engines {
     pub(crate) lmdb: Lmdb,
     pub(crate) hashed: RwLock<HashMap<Boxed, Boxed>>,
     /// What Rimstone returned for every key, in the cache that could stand before it.
-    pub(crate) cache: Cache<Boxed, Value>,
+    pub(crate) cache: Cache,
     /// For lists, which a hash map cannot make.
     pub(crate) ordered: RwLock<BTreeMap<Boxed, Boxed>>,
 }
@@ -168,11 +168,10 @@ impl Engines {
     /// Opens what [`load`] wrote, and fills the maps.
     pub(crate) fn open(dir: &Path) -> Engines {
         let (store, namespace) = open_store(dir);
-        let cache = Cache::new(u64::MAX);
+        let cache = Cache::with_max_weight(u64::MAX);
         for e in entries() {
             let value = namespace.get(e.key).expect("gets").expect("a value");
-            let weight = e.key.len() + value.len();
-            cache.insert(e.key.into(), cache::Entry::new(value, weight as u64), 0);
+            cache.insert(&e.key, value[..].into());
         }
         let pairs = || entries().map(|e| (e.key.into(), stored(&e.metadata, &e.value)));
         Engines {
@@ -183,11 +182,6 @@ impl Engines {
             hashed: RwLock::new(pairs().collect()),
             ordered: RwLock::new(pairs().collect()),
         }
-    }
-
-    /// The time that a reader of the cache would tell it.
-    pub(crate) fn now(&self) -> u64 {
-        self.store.clock().now()
     }
 
     /// Flushes what was put so far, and from now on every commit of LMDB.

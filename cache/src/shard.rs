@@ -1,220 +1,225 @@
-//! The sequential core of a part of the cache: the entries, the order in which they leave, and the
-//! loads that are under way.
-//!
-//! Eviction is S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi: *FIFO queues are all you need for cache
-//! eviction*, SOSP 2023). A new key enters the *small* queue, which is kept at a tenth of the weight.
-//! At its end a key that was read meanwhile goes over to the *main* queue; another leaves, and its
-//! hash is remembered as a *ghost*. A key that comes while its ghost is remembered enters the main
-//! queue at once. At the end of the main queue a key that was read is put back to the start, with
-//! one read less to its credit. A scan of keys that are read once so passes through a tenth of the
-//! cache and leaves the rest alone; a hit only counts, and moves nothing.
+//! A part of the cache, used by one writer or many readers at a time.
 
-use std::borrow::Borrow;
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::Hash;
-use std::sync::Arc;
+use crate::clock::{NEVER, Seconds};
+use crate::cost::Ranking;
+use crate::fill::Fills;
+use crate::floors::Floors;
+use crate::history::{FREQUENCY_MAX, History};
+use crate::index::Index;
+use crate::queues::Queues;
+use crate::slots::{Place, Slots};
+use crate::wheel::{Turned, Wheel};
+use crate::{Cause, Entry, Key};
 
-use crate::fill::Fill;
-
-/// Reads that are remembered of a key, as in the paper.
-const READS_MAX: u8 = 3;
-/// The small queue gives way while it has more than one part in this many of the weight.
-const SMALL_SHARE: u64 = 10;
-
-/// A value and how long it may be served.
-#[derive(Clone, Debug)]
-pub(crate) struct Held<V> {
-    pub(crate) value: V,
-    pub(crate) loaded: u64,
-    pub(crate) expiration: Option<u64>,
-}
-
-impl<V> Held<V> {
-    pub(crate) fn is_expired(&self, now: u64) -> bool {
-        self.expiration.is_some_and(|expiration| expiration <= now)
-    }
-
-    pub(crate) fn is_fresh(&self, now: u64, cache_ttl: Option<u64>) -> bool {
-        let young = |ttl| now.saturating_sub(self.loaded) < ttl;
-        !self.is_expired(now) && cache_ttl.is_none_or(young)
-    }
-}
-
+/// What went out. It is dropped when nothing is locked.
 #[derive(Debug)]
-struct Slot<V> {
-    held: Held<V>,
-    weight: u64,
-    reads: u8,
-    small: bool,
-    /// Tells this stay of the key from earlier ones, of which the queues may still hold a trace.
-    stay: u64,
+pub(crate) struct Gone {
+    pub(crate) entry: Entry,
+    pub(crate) cause: Cause,
 }
 
-/// A part of the cache.
-#[derive(Debug)]
-pub(crate) struct Shard<K, V> {
-    slots: HashMap<K, Slot<V>>,
-    pub(crate) fills: HashMap<K, Arc<Fill<V>>>,
-    small: VecDeque<(K, u64)>,
-    main: VecDeque<(K, u64)>,
-    small_weight: u64,
-    weight: u64,
-    ghosts: VecDeque<u64>,
-    remembered: HashSet<u64>,
-    stays: u64,
+#[derive(Debug, Default)]
+pub(crate) struct Shard {
+    index: Index,
+    slots: Slots,
+    queues: Queues,
+    wheel: Wheel,
+    history: History,
+    pub(crate) fills: Fills,
+    pub(crate) floors: Floors,
 }
 
-impl<K, V> Default for Shard<K, V> {
-    fn default() -> Shard<K, V> {
-        Shard {
-            slots: HashMap::new(),
-            fills: HashMap::new(),
-            small: VecDeque::new(),
-            main: VecDeque::new(),
-            small_weight: 0,
-            weight: 0,
-            ghosts: VecDeque::new(),
-            remembered: HashSet::new(),
-            stays: 0,
-        }
-    }
+/// The half of a hash that is used inside a shard.
+#[allow(clippy::cast_possible_truncation, reason = "the lower half is wanted")]
+#[inline]
+pub(crate) fn half(hash: u64) -> u32 {
+    hash as u32
 }
 
-impl<K: Hash + Eq + Clone, V> Shard<K, V> {
-    pub(crate) fn weight(&self) -> u64 {
-        self.weight
+impl Shard {
+    /// The entry of a key, whether or not it may be served.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, key: Key<'_>) -> Option<&Entry> {
+        self.index.find(half(hash), |entry| entry.key() == key)
     }
 
-    /// The value of `key` as a reader at `now` may see it; counts the read.
-    pub(crate) fn get<Q>(&mut self, key: &Q, now: u64, cache_ttl: Option<u64>) -> Option<&Held<V>>
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
-        let slot = self.slots.get_mut(key)?;
-        if !slot.held.is_fresh(now, cache_ttl) {
+    /// Puts an entry in, in place of what there was of its key, which is returned.
+    pub(crate) fn insert(&mut self, hash: u64, entry: Entry, ranking: Ranking) -> Option<Gone> {
+        let Some(held) = self.find(hash, entry.key()) else {
+            self.admit(entry, ranking);
             return None;
+        };
+        let (at, hits) = (held.0.slot(), held.0.hits());
+        self.wheel.remove(&mut self.slots, at);
+        self.queues.remove(&mut self.slots, at);
+        let slot = self.slots.get_mut(at);
+        slot.weight = entry.weight();
+        slot.frequency = (slot.frequency + hits).min(FREQUENCY_MAX);
+        match slot.place {
+            Place::Main(_) => self.queues.push_main(&mut self.slots, at, ranking),
+            _ => self.queues.push_small(&mut self.slots, at),
         }
-        slot.reads = READS_MAX.min(slot.reads + 1);
-        Some(&slot.held)
+        entry.0.set_slot(at);
+        self.set_timer(at, &entry);
+        let entry = self.index.replace(entry, |held| held.0.slot() == at);
+        let cause = Cause::Replaced;
+        Some(Gone { entry, cause })
     }
 
-    /// Whether `load` is the load of `key` that stands.
-    pub(crate) fn is_filling(&self, key: &K, load: &Arc<Fill<V>>) -> bool {
-        let standing = self.fills.get(key);
-        standing.is_some_and(|standing| Arc::ptr_eq(standing, load))
+    fn admit(&mut self, entry: Entry, ranking: Ranking) {
+        let (at, hash) = (self.slots.take(), entry.0.hash());
+        self.history.fit(self.slots.used() as usize);
+        let slot = self.slots.get_mut(at);
+        slot.hash = hash;
+        slot.weight = entry.weight();
+        slot.frequency = (self.history.frequency(hash) + 1).min(FREQUENCY_MAX);
+        let left = self.history.comes_back(hash);
+        self.queues.admit(&mut self.slots, at, left, ranking);
+        entry.0.set_slot(at);
+        self.set_timer(at, &entry);
+        self.index.insert(entry);
     }
 
-    /// Takes in a value and returns the one it replaced. A key that is already held keeps its place.
-    pub(crate) fn insert(&mut self, key: K, hash: u64, held: Held<V>, weight: u64) -> Option<V> {
-        self.weight += weight;
-        if let Some(slot) = self.slots.get_mut(&key) {
-            self.weight -= slot.weight;
-            if slot.small {
-                self.small_weight = self.small_weight - slot.weight + weight;
+    fn set_timer(&mut self, at: u32, entry: &Entry) {
+        let kept_until = entry.0.kept_until();
+        if kept_until != NEVER {
+            self.wheel.insert(&mut self.slots, at, kept_until);
+        }
+    }
+
+    /// Takes a key's entry out.
+    pub(crate) fn remove(&mut self, hash: u64, key: Key<'_>) -> Option<Gone> {
+        let at = self.find(hash, key)?.0.slot();
+        self.take_out(at, Cause::Explicit)
+    }
+
+    /// Takes out the entry whose turn it is.
+    pub(crate) fn evict(&mut self, ranking: Ranking) -> Option<Gone> {
+        let victim = self.queues.victim(&mut self.slots, &self.index, ranking);
+        let (at, left) = victim?;
+        self.history.leave(self.slots.get(at).hash, left);
+        self.take_out(at, Cause::Size)
+    }
+
+    /// Takes out one entry that nobody may want any more; `None` if there is none. `steps` are left
+    /// when it returns, and at 0 it stops.
+    pub(crate) fn expire(&mut self, now: Seconds, steps: &mut usize) -> Option<Gone> {
+        while *steps > 0 {
+            *steps -= 1;
+            let Turned::Due(at) = self.wheel.turn(&mut self.slots, now)? else {
+                continue;
+            };
+            // A reader may have asked for more time since the timer was set.
+            let until = self.at(at).map_or(0, |entry| entry.0.kept_until());
+            if until <= now {
+                return self.take_out(at, Cause::Expired);
             }
-            slot.weight = weight;
-            return Some(std::mem::replace(&mut slot.held, held).value);
+            self.wheel.insert(&mut self.slots, at, until);
         }
-        self.stays += 1;
-        let (stay, small) = (self.stays, !self.remembered.remove(&hash));
-        let queue = if small {
-            &mut self.small
-        } else {
-            &mut self.main
-        };
-        queue.push_back((key.clone(), stay));
-        self.small_weight += if small { weight } else { 0 };
-        let slot = Slot {
-            held,
-            weight,
-            reads: 0,
-            small,
-            stay,
-        };
-        self.slots.insert(key, slot);
         None
     }
 
-    /// Takes out `key` and returns its value.
-    pub(crate) fn remove<Q>(&mut self, key: &Q) -> Option<V>
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
-        let slot = self.slots.remove(key)?;
-        self.weight -= slot.weight;
-        self.small_weight -= if slot.small { slot.weight } else { 0 };
-        self.sweep();
-        Some(slot.held.value)
+    /// The entry of a slot.
+    fn at(&self, at: u32) -> Option<&Entry> {
+        let hash = self.slots.get(at).hash;
+        self.index.find(hash, |entry| entry.0.slot() == at)
     }
 
-    /// Takes out the entry whose turn it is and returns its value; `None` if nothing is held.
-    pub(crate) fn evict(&mut self, hash: impl Fn(&K) -> u64) -> Option<V> {
-        loop {
-            let from_small = self.small_weight > self.weight / SMALL_SHARE || self.main.is_empty();
-            let queue = if from_small {
-                &mut self.small
-            } else {
-                &mut self.main
-            };
-            let (key, stay) = queue.pop_front()?;
-            let Some(slot) = self.slots.get_mut(&key).filter(|slot| slot.stay == stay) else {
-                continue;
-            };
-            if slot.reads > 0 {
-                slot.reads = if slot.small { 0 } else { slot.reads - 1 };
-                self.small_weight -= if slot.small { slot.weight } else { 0 };
-                slot.small = false;
-                self.main.push_back((key, stay));
-                continue;
+    fn take_out(&mut self, at: u32, cause: Cause) -> Option<Gone> {
+        self.queues.remove(&mut self.slots, at);
+        self.wheel.remove(&mut self.slots, at);
+        let slot = self.slots.give_back(at);
+        let entry = self.index.remove(slot.hash, |entry| entry.0.slot() == at)?;
+        // It may come back; what is known of it should count then.
+        let frequency = slot.frequency + entry.0.hits();
+        self.history.remember(slot.hash, frequency);
+        self.shrink();
+        Some(Gone { entry, cause })
+    }
+
+    /// Takes everything out. What is known of frequencies stays, and floors do.
+    pub(crate) fn clear(&mut self) -> Vec<Gone> {
+        let index = std::mem::take(&mut self.index);
+        self.slots = Slots::default();
+        self.queues = Queues::default();
+        self.wheel.clear();
+        let cause = Cause::Explicit;
+        let entries = index.into_entries();
+        entries.map(|entry| Gone { entry, cause }).collect()
+    }
+
+    /// Gives memory of free slots back.
+    fn shrink(&mut self) {
+        let Some(last) = self.slots.surplus() else {
+            return;
+        };
+        self.slots.retire(&last);
+        for from in last {
+            if !self.slots.get(from).is_free() {
+                let to = self.slots.relocate(from);
+                self.queues.renumber(&mut self.slots, to);
+                self.wheel.renumber(&mut self.slots, to);
+                self.renumber(from, to);
             }
-            if slot.small {
-                self.remember(hash(&key));
-            }
-            return self.remove(&key);
+        }
+        self.slots.drop_last_chunk();
+        self.history.fit(self.slots.used() as usize);
+    }
+
+    /// Tells an entry its new slot. Its reads go into the frequency.
+    fn renumber(&mut self, from: u32, to: u32) {
+        let slot = self.slots.get(to);
+        let entry = self.index.find(slot.hash, |entry| entry.0.slot() == from);
+        if let Some(entry) = entry {
+            let hits = entry.0.hits();
+            entry.0.set_slot(to);
+            (0..hits).for_each(|_| entry.0.touch());
         }
     }
 
-    /// Remembers as many ghosts as there are entries.
-    fn remember(&mut self, hash: u64) {
-        if self.remembered.insert(hash) {
-            self.ghosts.push_back(hash);
-        }
-        while self.ghosts.len() > self.slots.len() {
-            if let Some(oldest) = self.ghosts.pop_front() {
-                self.remembered.remove(&oldest);
-            }
-        }
+    pub(crate) fn len(&self) -> usize {
+        self.slots.used() as usize
     }
 
-    /// Drops the traces that removed entries left in the queues, once they are the greater part.
-    fn sweep(&mut self) {
-        let slots = &self.slots;
-        if self.small.len() + self.main.len() > 2 * slots.len() + 16 {
-            let held = |(key, stay): &(K, u64)| slots.get(key).is_some_and(|s| s.stay == *stay);
-            self.small.retain(held);
-            self.main.retain(held);
-        }
+    /// The weight of all entries.
+    pub(crate) fn weight(&self) -> u64 {
+        self.queues.weight()
+    }
+
+    pub(crate) fn age(&self) -> f64 {
+        self.queues.age()
+    }
+
+    /// How far its age may be ahead of another's: the last victims' worth.
+    pub(crate) fn slack(&self) -> f64 {
+        self.queues.slack()
+    }
+
+    /// All entries with their frequencies.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Entry, u8)> {
+        let frequency = |entry: &Entry| self.slots.get(entry.0.slot()).frequency + entry.0.hits();
+        self.index
+            .iter()
+            .map(move |entry| (entry, frequency(entry)))
     }
 
     /// Checks what always holds.
-    #[cfg(test)]
     pub(crate) fn validate(&self) {
-        let small = self.slots.values().filter(|slot| slot.small);
-        assert_eq!(self.small_weight, small.map(|slot| slot.weight).sum());
-        assert_eq!(
-            self.weight,
-            self.slots.values().map(|slot| slot.weight).sum()
-        );
-        for (key, slot) in &self.slots {
-            let queue = if slot.small { &self.small } else { &self.main };
-            let places = queue
-                .iter()
-                .filter(|(k, stay)| k == key && *stay == slot.stay);
-            assert_eq!(places.count(), 1);
+        self.slots.validate();
+        self.queues.validate(&self.slots);
+        self.wheel.validate(&self.slots);
+        assert_eq!(self.index.len(), self.len());
+        assert_eq!(self.index.iter().count(), self.len());
+        for entry in self.index.iter() {
+            let slot = self.slots.get(entry.0.slot());
+            assert!(!slot.is_free());
+            assert_eq!(slot.hash, entry.0.hash());
+            assert_eq!(slot.weight, entry.weight());
+            assert!(slot.frequency <= FREQUENCY_MAX);
+            assert_eq!(slot.bucket.is_some(), entry.0.kept_until() != NEVER);
+            assert!(slot.bucket.is_none() || slot.timer <= entry.0.kept_until());
+            let found = self.index.find(slot.hash, |held| held.key() == entry.key());
+            assert!(found.is_some_and(|held| held.0.slot() == entry.0.slot()));
         }
-        assert!(self.small.len() + self.main.len() <= 2 * self.slots.len() + 16);
-        assert!(self.remembered.len() <= self.ghosts.len());
     }
 }

@@ -7,11 +7,13 @@
     reason = "the fixtures and inputs are ordinary files"
 )]
 
+mod cache;
 mod dir_open;
 mod history;
 mod ops;
 mod server;
 
+pub use cache::cache;
 pub use dir_open::dir_open;
 pub use ops::ops;
 pub use rimstone::fuzzing::{checkpoint, current, cursor, record, run_open, segment_header};

@@ -134,5 +134,5 @@ macro_rules! targets {
 
 targets! {
     record segment_header checkpoint current run_open cursor dir_open ops http_bytes multipart
-    bulk_json query
+    bulk_json query cache
 }

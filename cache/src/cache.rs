@@ -1,0 +1,624 @@
+//! The cache: shards under locks, and one budget for all of them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::time::Duration;
+
+use crate::block::HITS_MAX;
+use crate::builder::{Builder, Settings};
+use crate::clock::{NEVER, Seconds, after};
+use crate::fill::Fill;
+use crate::key::Hasher;
+use crate::shard::{Gone, Shard, half};
+use crate::stats::{Counters, Read};
+use crate::sync::atomic::{AtomicU64, AtomicUsize};
+use crate::sync::{RwLock, RwLockWriteGuard};
+use crate::value::Life;
+use crate::{Clock, Entry, Key, Stats, Value};
+
+/// Counters of generations, among which namespaces are spread. Forgetting one namespace also forgets
+/// those that share its counter.
+const GENERATIONS: usize = 1024;
+/// Timers that a write looks at.
+const TIMERS_PER_WRITE: usize = 4;
+/// Entries that are evicted while a shard is locked once.
+const BATCH: usize = 16;
+
+/// A bounded cache of bytes. A clone is another handle of the same cache.
+#[derive(Clone)]
+pub struct Cache(Arc<Inner>);
+
+/// On lines of memory of its own.
+#[repr(align(128))]
+#[derive(Default)]
+struct Apart<T>(T);
+
+/// A lock and what others may know of its shard without it.
+#[derive(Default)]
+pub(crate) struct Locked {
+    shard: RwLock<Shard>,
+    /// The bits of its age, as it was when the shard was last written.
+    age: AtomicU64,
+}
+
+struct Inner {
+    shards: Box<[Apart<Locked>]>,
+    hasher: Hasher,
+    settings: Settings,
+    generations: Box<[AtomicU32]>,
+    counters: Counters,
+    budget: Apart<Budget>,
+}
+
+#[derive(Default)]
+struct Budget {
+    /// Changes while the shard is locked whose weight changes.
+    weight: AtomicU64,
+    max_weight: AtomicU64,
+    max_entry_weight: AtomicU64,
+    /// The shard that evicts next.
+    hand: AtomicUsize,
+    refreshing: AtomicUsize,
+}
+
+/// What an entry is for a reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    Fresh,
+    /// Fresh, but it should be fetched anew before it no longer is.
+    Aging,
+    Stale,
+    Useless,
+}
+
+impl Locked {
+    pub(crate) fn read(&self) -> crate::sync::RwLockReadGuard<'_, Shard> {
+        self.shard.read()
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Shard> {
+        self.shard.write()
+    }
+}
+
+impl Cache {
+    /// A cache of at most `max_weight` bytes with what else can be chosen as it is by default.
+    #[must_use]
+    pub fn with_max_weight(max_weight: u64) -> Cache {
+        Cache::builder(max_weight).build()
+    }
+
+    /// Begins a cache of at most `max_weight` bytes: keys, values, metadata, and 96 bytes with each
+    /// entry for tables and counts. An entry that is being stored may come on top of it.
+    pub fn builder(max_weight: u64) -> Builder {
+        Builder::new(max_weight)
+    }
+
+    pub(crate) fn new(max_weight: u64, max_entry: u64, shards: usize, settings: Settings) -> Cache {
+        let budget = Budget {
+            max_weight: AtomicU64::new(max_weight),
+            max_entry_weight: AtomicU64::new(max_entry),
+            ..Budget::default()
+        };
+        Cache(Arc::new(Inner {
+            shards: std::iter::repeat_with(Apart::default)
+                .take(shards)
+                .collect(),
+            hasher: Hasher::default(),
+            settings,
+            generations: (0..GENERATIONS).map(|_| AtomicU32::new(0)).collect(),
+            counters: Counters::default(),
+            budget: Apart(budget),
+        }))
+    }
+
+    /// Returns the entry of `key` if it is fresh, and `None` if there is none or it is not. The entry
+    /// may say that there is [no such key](Entry::is_absent).
+    ///
+    /// With a `cache_ttl`, fresh is what was put or fetched less than so many seconds ago, whatever
+    /// other readers accept; without, what is younger than its own ttl.
+    #[inline]
+    #[must_use]
+    pub fn get<'k>(&self, key: impl Into<Key<'k>>, cache_ttl: Option<Duration>) -> Option<Entry> {
+        self.get_with(key, cache_ttl, Entry::clone)
+    }
+
+    /// Lends what [`get`](Cache::get) returns to `f`, in place: nothing is copied or counted. `f`
+    /// must be brief and not use the cache: a part of it cannot be written meanwhile.
+    #[inline]
+    pub fn get_with<'k, R>(
+        &self,
+        key: impl Into<Key<'k>>,
+        cache_ttl: Option<Duration>,
+        f: impl FnOnce(&Entry) -> R,
+    ) -> Option<R> {
+        let key = key.into();
+        let (hash, now) = (self.hash(key), self.now());
+        let shard = self.shard(hash).read();
+        let found = shard.find(hash, key);
+        let found = found.filter(|entry| self.is_fresh(entry, cache_ttl, now));
+        let Some(entry) = found else {
+            drop(shard);
+            self.count(Read::Miss);
+            return None;
+        };
+        entry.0.touch();
+        self.count(if entry.is_absent() {
+            Read::Negative
+        } else {
+            Read::Hit
+        });
+        Some(f(entry))
+    }
+
+    /// Returns what [`get`](Cache::get) would, but leaves no trace: the entry is not kept for longer.
+    #[must_use]
+    pub fn peek<'k>(&self, key: impl Into<Key<'k>>, cache_ttl: Option<Duration>) -> Option<Entry> {
+        let key = key.into();
+        let (hash, now) = (self.hash(key), self.now());
+        let shard = self.shard(hash).read();
+        let found = shard.find(hash, key);
+        let fresh = found.filter(|entry| self.is_fresh(entry, cache_ttl, now));
+        fresh.cloned()
+    }
+
+    /// Whether [`get`](Cache::get) would return an entry. Leaves no trace.
+    #[must_use]
+    pub fn contains_key<'k>(&self, key: impl Into<Key<'k>>, cache_ttl: Option<Duration>) -> bool {
+        self.peek(key, cache_ttl).is_some()
+    }
+
+    /// Stores a value that was written to the source, in place of what was held, and returns whether
+    /// it did: not if a newer version is known, or if it is too heavy; then nothing older is held
+    /// either. A fetch of the key that is under way will not be stored.
+    ///
+    /// Two writers of one key must call this in the order of their writes. Where nothing orders them,
+    /// values need [versions](Value::version), or both [`invalidate`](Cache::invalidate) the key.
+    ///
+    /// # Panics
+    /// If the entry would take 4 GiB or more.
+    pub fn insert<'k>(&self, key: impl Into<Key<'k>>, value: Value<'_>) -> bool {
+        let key = key.into();
+        let (hash, generation) = (self.hash(key), self.generation(key.namespace));
+        let entry = self.newcomer(hash, key, value, self.now(), generation);
+        self.store(hash, entry, None)
+    }
+
+    /// Forgets `key`: who asks from now on is not given what was there before. A fetch of the key that
+    /// is under way will not be stored; those who already wait for it are still given its value.
+    pub fn invalidate<'k>(&self, key: impl Into<Key<'k>>) {
+        let key = key.into();
+        let hash = self.hash(key);
+        let gone = self.change(hash, |shard| {
+            shard.fills.remove(hash, key);
+            shard.remove(hash, key)
+        });
+        self.farewell(gone);
+    }
+
+    /// Forgets what is older than `version` of `key`, and refuses it for as long as a fetch may take:
+    /// a source that lags behind cannot bring it back. A value without a version counts as older.
+    pub fn invalidate_version<'k>(&self, key: impl Into<Key<'k>>, version: u64) {
+        let key = key.into();
+        let (hash, now) = (self.hash(key), self.now());
+        let until = after(now, Some(self.0.settings.fill_timeout));
+        let gone = self.change(hash, |shard| {
+            shard.floors.raise(hash, version, until, now);
+            shard.fills.remove(hash, key);
+            let held = shard.find(hash, key)?;
+            let older = held.version() < version;
+            older.then(|| shard.remove(hash, key)).flatten()
+        });
+        self.farewell(gone);
+    }
+
+    /// Forgets all keys of a namespace, in no time: they are not looked for, but no longer served. One
+    /// namespace in a thousand is forgotten with it.
+    pub fn invalidate_namespace(&self, namespace: u32) {
+        self.generation_of(namespace).fetch_add(1, Release);
+    }
+
+    /// Forgets everything, as [`invalidate`](Cache::invalidate) does one key. Other threads may see it
+    /// happen part by part.
+    pub fn clear(&self) {
+        for at in 0..self.0.shards.len() {
+            let gone = self.change(at as u64, |shard| {
+                shard.fills.clear();
+                shard.clear()
+            });
+            self.farewell(gone);
+        }
+    }
+
+    /// Frees what no reader can want any more, at most `limit` entries of it. Inserting does some of
+    /// it, so nothing goes wrong if this is never called.
+    pub fn maintain(&self, limit: usize) {
+        let (now, mut steps) = (self.now(), limit);
+        for at in 0..self.0.shards.len() {
+            let mut gone = Vec::new();
+            self.change(at as u64, |shard| {
+                gone.extend(std::iter::from_fn(|| shard.expire(now, &mut steps)));
+            });
+            self.farewell(gone);
+        }
+    }
+
+    /// Entries held, those included that are no longer served.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.locks().map(|locked| locked.read().len()).sum()
+    }
+
+    /// Whether nothing is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The weight of all entries, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.0.budget.0.weight.load(Relaxed)
+    }
+
+    /// The budget, in bytes.
+    #[must_use]
+    pub fn max_weight(&self) -> u64 {
+        self.0.budget.0.max_weight.load(Relaxed)
+    }
+
+    /// Changes the budget, and evicts down to it. The heaviest entry allowed stays what it was.
+    pub fn set_max_weight(&self, max_weight: u64) {
+        self.0.budget.0.max_weight.store(max_weight, Relaxed);
+        self.make_room();
+    }
+
+    /// What happened so far, and what is held.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            entries: self.len() as u64,
+            weight: self.weight(),
+            ..self.0.counters.stats()
+        }
+    }
+
+    /// At most `count` entries that are read most, hottest first: to fetch them ahead of time, or to
+    /// warm another cache. Looks at every entry.
+    #[must_use]
+    pub fn hottest(&self, count: usize) -> Vec<Entry> {
+        let now = self.now();
+        let mut hottest = Vec::new();
+        for locked in self.locks() {
+            let shard = locked.read();
+            for (entry, frequency) in shard.iter() {
+                if self.is_fresh(entry, None, now) {
+                    hottest.push((frequency, entry.clone()));
+                }
+            }
+            drop(shard);
+            hottest.sort_by_key(|(frequency, _)| std::cmp::Reverse(*frequency));
+            hottest.truncate(count);
+        }
+        hottest.into_iter().map(|(_, entry)| entry).collect()
+    }
+
+    /// The clock it goes by.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.0.settings.clock
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Seconds {
+        self.0.settings.clock.seconds()
+    }
+
+    #[inline]
+    pub(crate) fn hash(&self, key: Key<'_>) -> u64 {
+        self.0.hasher.hash(key)
+    }
+
+    fn locks(&self) -> impl Iterator<Item = &Locked> {
+        self.0.shards.iter().map(|Apart(locked)| locked)
+    }
+
+    /// The shard of a hash, chosen by bits that the shard itself does not use.
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "the number of shards is a power of two"
+    )]
+    #[inline]
+    pub(crate) fn shard(&self, hash: u64) -> &Locked {
+        let Apart(locked) = &self.0.shards[self.place(hash)];
+        locked
+    }
+
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "below the number of shards"
+    )]
+    #[inline]
+    fn place(&self, hash: u64) -> usize {
+        ((hash >> 32 ^ hash) & (self.0.shards.len() as u64 - 1)) as usize
+    }
+
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "the rest of a division by their number"
+    )]
+    fn generation_of(&self, namespace: u32) -> &AtomicU32 {
+        &self.0.generations[namespace as usize % GENERATIONS]
+    }
+
+    pub(crate) fn generation(&self, namespace: u32) -> u32 {
+        self.generation_of(namespace).load(Acquire)
+    }
+
+    pub(crate) fn count(&self, read: Read) {
+        self.0.counters.read(read);
+    }
+
+    /// Whether an entry is fresh for a reader, who may make it stay for longer.
+    #[inline]
+    fn is_fresh(&self, entry: &Entry, cache_ttl: Option<Duration>, now: Seconds) -> bool {
+        let judged = self.judge(entry, cache_ttl, now);
+        matches!(judged, Freshness::Fresh | Freshness::Aging)
+    }
+
+    #[inline]
+    pub(crate) fn judge(&self, entry: &Entry, ttl: Option<Duration>, now: Seconds) -> Freshness {
+        let forgotten = entry.0.generation() != self.generation(entry.key().namespace);
+        if forgotten || entry.is_expired(now) {
+            return Freshness::Useless;
+        }
+        let fresh_until = entry.fresh_until(ttl);
+        if ttl.is_some() {
+            // This reader may want it for longer than others. One without a timer stays without.
+            let until = self.kept_until(fresh_until, entry.0.expiration());
+            entry.0.keep_until(until.min(NEVER - 1));
+        }
+        if now < fresh_until {
+            let aging = self.is_aging(entry, fresh_until, now);
+            return if aging {
+                Freshness::Aging
+            } else {
+                Freshness::Fresh
+            };
+        }
+        let stale = now < fresh_until.saturating_add(self.0.settings.stale);
+        if stale {
+            Freshness::Stale
+        } else {
+            Freshness::Useless
+        }
+    }
+
+    fn kept_until(&self, fresh_until: Seconds, expiration: Seconds) -> Seconds {
+        let stale_until = fresh_until.saturating_add(self.0.settings.stale);
+        stale_until.min(expiration)
+    }
+
+    fn is_aging(&self, entry: &Entry, fresh_until: Seconds, now: Seconds) -> bool {
+        let part = self.0.settings.refresh_ahead;
+        if part <= 0.0 || fresh_until == NEVER || entry.0.hits() < HITS_MAX {
+            return false;
+        }
+        let life = f64::from(fresh_until - entry.0.fetched());
+        f64::from(fresh_until - now) <= life * part
+    }
+
+    /// An entry on its way into a shard.
+    pub(crate) fn newcomer(
+        &self,
+        hash: u64,
+        key: Key<'_>,
+        value: Value<'_>,
+        fetched: Seconds,
+        generation: u32,
+    ) -> Entry {
+        let negative = value.is_absent().then_some(self.0.settings.negative_ttl);
+        let ttl = value.own_ttl().or(negative);
+        let early = ttl.map_or(0.0, |ttl| ttl.as_secs_f64() * self.0.settings.jitter);
+        let ttl = ttl.map(|ttl| ttl - Duration::from_secs(spread(hash, early)));
+        let fresh_until = after(fetched, ttl);
+        let life = Life {
+            fetched,
+            fresh_until,
+            kept_until: self.kept_until(fresh_until, value.own_expiration()),
+            generation,
+            hash: half(hash),
+        };
+        Entry(value.into_block(key, life))
+    }
+
+    /// Stores an entry, that of a fill only while the fill still stands.
+    pub(crate) fn store(&self, hash: u64, entry: Entry, fill: Option<&Arc<Fill>>) -> bool {
+        let now = self.now();
+        let mut gone = Vec::new();
+        let mut shard = self.shard(hash).write();
+        let before = shard.weight();
+        let stored = self.put(&mut shard, hash, entry, fill, &mut gone);
+        if stored {
+            let mut steps = TIMERS_PER_WRITE;
+            gone.extend(std::iter::from_fn(|| shard.expire(now, &mut steps)));
+        }
+        self.settle(hash, before, &shard);
+        if self.is_turn_of(&shard) {
+            self.evict(hash, &mut shard, &mut gone);
+        }
+        drop(shard);
+        if !stored && fill.is_some() {
+            self.0.counters.refused.fetch_add(1, Relaxed);
+        }
+        self.farewell(gone);
+        self.make_room();
+        stored
+    }
+
+    fn put(
+        &self,
+        shard: &mut Shard,
+        hash: u64,
+        entry: Entry,
+        fill: Option<&Arc<Fill>>,
+        gone: &mut Vec<Gone>,
+    ) -> bool {
+        let key = entry.key();
+        if fill.is_some_and(|fill| !shard.fills.end(fill)) {
+            return false;
+        }
+        shard.fills.remove(hash, key);
+        let forgotten = entry.0.generation() != self.generation(key.namespace);
+        if forgotten || self.is_old(shard, hash, &entry) {
+            return false;
+        }
+        if u64::from(entry.weight()) > self.0.budget.0.max_entry_weight.load(Relaxed) {
+            gone.extend(shard.remove(hash, key));
+            return false;
+        }
+        gone.extend(shard.insert(hash, entry, self.0.settings.ranking));
+        true
+    }
+
+    /// Whether a newer version is known.
+    fn is_old(&self, shard: &Shard, hash: u64, new: &Entry) -> bool {
+        let version = new.version();
+        let held = shard.find(hash, new.key());
+        let held = held.filter(|held| held.0.generation() == new.0.generation());
+        let newer = held.is_some_and(|held| version != 0 && held.version() > version);
+        newer || !shard.floors.admit(hash, version, self.now())
+    }
+
+    /// Applies a change to a shard and to the weight of the whole. What it returns, entries among it,
+    /// is dropped by the caller when nothing is locked.
+    fn change<R>(&self, hash: u64, change: impl FnOnce(&mut Shard) -> R) -> R {
+        let mut shard = self.shard(hash).write();
+        let before = shard.weight();
+        let result = change(&mut shard);
+        self.settle(hash, before, &shard);
+        result
+    }
+
+    /// Tells the others what a change of a shard, which is still locked, did to its weight and age.
+    fn settle(&self, hash: u64, before: u64, shard: &Shard) {
+        let weight = &self.0.budget.0.weight;
+        match shard.weight().checked_sub(before) {
+            Some(0) => {}
+            Some(more) => drop(weight.fetch_add(more, Relaxed)),
+            None => drop(weight.fetch_sub(before - shard.weight(), Relaxed)),
+        }
+        self.shard(hash).age.store(shard.age().to_bits(), Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        self.weight() > self.max_weight()
+    }
+
+    /// Whether a shard that is locked already may be the one to evict from: not if what it would throw
+    /// out is worth clearly more than what another would.
+    fn is_turn_of(&self, shard: &Shard) -> bool {
+        let other = self.0.budget.0.hand.load(Relaxed);
+        let other = self.shard(other as u64).age.load(Relaxed);
+        self.is_over() && shard.age() <= f64::from_bits(other) + shard.slack()
+    }
+
+    /// Evicts from one shard while the whole is over its budget, and returns whether it found anything.
+    fn evict(&self, hash: u64, shard: &mut Shard, gone: &mut Vec<Gone>) -> bool {
+        let mut found = false;
+        for _ in 0..BATCH {
+            if !self.is_over() {
+                break;
+            }
+            let before = shard.weight();
+            let Some(victim) = shard.evict(self.0.settings.ranking) else {
+                break;
+            };
+            gone.push(victim);
+            found = true;
+            self.settle(hash, before, shard);
+        }
+        found
+    }
+
+    /// Evicts until the weight is within the budget: from one of two shards at a time, that of the
+    /// lower age.
+    fn make_room(&self) {
+        let (mut idle, shards) = (0, self.0.shards.len());
+        // After as many idle looks all shards were empty: others have yet to count what they hold.
+        while self.is_over() && idle <= 2 * shards {
+            let hand = self.0.budget.0.hand.fetch_add(1, Relaxed);
+            let age = |at: usize| f64::from_bits(self.shard(at as u64).age.load(Relaxed));
+            let other = hand.wrapping_mul(0x9E37_79B9) >> 16;
+            let younger = idle < shards && age(other) < age(hand);
+            let at = if younger { other } else { hand } as u64;
+            let mut gone = Vec::new();
+            let mut shard = self.shard(at).write();
+            let found = self.evict(at, &mut shard, &mut gone);
+            drop(shard);
+            self.farewell(gone);
+            idle = if found { 0 } else { idle + 1 };
+        }
+    }
+
+    /// Counts what went out, tells the listener, and drops it. Nothing is locked.
+    fn farewell(&self, gone: impl IntoIterator<Item = Gone>) {
+        for Gone { entry, cause } in gone {
+            self.0.counters.gone(cause);
+            if let Some(listener) = &self.0.settings.listener {
+                listener(&entry, cause);
+            }
+        }
+    }
+
+    /// Counts one more fetch ahead of time, if there may be one.
+    pub(crate) fn may_refresh(&self) -> bool {
+        let (refreshing, max) = (&self.0.budget.0.refreshing, self.0.settings.refreshes_max);
+        let may = refreshing.fetch_add(1, Relaxed) < max;
+        if !may {
+            self.refreshed();
+        }
+        may
+    }
+
+    pub(crate) fn refreshed(&self) {
+        self.0.budget.0.refreshing.fetch_sub(1, Relaxed);
+    }
+
+    /// Checks what always holds, looking at everything.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[doc(hidden)]
+    pub fn validate(&self) {
+        let guards: Vec<_> = self.locks().map(Locked::write).collect();
+        let weigh = |shard: &RwLockWriteGuard<'_, Shard>| {
+            shard.validate();
+            shard.weight()
+        };
+        assert_eq!(guards.iter().map(weigh).sum::<u64>(), self.weight());
+    }
+}
+
+/// A number of seconds up to `most` that depends on the key.
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "a time that long is cut short, not wrong"
+)]
+fn spread(hash: u64, most: f64) -> u64 {
+    match most as u64 {
+        0 => 0,
+        most => (hash >> 8) % (most + 1),
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Cache");
+        debug.field("weight", &self.weight());
+        debug.field("max_weight", &self.max_weight());
+        debug.finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,245 @@
+//! Where the entry of a key is: a table of lines of memory with tags.
+//!
+//! ```text
+//! bucket (64 bytes) = 7 tags | how many passed by | 7 entries
+//! ```
+//!
+//! A tag is eight bits of the hash and never 0, which is an empty place. A key is in the bucket that
+//! its hash names, or in the next ones, if that one was full; those who went on are counted. So a hit
+//! reads one line here and goes on to the entry itself.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a bucket is below their number, a place below 7"
+)]
+
+use crate::Entry;
+
+const PLACES: usize = 7;
+/// Fuller than this, a table grows by half: too many keys would be in the next bucket.
+const FILL_MAX: f64 = 0.8;
+/// Emptier than this, it shrinks.
+const FILL_MIN: f64 = 0.35;
+
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+struct Bucket {
+    tags: [u8; PLACES],
+    /// Keys that passed by here since it was full; stays at 255 once there.
+    passed: u8,
+    entries: [Option<Entry>; PLACES],
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const LOW_BITS: u64 = 0x7F7F_7F7F_7F7F_7F7F;
+/// The tags' part of the first word.
+const TAGS: u64 = u64::MAX >> 8;
+
+impl Bucket {
+    /// Places with this tag: the highest bit of the byte of each. Compares all at once.
+    #[inline]
+    fn matches(&self, tag: u8) -> u64 {
+        let [a, b, c, d, e, f, g] = self.tags;
+        let tags = u64::from_le_bytes([a, b, c, d, e, f, g, 0]);
+        let zero_if_same = tags ^ (ONES * u64::from(tag));
+        let different = ((zero_if_same & LOW_BITS) + LOW_BITS) | zero_if_same | LOW_BITS;
+        !different & TAGS
+    }
+}
+
+/// The places that `matches` found.
+fn places(mut found: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let place = found.trailing_zeros() as usize / 8;
+        found &= found.wrapping_sub(1);
+        (place < PLACES).then_some(place)
+    })
+}
+
+#[derive(Debug)]
+pub(crate) struct Index {
+    buckets: Box<[Bucket]>,
+    len: usize,
+}
+
+impl Default for Index {
+    fn default() -> Index {
+        Index::with_buckets(1)
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "eight bits are wanted")]
+fn tag(hash: u32) -> u8 {
+    (hash as u8).max(1)
+}
+
+/// Spreads the hash over `len` places, by its upper bits: the tag is the lower ones.
+#[inline]
+pub(crate) fn spread(hash: u32, len: usize) -> usize {
+    ((u64::from(hash) * len as u64) >> 32) as usize
+}
+
+impl Index {
+    fn with_buckets(buckets: usize) -> Index {
+        let empty = std::iter::repeat_with(Bucket::default);
+        Index {
+            buckets: empty.take(buckets).collect(),
+            len: 0,
+        }
+    }
+
+    /// The entry of this hash for which `is_it` holds.
+    #[inline]
+    pub(crate) fn find(&self, hash: u32, is_it: impl Fn(&Entry) -> bool) -> Option<&Entry> {
+        let (bucket, place) = self.locate(hash, is_it)?;
+        self.buckets[bucket].entries[place].as_ref()
+    }
+
+    #[inline]
+    fn locate(&self, hash: u32, is_it: impl Fn(&Entry) -> bool) -> Option<(usize, usize)> {
+        let (tag, mut at) = (tag(hash), spread(hash, self.buckets.len()));
+        for _ in 0..self.buckets.len() {
+            let bucket = &self.buckets[at];
+            for place in places(bucket.matches(tag)) {
+                if bucket.entries[place].as_ref().is_some_and(&is_it) {
+                    return Some((at, place));
+                }
+            }
+            if bucket.passed == 0 {
+                return None;
+            }
+            at = self.next(at);
+        }
+        None
+    }
+
+    fn next(&self, bucket: usize) -> usize {
+        if bucket + 1 == self.buckets.len() {
+            0
+        } else {
+            bucket + 1
+        }
+    }
+
+    /// Adds an entry whose key is not in the index.
+    pub(crate) fn insert(&mut self, entry: Entry) {
+        let capacity = (self.buckets.len() * PLACES) as f64;
+        if (self.len + 1) as f64 > capacity * FILL_MAX {
+            self.rebuild(self.buckets.len() + self.buckets.len().div_ceil(2));
+        }
+        self.put(entry);
+    }
+
+    fn put(&mut self, entry: Entry) {
+        let hash = entry.0.hash();
+        let mut at = spread(hash, self.buckets.len());
+        loop {
+            let bucket = &mut self.buckets[at];
+            if let Some(place) = places(bucket.matches(0)).next() {
+                bucket.tags[place] = tag(hash);
+                bucket.entries[place] = Some(entry);
+                self.len += 1;
+                return;
+            }
+            bucket.passed = bucket.passed.saturating_add(1);
+            at = self.next(at);
+        }
+    }
+
+    /// Puts an entry in the place of that of the same hash for which `is_it` holds, and returns the old
+    /// one; returns the new one if there is none.
+    pub(crate) fn replace(&mut self, entry: Entry, is_it: impl Fn(&Entry) -> bool) -> Entry {
+        let found = self.locate(entry.0.hash(), is_it);
+        let held = found.and_then(|(bucket, place)| self.buckets[bucket].entries[place].as_mut());
+        match held {
+            Some(held) => std::mem::replace(held, entry),
+            None => entry,
+        }
+    }
+
+    /// Takes out the entry of this hash for which `is_it` holds.
+    pub(crate) fn remove(&mut self, hash: u32, is_it: impl Fn(&Entry) -> bool) -> Option<Entry> {
+        let (found, place) = self.locate(hash, is_it)?;
+        let mut at = spread(hash, self.buckets.len());
+        while at != found {
+            let passed = &mut self.buckets[at].passed;
+            *passed -= u8::from(*passed < u8::MAX);
+            at = self.next(at);
+        }
+        self.buckets[found].tags[place] = 0;
+        let entry = self.buckets[found].entries[place].take();
+        self.len -= 1;
+        let capacity = (self.buckets.len() * PLACES) as f64;
+        if self.buckets.len() > 1 && (self.len as f64) < capacity * FILL_MIN {
+            self.rebuild(self.buckets.len().div_ceil(2));
+        }
+        entry
+    }
+
+    fn rebuild(&mut self, buckets: usize) {
+        let old = std::mem::replace(self, Index::with_buckets(buckets));
+        old.into_entries().for_each(|entry| self.put(entry));
+    }
+
+    pub(crate) fn into_entries(self) -> impl Iterator<Item = Entry> {
+        let buckets = self.buckets.into_iter();
+        buckets.flat_map(|bucket| bucket.entries.into_iter().flatten())
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.buckets
+            .iter()
+            .flat_map(|bucket| bucket.entries.iter().flatten())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Value;
+    use crate::value::Life;
+
+    /// An entry whose hash meets others in few buckets, some of them with one tag.
+    fn entry(slot: u32) -> Entry {
+        let life = Life {
+            fetched: 0,
+            fresh_until: 0,
+            kept_until: 0,
+            generation: 0,
+            hash: hash(slot),
+        };
+        let block = Value::absent().into_block("key".into(), life);
+        block.set_slot(slot);
+        Entry(block)
+    }
+
+    fn hash(slot: u32) -> u32 {
+        ((slot % 7) << 30) | (slot % 3)
+    }
+
+    #[test]
+    fn entries_are_found_after_any_order_of_changes() {
+        let mut index = Index::default();
+        for slot in 0..1000 {
+            index.insert(entry(slot));
+        }
+        let is = |slot| move |entry: &Entry| entry.0.slot() == slot;
+        for slot in (0..1000).step_by(2) {
+            assert!(index.remove(hash(slot), is(slot)).is_some());
+        }
+        for slot in 0..1000 {
+            let found = index.find(hash(slot), is(slot));
+            assert_eq!(found.is_some(), slot % 2 == 1, "{slot}");
+        }
+        for slot in (1..1000).step_by(2) {
+            assert!(index.remove(hash(slot), is(slot)).is_some());
+        }
+        assert_eq!((index.len(), index.iter().count()), (0, 0));
+        assert_eq!(index.buckets.len(), 1, "it shrank again");
+    }
+}

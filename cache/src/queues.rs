@@ -1,0 +1,306 @@
+//! Who leaves next.
+//!
+//! 1. A newcomer waits in `small`. When that is over its share, its oldest entries go to main. The
+//!    last of them, if nobody read it, duels with main's victim by worth, and the loser leaves.
+//! 2. Main has a queue for each class of worth. An entry is stamped with the shard's age plus its
+//!    worth, so each queue is sorted, and the victim is the least of the first ones. If it was read
+//!    since it was placed, it is placed again with what it is worth now; else it leaves, and its stamp
+//!    is the new age (GreedyDual: what is not read is overtaken by what is).
+//! 3. A newcomer that left a moment ago goes to main at once, and moves the share of `small`: up, if
+//!    it had left there too soon, else down (as ARC does).
+#![allow(clippy::indexing_slicing, reason = "a class is below 64")]
+
+use crate::cost::{CLASSES, Ranking};
+use crate::history::{FREQUENCY_MAX, Left};
+use crate::index::Index;
+use crate::slots::{List, Place, QUEUE, Slots};
+
+/// The share of the weight that `small` has at first, and its bounds.
+const SHARE: f64 = 0.1;
+const SHARE_MIN: f64 = 0.01;
+const SHARE_MAX: f64 = 0.75;
+/// How far one entry that comes back moves the share, however heavy it is.
+const STEP_MAX: f64 = 0.005;
+/// In victims' worth.
+const SLACK: f64 = 4.0;
+
+#[derive(Debug)]
+pub(crate) struct Queues {
+    small: List,
+    small_weight: u64,
+    small_share: f64,
+    main: Box<[List; CLASSES]>,
+    /// The stamp of the first entry of each class.
+    stamps: [f64; CLASSES],
+    /// A bit for each class that holds something.
+    occupied: u64,
+    age: f64,
+    /// How many left `small` and main of late.
+    left: [f64; 2],
+    /// What the last victim of main was worth.
+    last_worth: f64,
+    weight: u64,
+}
+
+impl Default for Queues {
+    fn default() -> Queues {
+        Queues {
+            small: List::default(),
+            small_weight: 0,
+            small_share: SHARE,
+            main: Box::new([List::default(); CLASSES]),
+            stamps: [0.0; CLASSES],
+            occupied: 0,
+            age: 0.0,
+            left: [0.0; 2],
+            last_worth: 0.0,
+            weight: 0,
+        }
+    }
+}
+
+impl Queues {
+    /// The weight of all entries.
+    pub(crate) fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    /// The stamp of the last victim of main. Shards whose ages are level throw out what is worth the
+    /// same.
+    pub(crate) fn age(&self) -> f64 {
+        self.age
+    }
+
+    /// How far the age may be ahead of another shard's before that one's victims are clearly worth less.
+    pub(crate) fn slack(&self) -> f64 {
+        SLACK * self.last_worth
+    }
+
+    /// Places a newcomer.
+    pub(crate) fn admit(
+        &mut self,
+        slots: &mut Slots,
+        at: u32,
+        left: Option<Left>,
+        ranking: Ranking,
+    ) {
+        let Some(left) = left else {
+            return self.push_small(slots, at);
+        };
+        let step = f64::from(slots.get(at).weight) / (self.weight as f64).max(1.0);
+        // The rarer of the two kinds of ghosts says more when it comes back.
+        let [of_small, of_main] = self.left.map(|left| left + 1.0);
+        let moved = match left {
+            Left::Small => (step * (of_main / of_small).max(1.0)).min(STEP_MAX),
+            Left::Main => -(step * (of_small / of_main).max(1.0)).min(STEP_MAX),
+        };
+        self.small_share = (self.small_share + moved).clamp(SHARE_MIN, SHARE_MAX);
+        self.push_main(slots, at, ranking);
+    }
+
+    /// Counts who leaves; half of it is forgotten after as many as there are entries.
+    fn count_left(&mut self, slots: &Slots, left: Left) {
+        self.left[left as usize] += 1.0;
+        if self.left.iter().sum::<f64>() > f64::from(slots.used()) {
+            self.left = self.left.map(|left| left / 2.0);
+        }
+    }
+
+    pub(crate) fn push_small(&mut self, slots: &mut Slots, at: u32) {
+        let slot = slots.get_mut(at);
+        slot.place = Place::Small;
+        let weight = u64::from(slot.weight);
+        self.weight += weight;
+        self.small_weight += weight;
+        self.small.push::<QUEUE>(slots, at);
+    }
+
+    /// Places an entry in main by its frequency.
+    pub(crate) fn push_main(&mut self, slots: &mut Slots, at: u32, ranking: Ranking) {
+        let slot = slots.get_mut(at);
+        let class = ranking.class(slot.frequency, slot.weight);
+        slot.place = Place::Main(class);
+        slot.stamp = self.age + ranking.worth(class);
+        self.weight += u64::from(slot.weight);
+        self.main[usize::from(class)].push::<QUEUE>(slots, at);
+        self.look_at_first(slots, class);
+    }
+
+    fn look_at_first(&mut self, slots: &Slots, class: u8) {
+        let first = self.main[usize::from(class)].first();
+        if let Some(at) = first {
+            self.stamps[usize::from(class)] = slots.get(at).stamp;
+        }
+        let bit = 1 << class;
+        self.occupied = self.occupied & !bit | if first.is_some() { bit } else { 0 };
+    }
+
+    /// Takes an entry out of its queue.
+    pub(crate) fn remove(&mut self, slots: &mut Slots, at: u32) {
+        let (place, weight) = (slots.get(at).place, u64::from(slots.get(at).weight));
+        self.weight -= weight;
+        match place {
+            Place::Free => unreachable!("slot {at} is in no queue"),
+            Place::Small => {
+                self.small_weight -= weight;
+                self.small.remove::<QUEUE>(slots, at);
+            }
+            Place::Main(class) => {
+                self.main[usize::from(class)].remove::<QUEUE>(slots, at);
+                self.look_at_first(slots, class);
+            }
+        }
+    }
+
+    /// After a slot moved.
+    pub(crate) fn renumber(&mut self, slots: &mut Slots, new: u32) {
+        match slots.get(new).place {
+            Place::Free => {}
+            Place::Small => self.small.renumber::<QUEUE>(slots, new),
+            Place::Main(class) => self.main[usize::from(class)].renumber::<QUEUE>(slots, new),
+        }
+    }
+
+    /// The entry whose turn it is to leave, still in its queue; `None` if there is none.
+    pub(crate) fn victim(
+        &mut self,
+        slots: &mut Slots,
+        index: &Index,
+        ranking: Ranking,
+    ) -> Option<(u32, Left)> {
+        let victim = self.choose(slots, index, ranking)?;
+        self.count_left(slots, victim.1);
+        Some(victim)
+    }
+
+    fn choose(
+        &mut self,
+        slots: &mut Slots,
+        index: &Index,
+        ranking: Ranking,
+    ) -> Option<(u32, Left)> {
+        loop {
+            let share = self.small_share * self.weight as f64;
+            let over = self.small_weight as f64 > share;
+            let rival = self.first_of_main();
+            let Some(oldest) = self.small.first().filter(|_| over || rival.is_none()) else {
+                let victim = rival?;
+                if self.promote_if_read(slots, index, victim, ranking) {
+                    continue;
+                }
+                self.grow_old(slots, victim, ranking);
+                return Some((victim, Left::Main));
+            };
+            if self.promote_if_read(slots, index, oldest, ranking) {
+                continue;
+            }
+            let slot = slots.get(oldest);
+            let surplus = self.small_weight - u64::from(slot.weight);
+            if surplus as f64 > share {
+                self.promote(slots, oldest, ranking);
+                continue;
+            }
+            // The read that brought it in does not count here: in a loop, all newcomers would win
+            // against those whose turn to be read again is yet to come.
+            let class = ranking.class(slot.frequency.saturating_sub(1), slot.weight);
+            let Some(rival) = rival else {
+                return Some((oldest, Left::Small));
+            };
+            if self.promote_if_read(slots, index, rival, ranking) {
+                continue;
+            }
+            if !beats(slots, class, rival) {
+                return Some((oldest, Left::Small));
+            }
+            self.promote(slots, oldest, ranking);
+            self.grow_old(slots, rival, ranking);
+            return Some((rival, Left::Main));
+        }
+    }
+
+    /// The age becomes the stamp of main's victim.
+    fn grow_old(&mut self, slots: &Slots, victim: u32, ranking: Ranking) {
+        let slot = slots.get(victim);
+        self.age = slot.stamp.max(self.age);
+        if let Place::Main(class) = slot.place {
+            self.last_worth = ranking.worth(class);
+        }
+    }
+
+    fn promote(&mut self, slots: &mut Slots, at: u32, ranking: Ranking) {
+        self.remove(slots, at);
+        self.push_main(slots, at, ranking);
+    }
+
+    /// Places an entry in main, by its new frequency, if it was read since it was placed.
+    fn promote_if_read(
+        &mut self,
+        slots: &mut Slots,
+        index: &Index,
+        at: u32,
+        ranking: Ranking,
+    ) -> bool {
+        let read = count_reads(slots, index, at);
+        if read {
+            self.promote(slots, at, ranking);
+        }
+        read
+    }
+
+    /// The first entry of main, by stamp.
+    fn first_of_main(&self) -> Option<u32> {
+        let mut set = self.occupied;
+        let mut least = (f64::INFINITY, 0);
+        while set != 0 {
+            let class = set.trailing_zeros() as usize;
+            if self.stamps[class] < least.0 {
+                least = (self.stamps[class], class);
+            }
+            set &= set - 1;
+        }
+        self.main[least.1].first()
+    }
+
+    pub(crate) fn validate(&self, slots: &Slots) {
+        let weigh = |list: List| -> u64 {
+            let slots = list.iter::<QUEUE>(slots).map(|at| slots.get(at));
+            slots.map(|slot| u64::from(slot.weight)).sum()
+        };
+        assert_eq!(self.small_weight, weigh(self.small));
+        let main: u64 = self.main.iter().map(|list| weigh(*list)).sum();
+        assert_eq!(self.weight, self.small_weight + main);
+        let mut count = self.small.iter::<QUEUE>(slots).count();
+        for (class, list) in (0..).zip(self.main.iter()) {
+            let mut last = f64::NEG_INFINITY;
+            assert_eq!(self.occupied >> class & 1 == 1, list.first().is_some());
+            for at in list.iter::<QUEUE>(slots) {
+                let slot = slots.get(at);
+                assert_eq!(slot.place, Place::Main(class));
+                assert!(last <= slot.stamp, "a queue is sorted");
+                last = slot.stamp;
+                count += 1;
+            }
+            let first = list.first().map(|at| slots.get(at).stamp);
+            assert!(first.is_none_or(|stamp| stamp == self.stamps[usize::from(class)]));
+        }
+        assert_eq!(count, slots.used() as usize);
+        assert!((SHARE_MIN..=SHARE_MAX).contains(&self.small_share));
+    }
+}
+
+/// Whether a class is worth more than that of an entry of main.
+fn beats(slots: &Slots, class: u8, rival: u32) -> bool {
+    matches!(slots.get(rival).place, Place::Main(of) if class > of)
+}
+
+/// Adds the reads since an entry was placed to its frequency, and returns whether there were any.
+fn count_reads(slots: &mut Slots, index: &Index, at: u32) -> bool {
+    let slot = slots.get_mut(at);
+    let entry = index.find(slot.hash, |entry| entry.0.slot() == at);
+    let hits = entry.map_or(0, |entry| entry.0.hits());
+    if let Some(entry) = entry.filter(|_| hits > 0) {
+        entry.0.set_slot(at);
+        slot.frequency = (slot.frequency + hits).min(FREQUENCY_MAX);
+    }
+    hits > 0
+}
