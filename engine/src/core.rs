@@ -234,7 +234,9 @@ impl Core {
             Spare::ahead(&*self.vfs, &self.dir, id).ok()
         });
         let mut log = self.log.lock();
-        log.note_ahead(ahead.segment.id, allocated, spare.flatten());
+        let is_done = allocated.is_some() == ahead.allocate.is_some()
+            && !spare.as_ref().is_some_and(Option::is_none);
+        log.note_ahead(ahead.segment.id, allocated, spare.flatten(), is_done);
         drop(log);
         if ahead.wants_flush {
             // A failure poisons the store, which is how writers learn of it.

@@ -11,7 +11,7 @@ use crate::compact::Pacing;
 use crate::core::Core;
 use crate::error::{Error, Result, io_error};
 use crate::format::checkpoint::{FRONT, Header, Meta, Retired, SegmentEntry, file_name};
-use crate::index::checkpoint::{self, CURRENT};
+use crate::index::checkpoint::{self, CURRENT, damaged_table};
 use crate::index::keys::RunFiles;
 use crate::index::runs::KeyRecord;
 use crate::index::table::PARTITIONS;
@@ -75,7 +75,7 @@ impl Core {
         }
         self.settle_table();
         if self.table.is_damaged() {
-            // As below.
+            // What cannot be done now is tried again with the next work, and on closing.
             let _ = self.forget_newest(&mut state);
         }
         if self.runs_are_damaged.load(Ordering::Acquire) {
@@ -88,7 +88,9 @@ impl Core {
         // A full disk is the time for a checkpoint, too: it lets go of what is retired.
         let is_full = matches!(done, Err(Error::Full)) && !state.retired.is_empty();
         let is_due = self.is_checkpoint_due(&state) || (idle && self.has_much_retired(&state));
-        let saved = if is_full || is_due {
+        // What cannot be saved must not keep the memtable from being written.
+        let can_save = !self.table.is_damaged() && !self.runs_are_damaged.load(Ordering::Acquire);
+        let saved = if can_save && (is_full || is_due) {
             self.checkpoint(&mut state)
         } else {
             self.shrink_memtable()
@@ -137,8 +139,16 @@ impl Core {
 
     /// Saves the state as it is now, so that opening replays only what comes after.
     pub(crate) fn checkpoint(&self, state: &mut Maintenance) -> Result<()> {
+        if self.table.is_damaged() {
+            return Err(damaged_table(&self.dir));
+        }
         let saved = self.save_checkpoint(state);
-        saved.inspect_err(|error| self.distrust_runs_after(error))
+        saved.inspect_err(|error| {
+            // The damage may have been found just now.
+            if !self.table.is_damaged() {
+                self.distrust_runs_after(error);
+            }
+        })
     }
 
     fn save_checkpoint(&self, state: &mut Maintenance) -> Result<()> {
@@ -220,17 +230,18 @@ impl Core {
     /// Removes the checkpoint that the store was opened from, once, since its table is damaged; none was
     /// made after it. The next open begins from the one before it.
     fn forget_newest(&self, state: &mut Maintenance) -> Result<()> {
-        if std::mem::replace(&mut state.distrusts_table, true) {
-            return Ok(());
-        }
-        let Some(newest) = state.kept.pop() else {
+        let (false, Some(newest)) = (state.distrusts_table, state.kept.last()) else {
             return Ok(());
         };
-        match state.kept.last() {
+        let mut older = state.kept.iter().rev().skip(1);
+        match older.next() {
             Some(older) => checkpoint::publish(&*self.vfs, &self.dir, older.id)?,
             None => self.remove(&self.dir.join(CURRENT))?,
         }
-        self.remove(&self.dir.join(file_name(newest.id)))
+        self.remove(&self.dir.join(file_name(newest.id)))?;
+        state.kept.pop();
+        state.distrusts_table = true;
+        Ok(())
     }
 
     /// Notes the state between two groups of the committer, and sets apart what it may change.

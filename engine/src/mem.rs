@@ -88,34 +88,31 @@ pub(crate) struct Region {
 
 /// The size of a huge page, and the alignment that lets the system use one.
 const HUGE_PAGE: usize = 2 << 20;
-const PAGE: usize = 4096;
 
 impl Region {
-    /// # Panics
-    /// If the system has no address space left.
-    pub(crate) fn new(len: usize) -> Region {
+    /// `None` if the system has no address space left.
+    pub(crate) fn new(len: usize) -> Option<Region> {
         let mapped = MmapOptions::new()
             .len(len + HUGE_PAGE)
             .no_reserve_swap()
             .map_anon();
-        let raw = MmapRaw::from(mapped.expect("address space"));
+        let raw = MmapRaw::from(mapped.ok()?);
         let start = (raw.as_ptr() as usize).next_multiple_of(HUGE_PAGE) - raw.as_ptr() as usize;
         // Small pages are slower, no more.
         #[cfg(target_os = "linux")]
         let _ = raw.advise_range(memmap2::Advice::HugePage, start, len);
-        Region { raw, start }
+        Some(Region { raw, start })
     }
 
     /// Gives the whole pages of a part back, which nobody uses again.
     fn release(&self, offset: usize, len: usize) {
-        let (first, end) = (
-            (self.start + offset).next_multiple_of(PAGE),
-            self.start + offset + len,
-        );
-        let len = (end & !(PAGE - 1)).saturating_sub(first);
+        let page = rustix::param::page_size();
+        let first = (self.start + offset).next_multiple_of(page);
+        let end = (self.start + offset + len) & !(page - 1);
+        let len = end.saturating_sub(first);
         if len > 0 {
-            // SAFETY: only the buckets that are being dropped lie in these pages, and nothing of the
-            // region refers to them any more.
+            // SAFETY: these are whole pages of the system, so nothing is rounded; only the buckets that
+            // are being dropped lie in them, and nothing refers to those any more.
             let _ = unsafe {
                 self.raw
                     .unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, first, len)

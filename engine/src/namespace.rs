@@ -54,7 +54,8 @@ impl Namespace {
     /// Stores a value, without metadata and for ever, and returns its generation.
     ///
     /// # Errors
-    /// `InvalidKey`, `TooLarge` (25 MiB), `Full`, `Poisoned`, or an I/O error; nothing is stored.
+    /// `InvalidKey`, `TooLarge` (25 MiB), `Full`, `Poisoned`, `Corrupt` if nobody can say what the key
+    /// holds since the checkpoint's table is damaged there, or an I/O error; nothing is stored.
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<u64> {
         self.put_with(key, value, &PutOptions::new())
     }
@@ -222,7 +223,7 @@ impl Namespace {
     /// Deletes `key` and returns whether it existed. Deleting a missing key is fine.
     ///
     /// # Errors
-    /// `InvalidKey`, `Full`, `Poisoned`, or an I/O error.
+    /// `InvalidKey`, `Full`, `Poisoned`, `Corrupt` as for a put, or an I/O error.
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let op = self.delete_op(key.as_ref())?;
         Ok(self
@@ -339,6 +340,10 @@ impl Namespace {
         let path = large_path(&core.dir, id);
         let large = Large::open(&*core.vfs, path, pointer, core.verify)?;
         core.mapped.insert(id, Arc::clone(&large));
+        if !core.larges.lock().contains(&id) {
+            // Replaced meanwhile: its file is being removed, and should not keep its space.
+            core.mapped.forget(id);
+        }
         Ok(Some(large))
     }
 

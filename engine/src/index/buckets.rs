@@ -78,15 +78,19 @@ pub(super) struct Regions(Mutex<[Weak<Region>; MAX_DOUBLINGS as usize + 1]>);
 impl Regions {
     /// The empty buckets of a partition that was doubled this often. Asked for again only after those
     /// that were made before are gone.
-    pub(super) fn buckets(&self, partition: usize, doublings: u32) -> Buckets {
+    /// `None` if the system has no address space for them.
+    pub(super) fn buckets(&self, partition: usize, doublings: u32) -> Option<Buckets> {
         let base = BASES[partition & 3];
         let before: u32 = BASES[..partition & 3].iter().sum();
         let group = PARTITIONS / BASES.len();
         let first = (before as usize * group + (partition >> 2) * base as usize) << doublings;
-        let memory =
-            BucketMemory::in_region(&self.region(doublings), first, (base as usize) << doublings);
+        let memory = BucketMemory::in_region(
+            &self.region(doublings)?,
+            first,
+            (base as usize) << doublings,
+        );
         let buckets = Buckets {
-            memory: memory.expect("a region has room for every partition"),
+            memory: memory?,
             partition,
             doublings,
             saved: None,
@@ -94,17 +98,18 @@ impl Regions {
         // One that was made here and did not serve may have left words behind.
         let words = buckets.memory.buckets().iter().flat_map(|bucket| &bucket.0);
         words.for_each(|word| word.store(0, Ordering::Relaxed));
-        buckets
+        Some(buckets)
     }
 
-    fn region(&self, doublings: u32) -> Arc<Region> {
+    fn region(&self, doublings: u32) -> Option<Arc<Region>> {
         let region = &mut self.0.lock()[doublings as usize];
-        region.upgrade().unwrap_or_else(|| {
-            let all = BASES.iter().sum::<u32>() as usize * (PARTITIONS / BASES.len());
-            let new = Arc::new(Region::new((all << doublings) * size_of::<Bucket>()));
-            *region = Arc::downgrade(&new);
-            new
-        })
+        if let Some(region) = region.upgrade() {
+            return Some(region);
+        }
+        let all = BASES.iter().sum::<u32>() as usize * (PARTITIONS / BASES.len());
+        let new = Arc::new(Region::new((all << doublings) * size_of::<Bucket>())?);
+        *region = Arc::downgrade(&new);
+        Some(new)
     }
 }
 
@@ -203,12 +208,12 @@ impl Buckets {
         is_intact
     }
 
-    /// A copy in memory of our own; `None` if a part is damaged.
+    /// A copy in memory of our own; `None` if a part is damaged, or there is no memory.
     pub(super) fn copied(&self, regions: &Regions) -> Option<Buckets> {
         if !self.all_are_intact() {
             return None;
         }
-        let copy = regions.buckets(self.partition, self.doublings);
+        let copy = regions.buckets(self.partition, self.doublings)?;
         for (to, from) in copy.memory.buckets().iter().zip(self.memory.buckets()) {
             for (to, from) in to.0.iter().zip(&from.0) {
                 to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -373,7 +378,7 @@ impl Buckets {
             return None;
         }
         (self.doublings + 1..=MAX_DOUBLINGS).find_map(|doublings| {
-            let new = regions.buckets(self.partition, doublings);
+            let new = regions.buckets(self.partition, doublings)?;
             let more = doublings - self.doublings;
             let all = self.words().all(|(home, word)| {
                 let tag = word >> TAG_SHIFT;

@@ -72,7 +72,10 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new() -> Table {
         let regions = Regions::default();
-        let partitions = array::from_fn(|p| Partition::new(regions.buckets(p, 0), 0));
+        let partitions = array::from_fn(|p| {
+            let buckets = regions.buckets(p, 0);
+            Partition::new(buckets.expect("address space for an empty table"), 0)
+        });
         Table::of(Box::new(partitions), regions)
     }
 
@@ -242,10 +245,13 @@ impl Table {
         // What grows must not lie in a checkpoint.
         self.settle_locked(partition, &state);
         let buckets = partition.buckets.load(&guard);
-        if buckets.are_saved() {
-            return false;
-        }
-        let Some(grown) = buckets.grown(hash, location, &self.regions) else {
+        let grown = if buckets.are_saved() {
+            // Another part of it is damaged, or there is no memory.
+            None
+        } else {
+            buckets.grown(hash, location, &self.regions)
+        };
+        let Some(grown) = grown else {
             // A crowded partition grows first, but if it cannot, it may fill up.
             let placed = crowded && buckets.place(home, tag, location);
             state.entries += usize::from(placed);

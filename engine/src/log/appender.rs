@@ -39,6 +39,8 @@ pub(crate) struct Appender {
     spare: Option<Spare>,
     /// Whether somebody was asked to go ahead and did not yet.
     asked_ahead: bool,
+    /// From where on that is worth trying.
+    ahead_from: u64,
     /// How far the active segment was flushed.
     flushed: u64,
     buffer: Vec<u8>,
@@ -106,6 +108,7 @@ impl Appender {
             allocated,
             spare: None,
             asked_ahead: false,
+            ahead_from: STEP_MAX,
             flushed: 0,
             buffer: Vec::new(),
             seqno: start.seqno,
@@ -246,7 +249,7 @@ impl Appender {
     /// Whether somebody should be woken to go ahead.
     pub(crate) fn wants_ahead(&mut self) -> bool {
         // A small log does not need it.
-        if self.asked_ahead || self.end < STEP_MAX {
+        if self.asked_ahead || self.end < self.ahead_from {
             return false;
         }
         self.asked_ahead = self.ahead().is_some();
@@ -273,11 +276,18 @@ impl Appender {
         segment: u64,
         allocated: Option<u64>,
         spare: Option<Spare>,
+        is_done: bool,
     ) {
         if let Some(allocated) = allocated.filter(|_| segment == self.segment.id) {
             self.allocated = self.allocated.max(allocated);
         }
         self.spare = self.spare.take().or(spare);
+        // On a full disk not with every write again.
+        self.ahead_from = if is_done {
+            STEP_MAX
+        } else {
+            self.end.saturating_add(STEP_MAX)
+        };
     }
 
     /// Removes what was made ahead. What cannot be removed is removed by the next open.
@@ -319,6 +329,7 @@ impl Appender {
         self.unlinked = next.unlinked;
         self.end = HEADER_LEN as u64;
         self.allocated = next.allocated;
+        self.ahead_from = STEP_MAX;
         self.flushed = 0;
         self.link()
     }

@@ -228,6 +228,7 @@ fn replay_from(
     strays.extend_from_slice(&chain.strays);
     let holes = chain.holes.clone();
     let tail = replay.run(chain);
+    let tail = tail.and_then(|tail| replay.look_up_tail(&tail).map(|()| tail));
     if let Some(id) = id.filter(|_| replay.table.is_damaged()) {
         return Err(Failure::Table(id));
     }

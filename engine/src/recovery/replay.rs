@@ -592,6 +592,12 @@ impl Replay {
 
     /// Repeats a retirement: whatever slots the segment still has are those of dead records.
     fn retire(&mut self, id: u64, seqno: u64) {
+        let live = self.numbers.get(&id).map(|(_, s)| s.usage.counts().live);
+        if live.is_some_and(|live| live > 0) && !self.is_rebuilt && !self.damage.is_empty() {
+            // What was live was moved away, but the record that says so may be the damaged one. The
+            // segment stays, and is emptied again.
+            return;
+        }
         self.retired.push(Retired { id, seqno });
         self.namespaces.forget_dropped(id);
         let Some((number, segment)) = self.numbers.remove(&id) else {
@@ -630,6 +636,27 @@ impl Replay {
                 Step::End { .. } => break,
             }
         }
+    }
+
+    /// Looks up what the tail's records will change, so that damage of the table there is found before
+    /// anything is written.
+    pub(super) fn look_up_tail(&self, tail: &Tail) -> Result<()> {
+        let guard = crossbeam_epoch::pin();
+        for address in &tail.records {
+            let Some((_, segment)) = self.numbers.get(&address.segment) else {
+                continue;
+            };
+            let record = segment.record(u64::from(address.offset))?;
+            let moved = match record.header.kind {
+                Kind::Move => Move::decode(record.body).unwrap_or_default().relocations,
+                _ => Vec::new(),
+            };
+            let own = key_hash(&self.id, record.header.namespace, record.key);
+            for hash in moved.iter().map(|moved| moved.hash).chain([own]) {
+                self.table.find(hash, &guard, |_| false);
+            }
+        }
+        Ok(())
     }
 
     /// Writes the records that may not be durable again, to the new segment, and flushes it. After a

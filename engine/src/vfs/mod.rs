@@ -78,7 +78,8 @@ pub trait VfsFile: Send + Sync {
     /// # Errors
     /// What the operating system says. The bytes must then be taken for lost.
     fn sync(&self) -> io::Result<()>;
-    /// Reserves space so that the file has at least `len` bytes, new ones zero.
+    /// Reserves space so that the file has at least `len` bytes, new ones zero. It never gets shorter,
+    /// also when two threads ask at once.
     ///
     /// # Errors
     /// `StorageFull`, or what the operating system says.

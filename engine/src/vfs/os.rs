@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
+use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, ReadWriteFlags};
 
@@ -34,11 +35,11 @@ impl Vfs for OsVfs {
             .create_new(true)
             .mode(0o600)
             .open(path)?;
-        Ok(Box::new(OsFile(file)))
+        Ok(Box::new(OsFile::new(file)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
-        Ok(Box::new(OsFile(File::open(path)?)))
+        Ok(Box::new(OsFile::new(File::open(path)?)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -78,7 +79,14 @@ impl Drop for OsLock {
     }
 }
 
-struct OsFile(File);
+/// A file, and a lock for who changes its length.
+struct OsFile(File, Mutex<()>);
+
+impl OsFile {
+    fn new(file: File) -> OsFile {
+        OsFile(file, Mutex::new(()))
+    }
+}
 
 impl VfsFile for OsFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -94,6 +102,8 @@ impl VfsFile for OsFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
+        // Two at once could shrink the file, where lengths are set without a reservation.
+        let _alone = self.1.lock();
         let old = self.0.metadata()?.len();
         if len <= old {
             return Ok(());
