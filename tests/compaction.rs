@@ -358,3 +358,38 @@ fn a_dropped_namespace_between_others_is_reclaimed_in_the_background() {
         assert!(keep.get(key.to_le_bytes()).unwrap().is_some());
     }
 }
+
+/// On a full disk deletes go on, from space that was kept back, and so does compaction; puts are refused
+/// until there is as much space again, and then go on without anybody's help.
+#[test]
+fn a_full_disk_refuses_puts_until_compaction_made_room() {
+    let (disk, clock) = (SimDisk::new(), Clock::manual(1));
+    let store = open_on(&disk, &clock, Durability::None).unwrap();
+    let ns = store.namespace("n").unwrap();
+    for key in 0..2_600u32 {
+        ns.put(key.to_le_bytes(), vec![7; 60_000]).unwrap();
+    }
+    store.checkpoint().unwrap();
+    let reserve = Path::new(rimstone_tests::DIR).join("RESERVE");
+    assert!(disk.bytes(&reserve).len() > 8 << 20, "space is kept back");
+    disk.limit(Some(disk.bytes_used() + (2 << 20)));
+    let refused = (0..3_000).find_map(|n| ns.put(format!("{n}"), vec![8; 60_000]).err());
+    assert!(matches!(refused, Some(Error::Full)), "{refused:?}");
+    for key in 0..2_000u32 {
+        assert!(ns.delete(key.to_le_bytes()).unwrap());
+    }
+    let goes_on = |_: &u32| {
+        std::thread::sleep(Duration::from_millis(20));
+        (0..40).all(|n| ns.put(format!("more {n}"), vec![9; 60_000]).is_ok())
+    };
+    assert!((0..1_000).any(|n| goes_on(&n)), "{:?}", store.stats());
+    assert!(!store.stats().poisoned);
+    store.sync().unwrap();
+    let left = disk.crash(Cut::LOST);
+    let again = open_on(&left, &clock, Durability::None).unwrap();
+    for ns in [&ns, &again.find_namespace("n").unwrap()] {
+        assert!((0..2_000u32).all(|key| ns.get(key.to_le_bytes()).unwrap().is_none()));
+        assert!((2_000..2_600u32).all(|key| ns.get(key.to_le_bytes()).unwrap().is_some()));
+        assert!((0..40).all(|n| ns.get(format!("more {n}")).unwrap().is_some()));
+    }
+}

@@ -293,13 +293,22 @@ impl Store {
     /// # Errors
     /// `Full`, `Poisoned`, or an I/O error; nothing is lost.
     pub fn compact(&self) -> Result<u64> {
+        self.compact_with(|_, _| {})
+    }
+
+    /// As [`compact`](Store::compact), and tells from time to time how many bytes of segments are done with,
+    /// and of how many.
+    ///
+    /// # Errors
+    /// As for [`compact`](Store::compact).
+    pub fn compact_with(&self, progress: impl FnMut(u64, u64)) -> Result<u64> {
         let core = self.core();
         let before = self.stats().disk_bytes;
         {
             let mut maintenance = core.maintenance.lock();
             core.check_writable()?;
             core.remove_garbage(true)?;
-            let moved = core.compact_all(&mut maintenance);
+            let moved = core.compact_all(&mut maintenance, progress);
             // A retired segment goes once both checkpoints are past it: also when the disk is full.
             if !maintenance.retired.is_empty() {
                 core.checkpoint(&mut maintenance)?;
