@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rimstone::{Clock, Durability, Error, Namespace, PutOptions, Store};
-use rimstone_tests::{Cut, Names, SimDisk, Unsynced, copy, open, open_on};
+use rimstone::{Clock, Durability, Error, Namespace, Options, PutOptions, Store};
+use rimstone_tests::{Cut, Doing, Gate, Names, SimDisk, Unsynced, copy, open, open_on};
 use tempfile::tempdir;
 
 /// More than the hour that expired data is kept, in case the clock was wrong.
@@ -258,6 +259,35 @@ fn damage_in_a_class_segment_is_reported() {
         );
         assert_eq!(&ns.get([53]).unwrap().unwrap()[..], [53; 100]);
         assert_eq!(ns.get([50]).unwrap(), None);
+    }
+}
+
+/// Compaction copies a record; before the log says so, the key is written. The copy is not what counts.
+#[test]
+fn a_put_between_a_copy_and_its_move_wins() {
+    let (dir, gate, clock) = (tempdir().unwrap(), Gate::default(), Clock::manual(1));
+    let options = Options::new().durability(Durability::None);
+    let options = options.clock(clock.clone()).vfs(Arc::new(gate.clone()));
+    let store = options.open(dir.path()).unwrap();
+    let ns = store.namespace("n").unwrap();
+    ns.put("key", "old").unwrap();
+    ns.put("other", "value").unwrap();
+    // The segment that the log goes on in is made; the one for copies waits. By then compaction has seen
+    // that the first record is live.
+    gate.hold_after(1, Doing::Create, ".new");
+    std::thread::scope(|scope| {
+        let compaction = scope.spawn(|| store.compact().unwrap());
+        gate.await_someone();
+        ns.put("key", "new").unwrap();
+        gate.open();
+        compaction.join().unwrap();
+    });
+    let rebuilt = copy(dir.path());
+    forget_derived(rebuilt.path());
+    let again = open(rebuilt.path(), &clock);
+    for ns in [&ns, &again.find_namespace("n").unwrap()] {
+        assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"new");
+        assert_eq!(&ns.get("other").unwrap().unwrap()[..], b"value");
     }
 }
 
