@@ -355,7 +355,13 @@ fn a_value_outlives_its_segment_and_is_counted() {
     assert!(store.stats().held_bytes > 60_000);
     assert_eq!(value[..], [1; 60_000]);
     drop(value);
-    assert_eq!(store.stats().held_bytes, 0);
+    // Whoever reads at this moment may still keep the list of segments that it was in.
+    let is_let_go = |_: &u32| {
+        ns.put("other", "value").unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        store.stats().held_bytes == 0
+    };
+    assert!((0..1_000).any(|n| is_let_go(&n)));
 }
 
 /// What a dropped namespace held counts as dead, and goes though other keys lie between.

@@ -440,6 +440,9 @@ impl Core {
             return false;
         };
         to.usage.receive(&moved.moved);
+        for relocation in &moved.moved.relocations {
+            self.table.prefetch(relocation.hash, guard);
+        }
         let mut is_empty = false;
         for relocation in &moved.moved.relocations {
             let old = Location::new(moved.from, u64::from(relocation.old));
