@@ -245,10 +245,11 @@ impl Run {
         let took = began.elapsed();
         let samples = SAMPLES.lock().map_err(|_| "poisoned")?;
         println!("{name}, {took:.1?} for {} MiB", self.written >> 20);
-        let parts: [(&str, fn(&(f64, f64)) -> f64); 2] = [("segments", |s| s.0), ("all", |s| s.1)];
-        for (part, of) in parts {
-            let mean = samples.iter().map(of).sum::<f64>() / samples.len().max(1) as f64;
-            let highest = samples.iter().map(of).fold(0.0, f64::max);
+        let segments: Vec<f64> = samples.iter().map(|(segments, _)| *segments).collect();
+        let all: Vec<f64> = samples.iter().map(|(_, all)| *all).collect();
+        for (part, samples) in [("segments", segments), ("all", all)] {
+            let mean = samples.iter().sum::<f64>() / samples.len().max(1) as f64;
+            let highest = samples.iter().copied().fold(0.0, f64::max);
             println!("  space, {part}: {mean:.2} times live on average, {highest:.2} at most");
         }
         println!(
