@@ -44,6 +44,7 @@ fn main() -> Result<()> {
         clock,
         disk,
         live: megabytes << 20,
+        dir: dir.path().into(),
         random: Rng::with_seed(1),
         written: 0,
     };
@@ -68,6 +69,7 @@ struct Run {
     disk: Counting,
     /// About how many bytes are live.
     live: u64,
+    dir: PathBuf,
     random: Rng,
     /// Bytes of records that users wrote.
     written: u64,
@@ -93,7 +95,7 @@ impl Run {
     /// Overwrites every key five times.
     fn five(&mut self) -> Result<()> {
         let keys = self.live / (400 + HEAD);
-        let mut highest = 0.0f64;
+        let mut highest = (0.0f64, 0.0f64);
         let began = Instant::now();
         for round in 0..6 {
             let mut ids: Vec<u64> = (0..keys).collect();
@@ -101,14 +103,17 @@ impl Run {
             for (at, id) in (0u64..).zip(ids) {
                 self.put(id, 400, None)?;
                 if at % (keys / 20).max(1) == 0 && round > 0 {
-                    highest = highest.max(self.space());
+                    let (segments, all) = self.space();
+                    highest = (highest.0.max(segments), highest.1.max(all));
                 }
             }
         }
         println!("every key overwritten five times, {:.1?}", began.elapsed());
-        println!("  space while writing {highest:.2} times live at most");
+        let (segments, all) = highest;
+        println!("  space while writing: segments {segments:.2} times live at most, all {all:.2}");
         self.store.compact()?;
-        println!("  space after compact {:.2}", self.space());
+        let (segments, all) = self.space();
+        println!("  space after compact: segments {segments:.2}, all {all:.2}");
         println!(
             "  written {:.2} times what users wrote",
             self.amplification()
@@ -239,10 +244,14 @@ impl Run {
         workload(self, false)?;
         let took = began.elapsed();
         let samples = SAMPLES.lock().map_err(|_| "poisoned")?;
-        let mean = samples.iter().sum::<f64>() / samples.len().max(1) as f64;
-        let highest = samples.iter().copied().fold(0.0, f64::max);
         println!("{name}, {took:.1?} for {} MiB", self.written >> 20);
-        println!("  space {mean:.2} times live on average, {highest:.2} at most");
+        let segments: Vec<f64> = samples.iter().map(|(segments, _)| *segments).collect();
+        let all: Vec<f64> = samples.iter().map(|(_, all)| *all).collect();
+        for (part, samples) in [("segments", segments), ("all", all)] {
+            let mean = samples.iter().sum::<f64>() / samples.len().max(1) as f64;
+            let highest = samples.iter().copied().fold(0.0, f64::max);
+            println!("  space, {part}: {mean:.2} times live on average, {highest:.2} at most");
+        }
         println!(
             "  written {:.2} times what users wrote",
             self.amplification()
@@ -252,7 +261,9 @@ impl Run {
             println!("    {kind:>10} {share:.3}");
         }
         let stats = self.store.stats();
-        println!("  {stats:?}");
+        if let Some(error) = stats.maintenance_error {
+            println!("  maintenance: {error}");
+        }
         Ok(())
     }
 
@@ -278,10 +289,22 @@ impl Run {
         written as f64 / self.written as f64
     }
 
-    /// Bytes on disk for each that is live.
-    fn space(&self) -> f64 {
-        let stats = self.store.stats();
-        stats.disk_bytes as f64 / stats.live_bytes.max(1) as f64
+    /// Bytes of segments on disk for each that is live, and bytes of all files. Large values count as live
+    /// as long as their files are there.
+    fn space(&self) -> (f64, f64) {
+        let (mut segments, mut larges, mut all) = (0, 0, 0);
+        for entry in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
+            all += bytes;
+            match entry.path().extension().and_then(|e| e.to_str()) {
+                Some("seg") => segments += bytes,
+                Some("large") => larges += bytes,
+                _ => {}
+            }
+        }
+        let live: u64 = self.store.segments().iter().map(|s| s.live).sum();
+        let live = (live + larges).max(1) as f64;
+        ((segments + larges) as f64 / live, all as f64 / live)
     }
 
     /// Looks at the space from time to time.
@@ -294,7 +317,7 @@ impl Run {
     }
 }
 
-static SAMPLES: Mutex<Vec<f64>> = Mutex::new(Vec::new());
+static SAMPLES: Mutex<Vec<(f64, f64)>> = Mutex::new(Vec::new());
 
 fn key(id: u64) -> String {
     format!("user:{id:012}")

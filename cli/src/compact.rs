@@ -1,5 +1,7 @@
 //! `rimstone compact`.
 
+use indicatif::{ProgressBar, ProgressStyle};
+
 use crate::Outcome;
 use crate::local::{Data, print};
 
@@ -10,6 +12,16 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
-    let freed = args.data.open()?.compact()?;
-    print(format_args!("{freed} bytes freed"))
+    let store = args.data.open()?;
+    // On standard error, and only where somebody looks.
+    let bar = ProgressBar::new(0);
+    let style =
+        ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes} looked at, {eta} left")?;
+    bar.set_style(style);
+    let freed = store.compact_with(|done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    print(format_args!("{} bytes freed", freed?))
 }

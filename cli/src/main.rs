@@ -6,6 +6,7 @@ mod bulk;
 mod compact;
 mod key;
 mod local;
+mod map;
 mod namespace;
 mod serve;
 mod stats;

@@ -232,3 +232,30 @@ fn compacting_frees_what_was_deleted_and_keeps_the_rest() {
     let stats = run("stats --json --data d");
     assert!(stats.contains("\"keys\":1,"), "{stats}");
 }
+
+#[test]
+fn stats_tell_what_segments_hold_and_draw_them() {
+    let directory = store();
+    let run = |line: &str| {
+        let (code, stdout, stderr) = run(directory.path(), line, b"");
+        assert_eq!((code, stderr.as_str()), (0, ""), "{line}");
+        stdout
+    };
+    for (key, value) in [("a", "one"), ("b", "two"), ("a", "three")] {
+        run(&format!("key put {key} {value} --namespace flags --data d"));
+    }
+    run("compact --data d");
+    let stats = run("stats --data d --map map.svg");
+    let class = stats
+        .lines()
+        .find(|line| line.trim_start().starts_with("for ever"));
+    let numbers: Vec<&str> = class.unwrap().split_whitespace().skip(2).collect();
+    // A segment with a header of 128 bytes and two records of 72 bytes each.
+    assert_eq!(numbers, ["1", "272", "144", "0", "0", "128", "1.89"]);
+    let map = std::fs::read_to_string(directory.path().join("map.svg")).unwrap();
+    assert!(map.starts_with("<svg ") && map.ends_with("</svg>\n"));
+    assert!(map.contains("for ever: 1 segment of 0 MiB"), "{map}");
+    let json: serde_json::Value = serde_json::from_str(&run("stats --json --data d")).unwrap();
+    assert_eq!(json.pointer("/live_bytes"), Some(&144.into()));
+    assert_eq!(json.pointer("/classes/1/class"), Some(&"for ever".into()));
+}

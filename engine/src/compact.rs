@@ -17,6 +17,8 @@ const GARBAGE_MIN: u64 = 16 << 20;
 const GARBAGE_SHARE_MIN: u64 = 2;
 /// Compaction that somebody asks for passes over a segment with less garbage than this.
 const THOROUGH_PERCENT: u64 = 10;
+/// On a full disk it passes over less.
+const FULL_PERCENT: u64 = 3;
 /// Bytes that are looked at in one step, and in one turn, after which others may have the log's
 /// maintenance.
 const STEP: u64 = 4 << 20;
@@ -141,8 +143,13 @@ impl Core {
         Ok(true)
     }
 
-    /// Gives up every segment of which a tenth is dead. The log goes on in a new one.
-    pub(crate) fn compact_all(&self, state: &mut Maintenance) -> Result<()> {
+    /// Gives up every segment of which a tenth is dead, and says how many bytes of them are done with, and
+    /// of how many. The log goes on in a new one.
+    pub(crate) fn compact_all(
+        &self,
+        state: &mut Maintenance,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<()> {
         self.finish_plan(state)?;
         let before: Vec<u64> = self.segments.all().iter().map(|(_, s)| s.id).collect();
         self.rotate(&mut self.log.lock())?;
@@ -151,11 +158,55 @@ impl Core {
         let strategy = Thorough {
             garbage_min: THOROUGH_PERCENT,
         };
+        let mut all = 0;
         while !self.work.is_stopped() {
             let mut log = self.as_log(state);
+            let stats = log.stats(self.clock.confirmed());
+            let left = stats
+                .iter()
+                .filter(|s| before.contains(&s.id) && strategy.is_worth(s));
+            let left: u64 = left.map(|s| s.bytes).sum();
+            all = all.max(left);
+            progress(all - left, all);
             if !log.begin(&strategy, |segment| before.contains(&segment.id)) {
                 break;
             }
+            self.finish_plan(state)?;
+        }
+        Ok(())
+    }
+
+    /// Frees space on a full disk, from what was kept back for that, until as much can be kept back again
+    /// or nothing more can be freed. Puts are refused meanwhile.
+    pub(crate) fn make_room(&self, state: &mut Maintenance) -> Result<()> {
+        self.reserve.set_working(true);
+        let made = self.free_some(state);
+        self.reserve.set_working(false);
+        made
+    }
+
+    fn free_some(&self, state: &mut Maintenance) -> Result<()> {
+        let strategy = Thorough {
+            garbage_min: FULL_PERCENT,
+        };
+        // A plan must not need more space than there is.
+        let most = self.reserve.len() / 2;
+        self.as_log(state).drop_plan();
+        while !self.work.is_stopped() {
+            if !state.retired.is_empty() {
+                self.reserve.release();
+                self.checkpoint(state)?;
+                self.checkpoint(state)?;
+                self.reserve.set_working(false);
+                if self.reserve.has_room() {
+                    break;
+                }
+                self.reserve.set_working(true);
+            }
+            if !self.as_log(state).begin(&strategy, |s| s.needed() <= most) {
+                break;
+            }
+            self.reserve.release();
             self.finish_plan(state)?;
         }
         Ok(())

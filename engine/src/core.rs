@@ -24,6 +24,7 @@ use crate::log::segment::{Segment, Segments};
 use crate::maintenance::Maintenance;
 use crate::namespaces::Namespaces;
 use crate::options::{Durability, Verify};
+use crate::reserve::Reserve;
 use crate::vfs::Vfs;
 use crate::worker::Signal;
 
@@ -64,6 +65,8 @@ pub(crate) struct Core {
     pub(crate) runs_are_damaged: AtomicBool,
     /// The sequence number of the newest checkpoint.
     pub(crate) checkpointed: AtomicU64,
+    /// Space kept back for a full disk.
+    pub(crate) reserve: Reserve,
     /// Slows writers down while compaction is behind.
     pub(crate) brake: Brake,
     /// Wakes the maintenance thread.
@@ -191,6 +194,15 @@ impl Core {
         } else {
             Ok(())
         }
+    }
+
+    /// Whether puts may take space: `Full` while there is none kept back for what frees it.
+    pub(crate) fn check_room(&self) -> Result<()> {
+        if self.reserve.has_room() {
+            return Ok(());
+        }
+        self.work.wake();
+        Err(Error::Full)
     }
 
     pub(crate) fn poison(&self) {

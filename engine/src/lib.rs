@@ -48,6 +48,7 @@ mod namespaces;
 mod options;
 mod reclaim;
 mod recovery;
+mod reserve;
 mod space;
 mod store;
 mod stream;

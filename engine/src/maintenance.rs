@@ -36,6 +36,9 @@ const RETIRED_IDLE: u64 = 4 << 20;
 const CLOSE_MIN: u64 = 1 << 20;
 /// Memory for the newest keys, beyond which they become a run.
 const MEMTABLE_MAX: usize = 64 << 20;
+/// Space is kept back for a full disk once so much is live: this much, and what the indexes take.
+const RESERVE_LIVE: u64 = 128 << 20;
+const RESERVE_MIN: u64 = 8 << 20;
 /// Large segments to be removed that are worth a flush of the log.
 const GARBAGE_MAX: usize = 64;
 /// What has expired is erased this many seconds later, in case the clock was wrong.
@@ -84,6 +87,10 @@ impl Core {
         }
         let done = self
             .remove_garbage(idle)
+            .and_then(|()| match self.reserve.take_wanted() {
+                true => self.make_room(&mut state),
+                false => Ok(()),
+            })
             .and_then(|()| self.compact(&mut state, idle));
         // A full disk is the time for a checkpoint, too: it lets go of what is retired.
         let is_full = matches!(done, Err(Error::Full)) && !state.retired.is_empty();
@@ -96,7 +103,8 @@ impl Core {
             self.shrink_memtable()
         };
         let done = done.and(saved);
-        *self.trouble.lock() = done.err().map(|error| error.to_string());
+        let failed = done.err().map(|error| error.to_string());
+        *self.trouble.lock() = failed.or_else(|| state.reclaim.trouble.clone());
     }
 
     /// Whether there is much to replay, or much to remove that only waits for checkpoints.
@@ -168,7 +176,20 @@ impl Core {
         }
         made?;
         self.remove_unused(state)?;
-        self.merge_runs()
+        self.merge_runs()?;
+        self.keep_reserve();
+        Ok(())
+    }
+
+    /// Keeps enough space back for a checkpoint and some compaction, in a store that is not small.
+    fn keep_reserve(&self) {
+        let all = self.segments.all();
+        let live: u64 = all.iter().map(|(_, s)| s.usage.counts().live_bytes).sum();
+        if live >= RESERVE_LIVE {
+            let index = self.table.bytes().saturating_add(self.keys.bytes());
+            let index = u64::try_from(index).unwrap_or(u64::MAX);
+            self.reserve.keep(index.saturating_add(RESERVE_MIN));
+        }
     }
 
     fn make_checkpoint(&self, state: &mut Maintenance, id: u64) -> Result<()> {

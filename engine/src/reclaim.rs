@@ -61,6 +61,8 @@ pub(crate) struct Reclaim {
     unread: HashSet<u64>,
     /// Segments that could not be read. They stay as they are.
     stuck: HashSet<u64>,
+    /// Why the last of them could not.
+    pub(crate) trouble: Option<String>,
     /// Segments that were retired by the last plan, and their bytes.
     pub(crate) retired: Vec<Retired>,
     pub(crate) retired_bytes: u64,
@@ -308,23 +310,22 @@ impl Log<'_> {
         Ok(())
     }
 
-    /// Before segments are retired: nothing is live in them but what is left behind knowingly.
+    /// Before segments are retired: the table names nothing in them but what is left behind knowingly. It
+    /// is never made to name more of a sealed segment, so what holds when it is looked at holds for ever.
     fn check_empty(&mut self, victims: &[(u32, Arc<Segment>)]) -> Result<()> {
-        let guard = crossbeam_epoch::pin();
-        let core = self.core;
-        let is_there = |found: &Found| core.holds(found.hash, found.location, &guard);
-        self.state.erased.retain(is_there);
-        for (_, segment) in victims {
-            if self.state.unread.contains(&segment.id) {
+        let erased = self.state.erased.iter().map(|found| found.location);
+        let erased: HashSet<Location> = erased.collect();
+        for (number, segment) in victims {
+            if self.state.unread.contains(&segment.id) || segment.usage.counts().live == 0 {
                 continue;
             }
-            let erased = self.state.erased.iter();
-            let erased = erased
-                .filter(|found| found.segment.id == segment.id)
-                .count();
-            if u64::try_from(erased) != Ok(segment.usage.counts().live) {
-                self.state.reading.set(segment.id);
-                return Err(segment.damage(0, "the index names records that are not there"));
+            self.state.reading.set(segment.id);
+            for found in Records::new(Arc::clone(segment), *number, self.core.id) {
+                let found = found?;
+                if self.is_live(&found) && !erased.contains(&found.location) {
+                    let offset = found.location.offset();
+                    return Err(segment.damage(offset, "compaction left a live record behind"));
+                }
             }
         }
         Ok(())
@@ -347,6 +348,14 @@ impl Log<'_> {
             }
             !skipped
         });
+    }
+
+    /// Gives up the plan that is under way.
+    pub(crate) fn drop_plan(&mut self) {
+        if self.state.under_way.take().is_some() {
+            self.state.progress = Progress::default();
+            self.abandon();
+        }
     }
 
     /// Lets what was copied so far be compacted, too.
@@ -406,6 +415,7 @@ impl Log<'_> {
                 self.state.progress = Progress::default();
                 if matches!(error, Error::Corrupt { .. }) {
                     self.state.stuck.insert(self.state.reading.get());
+                    self.state.trouble = Some(error.to_string());
                 }
                 Err(error)
             }

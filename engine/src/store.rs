@@ -302,22 +302,31 @@ impl Store {
         core.checkpoint(&mut maintenance)
     }
 
-    /// Compacts the store: moves what is live out of every segment of which a tenth was overwritten or
-    /// deleted, and removes those segments, as well as those in which everything expired more than an
-    /// hour ago or is of a dropped namespace. One with tombstones stays while an older one does. Returns
-    /// the bytes that became free. The store does this by itself when it takes more than 1.3 times the
-    /// space of what is live; large values are never moved.
+    /// Compacts the store: copies what is live out of every segment of which a tenth was overwritten,
+    /// deleted, dropped with its namespace, or expired more than an hour ago, and removes those segments.
+    /// Tombstones go once no older segment may hold their keys. Returns the bytes that became free. The
+    /// store does this by itself when it takes more than [its bound](Options::space_amplification); large
+    /// values are never copied.
     ///
     /// # Errors
     /// `Full`, `Poisoned`, or an I/O error; nothing is lost.
     pub fn compact(&self) -> Result<u64> {
+        self.compact_with(|_, _| {})
+    }
+
+    /// As [`compact`](Store::compact), and tells from time to time how many bytes of segments are done with,
+    /// and of how many.
+    ///
+    /// # Errors
+    /// As for [`compact`](Store::compact).
+    pub fn compact_with(&self, progress: impl FnMut(u64, u64)) -> Result<u64> {
         let core = self.core();
         let before = self.stats().disk_bytes;
         {
             let mut maintenance = core.maintenance.lock();
             core.check_writable()?;
             core.remove_garbage(true)?;
-            let moved = core.compact_all(&mut maintenance);
+            let moved = core.compact_all(&mut maintenance, progress);
             // A retired segment goes once both checkpoints are past it: also when the disk is full.
             if !maintenance.retired.is_empty() {
                 core.checkpoint(&mut maintenance)?;

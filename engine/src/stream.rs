@@ -70,6 +70,7 @@ impl ValueWriter {
         }
         let core = self.namespace.core();
         core.check_writable()?;
+        core.check_room()?;
         let id = core.new_file_id();
         let path = large_path(&core.dir, id);
         let mut large = LargeWriter::new(Arc::clone(&core.vfs), path, id, core.id)?;

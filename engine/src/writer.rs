@@ -82,10 +82,25 @@ impl Core {
         self.brake.wait(u64::try_from(new).unwrap_or(u64::MAX));
         self.warm(&ops);
         let request = Request::new(ops, immediate);
-        let writable = self.check_writable();
+        let writable = self.check_writable().and_then(|()| {
+            if request.frees_space() {
+                Ok(())
+            } else {
+                self.check_room()
+            }
+        });
         let was_writable = writable.is_ok();
         let result =
             writable.and_then(|()| self.queue.submit(&request, |requests| self.lead(requests)));
+        if matches!(result, Err(Error::Full)) {
+            self.reserve.want();
+            self.work.wake();
+            if request.frees_space() && self.reserve.release() {
+                // It goes on with the space that was kept back for it.
+                let request = Request::new(request.ops.clone(), immediate);
+                return self.queue.submit(&request, |requests| self.lead(requests));
+            }
+        }
         let refused = |e: &Error| !was_writable || !matches!(e, Error::Poisoned | Error::Io { .. });
         if result.as_ref().is_err_and(refused) {
             // Nothing of the request was written, so no record will ever name its large values.
@@ -429,6 +444,9 @@ impl Core {
             return false;
         };
         to.usage.receive(&moved.moved);
+        for relocation in &moved.moved.relocations {
+            self.table.prefetch(relocation.hash, guard);
+        }
         let mut is_empty = false;
         for relocation in &moved.moved.relocations {
             let old = Location::new(moved.from, u64::from(relocation.old));

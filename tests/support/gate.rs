@@ -19,6 +19,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     closed: Option<(Doing, &'static str, Then)>,
+    /// How many may still pass.
+    passes: usize,
     waiting: usize,
 }
 
@@ -40,7 +42,14 @@ enum Then {
 impl Gate {
     /// From now on who does this to a file whose name ends so waits.
     pub fn hold(&self, doing: Doing, kind: &'static str) {
-        self.state().closed = Some((doing, kind, Then::Wait));
+        self.hold_after(0, doing, kind);
+    }
+
+    /// As [`hold`](Gate::hold), for those who come after so many.
+    pub fn hold_after(&self, passes: usize, doing: Doing, kind: &'static str) {
+        let mut state = self.state();
+        state.passes = passes;
+        state.closed = Some((doing, kind, Then::Wait));
     }
 
     /// From now on doing this to a file whose name ends so fails.
@@ -70,6 +79,10 @@ impl Gate {
         let mut state = self.state();
         while let Some((what, kind, then)) = state.closed {
             if what != doing || !path.to_string_lossy().ends_with(kind) {
+                break;
+            }
+            if state.passes > 0 {
+                state.passes -= 1;
                 break;
             }
             if then == Then::Fail {

@@ -77,9 +77,48 @@ impl CostBenefit {
     }
 }
 
+/// For how many seconds copying wins space over waiting: the mean life of what would be copied. Pins do
+/// not expire, and where there is nothing to copy there is nothing to wait for.
+fn life(segment: &SegmentStats) -> f64 {
+    if segment.needed() == 0 {
+        return LIFE_MAX as f64;
+    }
+    let live = segment.live_bytes as f64 * segment.life.clamp(1, LIFE_MAX) as f64;
+    let pins = segment.pin_bytes as f64 * LIFE_MAX as f64;
+    (live + pins) / segment.needed() as f64
+}
+
 fn score(segment: &SegmentStats, newest: u64) -> f64 {
-    let life = segment.life.clamp(1, LIFE_MAX) as f64;
+    let life = life(segment);
     let age = newest.saturating_sub(segment.mean_seqno) as f64 + 1.0;
     let cost = segment.needed() as f64 + (segment.bytes / 64 + 1) as f64;
     segment.garbage() as f64 * life * age.sqrt() / cost
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left of it is a tombstone, and waiting makes that no less.
+    #[test]
+    fn a_segment_that_expired_but_for_a_pin_is_not_kept_waiting() {
+        let segment = |id, live_bytes, life, pin_bytes| SegmentStats {
+            id,
+            sealed: true,
+            bytes: 1_000,
+            live: 10,
+            live_bytes,
+            life,
+            pins: 1,
+            pin_bytes,
+            highest_pin: 900,
+            lowest_seqno: id,
+            mean_seqno: 500,
+            last_visible: u64::MAX,
+            ..SegmentStats::default()
+        };
+        let segments = [segment(1, 500, u64::MAX, 0), segment(2, 0, 0, 100)];
+        let plan = CostBenefit::default().choose(&segments, 1_000_000);
+        assert_eq!(plan.map(|plan| plan.victims), Some(vec![2]));
+    }
 }

@@ -12,14 +12,18 @@ pub struct Thorough {
     pub garbage_min: u64,
 }
 
+impl Thorough {
+    /// Whether a segment has enough garbage.
+    pub fn is_worth(&self, segment: &SegmentStats) -> bool {
+        let garbage = segment.garbage().saturating_mul(100);
+        segment.sealed && garbage >= segment.bytes.saturating_mul(self.garbage_min)
+    }
+}
+
 impl Strategy for Thorough {
     fn choose(&self, segments: &[SegmentStats], now: u64) -> Option<Plan> {
         Dead.choose(segments, now).or_else(|| {
-            let is_worth = |s: &&SegmentStats| {
-                s.sealed
-                    && s.garbage().saturating_mul(100) >= s.bytes.saturating_mul(self.garbage_min)
-            };
-            let worth = segments.iter().filter(is_worth);
+            let worth = segments.iter().filter(|s| self.is_worth(s));
             let victim = worth.min_by_key(|s| (s.lowest_seqno, s.id))?;
             Plan::new(segments, |s| s.id == victim.id)
         })

@@ -14,6 +14,7 @@ use crate::format::record::{Kind, LargePointer};
 use crate::options::Condition;
 
 /// One change of one key or namespace.
+#[derive(Clone)]
 pub(crate) struct Op {
     pub(crate) kind: Kind,
     pub(crate) namespace: u32,
@@ -30,6 +31,7 @@ pub(crate) struct Op {
 }
 
 /// A move, with the numbers that slots have for its two segments.
+#[derive(Clone)]
 pub(crate) struct Moved {
     pub(crate) from: u32,
     pub(crate) to: u32,

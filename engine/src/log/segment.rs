@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_epoch::Guard;
 use parking_lot::Mutex;
@@ -187,6 +187,9 @@ impl AsRef<[u8]> for Slice {
 pub(crate) struct Segments {
     list: EpochCell<Vec<Option<Arc<Segment>>>>,
     change: Mutex<()>,
+    /// Numbers that were freed, and whether everybody is past who may have loaded a slot with one of
+    /// them before.
+    freed: Mutex<Vec<(usize, Arc<AtomicBool>)>>,
 }
 
 impl Segments {
@@ -194,6 +197,7 @@ impl Segments {
         Segments {
             list: EpochCell::new(vec![None]),
             change: Mutex::new(()),
+            freed: Mutex::default(),
         }
     }
 
@@ -219,9 +223,13 @@ impl Segments {
     /// Adds a segment and returns its number, which may have been another's before.
     pub(crate) fn add(&self, segment: Arc<Segment>) -> u32 {
         let mut added = 0;
+        let mut freed = self.freed.lock();
+        freed.retain(|(_, is_past)| !is_past.load(Ordering::Acquire));
+        let is_free = |at: &usize, list: &[Option<Arc<Segment>>]| {
+            list.get(*at).is_none_or(Option::is_none) && !freed.iter().any(|(n, _)| n == at)
+        };
         self.change(|list| {
-            let used = list.iter().skip(1).take_while(|s| s.is_some()).count();
-            added = used.saturating_add(1);
+            added = (1..).find(|at| is_free(at, list)).unwrap_or(usize::MAX);
             set(list, added, Some(segment));
         });
         u32::try_from(added).unwrap_or(u32::MAX)
@@ -233,9 +241,13 @@ impl Segments {
         self.change(|list| set(list, at, Some(segment)));
     }
 
-    /// Forgets a segment that no slot names; who reads it keeps it.
+    /// Forgets a segment that no slot names any more; who reads it keeps it. Its number becomes another's
+    /// once nobody can hold a slot that was loaded before.
     pub(crate) fn remove(&self, number: u32) {
         let at = usize::try_from(number).unwrap_or(usize::MAX);
+        let is_past = Arc::new(AtomicBool::new(false));
+        self.freed.lock().push((at, Arc::clone(&is_past)));
+        crossbeam_epoch::pin().defer(move || is_past.store(true, Ordering::Release));
         self.change(|list| set(list, at, None));
     }
 

@@ -8,6 +8,7 @@ use crate::format::VERSION;
 use crate::format::segment::{HEADER_LEN, Header, Kind, Refusal, SEGMENT_LEN};
 use crate::index::checkpoint::{CURRENT, CURRENT_NEW};
 use crate::log::segment::segment_path;
+use crate::reserve::RESERVE;
 use crate::vfs::{Vfs, VfsFile};
 
 pub(super) const LOCK: &str = "LOCK";
@@ -21,6 +22,7 @@ pub(super) struct Files {
     pub(super) runs: BTreeMap<u64, PathBuf>,
     pub(super) checkpoints: BTreeMap<u64, PathBuf>,
     pub(super) has_current: bool,
+    pub(super) has_reserve: bool,
     /// Files that never got their name.
     pub(super) unfinished: Vec<PathBuf>,
 }
@@ -44,6 +46,7 @@ impl Files {
                 (Some(_), "new") => files.unfinished.push(path),
                 _ if name == CURRENT_NEW => files.unfinished.push(path),
                 _ if name == CURRENT => files.has_current = true,
+                _ if name == RESERVE => files.has_reserve = true,
                 _ if name == LOCK => {}
                 _ => {
                     let (path, found) = (dir.into(), name);

@@ -27,6 +27,7 @@ use crate::log::mapped::Mapped;
 use crate::log::segment::segment_path;
 use crate::maintenance::{Kept, Maintenance};
 use crate::options::{Durability, Verify};
+use crate::reserve::Reserve;
 use crate::vfs::Vfs;
 
 /// Space that a store may take, in percent of what is live, if nobody says otherwise.
@@ -105,6 +106,7 @@ pub(crate) fn open(
     maintenance.retired = replay.retired.into_iter().filter(there).collect();
     damage.append(&mut replay.damage);
     let checkpointed = maintenance.kept.last().map_or(0, |kept| kept.seqno);
+    let reserve = Reserve::new(Arc::clone(&vfs), dir, files.has_reserve);
     Ok(Core {
         vfs,
         dir: dir.into(),
@@ -130,6 +132,7 @@ pub(crate) fn open(
         trouble: Mutex::default(),
         runs_are_damaged: false.into(),
         checkpointed: checkpointed.into(),
+        reserve,
         brake: Brake::default(),
         work: Arc::default(),
         ahead: Arc::default(),
