@@ -287,8 +287,12 @@ fn a_large_table_that_is_damaged_says_so_and_the_next_open_heals_it() {
     let other = (0..500_000).find(|n| !lost.contains(n)).unwrap();
     ns.put(key(other), b"newer").unwrap();
     store.close().unwrap();
+    let names = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path());
+    let left = names.filter(|path| path.extension().is_some_and(|e| e == "ckpt"));
+    assert_eq!(left.count(), 1, "the older one stays, the damaged one goes");
 
     let store = open(dir.path(), &clock);
+    assert!(store.stats().checkpoint_seqno > 0);
     let ns = store.find_namespace("n").unwrap();
     for n in 0..500_000 {
         let expected = if n == other { &b"newer"[..] } else { b"value" };

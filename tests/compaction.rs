@@ -206,6 +206,55 @@ fn a_damaged_segment_is_not_given_up() {
 }
 
 /// A class segment that is gone is not taken for one that was given up.
+/// Where the record of a move begins in a segment, and the length of its body.
+fn find_move(bytes: &[u8]) -> Option<(usize, usize)> {
+    let mut at = 128;
+    loop {
+        let header = bytes.get(at..at + 64)?;
+        let key = usize::from(u16::from_le_bytes([header[6], header[7]]));
+        let body = u32::from_le_bytes(header[8..12].try_into().unwrap()) as usize;
+        match header[4] {
+            0 => return None,
+            7 => return Some((at, body)),
+            _ => at += (64 + key + body).next_multiple_of(8),
+        }
+    }
+}
+
+/// The retire record that follows a damaged move must not take the keys along that were not moved.
+#[test]
+fn a_damaged_move_costs_no_key() {
+    let (disk, clock) = (SimDisk::new(), Clock::manual(1));
+    let (store, _ns) = half_deleted(&disk, &clock);
+    let begin = disk.place();
+    store.compact().unwrap();
+    let mut damaged = 0;
+    for place in begin..=disk.place() {
+        let left = disk.crash_at(place, Cut::KEPT);
+        let store = open_on(&left, &clock, Durability::Immediate).unwrap();
+        let ns = store.find_namespace("n").unwrap();
+        (0..3u8).for_each(|n| drop(ns.put([200, n], "later").unwrap()));
+        let left = left.crash(Cut::KEPT);
+        for (path, is_class) in segments(&left) {
+            let bytes = left.bytes(&path);
+            let Some((at, len)) = find_move(&bytes).filter(|_| !is_class) else {
+                continue;
+            };
+            let left = left.crash(Cut::KEPT);
+            let last = at + 64 + len - 1;
+            left.rot(&path, last as u64, &[bytes[last] ^ 1]);
+            let store = open_on(&left, &clock, Durability::Immediate).unwrap();
+            let ns = store.find_namespace("n").unwrap();
+            for key in (1..100u8).step_by(2) {
+                let value = ns.get([key]).unwrap().map(|value| value.to_vec());
+                assert_eq!(value, Some(vec![key; 100]), "key {key}, {place}");
+            }
+            damaged += usize::from(!store.stats().damage.is_empty());
+        }
+    }
+    assert!(damaged > 0, "no move was damaged");
+}
+
 #[test]
 fn a_missing_class_segment_is_reported() {
     let (disk, clock) = (SimDisk::new(), Clock::manual(1));

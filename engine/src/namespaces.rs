@@ -133,6 +133,12 @@ impl Namespaces {
         states.values().filter(|s| s.check().is_err()).count()
     }
 
+    /// Whether this one was dropped and is not forgotten yet.
+    pub(crate) fn was_dropped(&self, number: u32) -> bool {
+        let states = self.0.read();
+        states.get(&number).is_some_and(|s| s.check().is_err())
+    }
+
     pub(crate) fn by_number(&self, number: u32) -> Option<Arc<State>> {
         self.0
             .read()

@@ -211,12 +211,17 @@ impl Segments for Log<'_> {
     }
 
     fn relocate(&mut self, found: Found, class: u8) -> Result<()> {
-        let namespace = self.core.namespaces.by_number(found.header.namespace);
-        if namespace.is_none() {
-            // It was dropped with all it held. Its tombstones hide nothing that anybody can ask for.
+        let (number, offset) = (found.header.namespace, found.location.offset());
+        if self.core.namespaces.by_number(number).is_none() {
+            // It was dropped with all it held: its tombstones hide nothing that anybody can ask for. But
+            // where the log is damaged, the record that made it may be what is missing.
+            if !self.core.damage.is_empty() && !self.core.namespaces.was_dropped(number) {
+                return Err(found
+                    .segment
+                    .damage(offset, "a namespace that nobody knows"));
+            }
             return self.erase(found);
         }
-        let offset = found.location.offset();
         let record = found.segment.record(offset)?;
         if !record.body_is_intact() {
             return Err(found.segment.damage(offset, "record body checksum"));
@@ -245,11 +250,14 @@ impl Segments for Log<'_> {
 
     fn install(&mut self, plan: &Plan) -> Result<()> {
         self.commit_moves()?;
-        let victims: Vec<_> = plan
+        let mut victims: Vec<_> = plan
             .victims
             .iter()
             .filter_map(|id| self.core.segment(*id))
             .collect();
+        // In the order of the log: what an older one says of namespaces and of gaps must not outlive what a
+        // newer one says.
+        victims.sort_by_key(|(_, segment)| segment.id);
         self.check_empty(&victims)?;
         let seqno = self.core.retire(&victims)?;
         for found in std::mem::take(&mut self.state.erased) {
@@ -277,7 +285,8 @@ impl Segments for Log<'_> {
     fn abandon(&mut self) {
         let next_id = || self.core.new_file_id();
         let files = class_files(self.core, self.state.class_len, &next_id);
-        self.state.classes.abandon(&files);
+        let may_remove = self.core.check_writable().is_ok();
+        self.state.classes.abandon(&files, may_remove);
         self.state.others.clear();
         self.state.erased.clear();
         self.state.unread.clear();

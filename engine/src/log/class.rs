@@ -123,13 +123,14 @@ impl Classes {
     }
 
     /// Forgets the copies that the log does not know of. What may have been written behind the valid
-    /// part of a segment is not written again: another is begun.
-    pub(crate) fn abandon(&mut self, files: &ClassFiles<'_>) {
+    /// part of a segment is not written again: another is begun. After a failed write nobody knows what the
+    /// log knows: then `may_remove` is false.
+    pub(crate) fn abandon(&mut self, files: &ClassFiles<'_>, may_remove: bool) {
         for output in std::mem::take(&mut self.outputs) {
             let committed = output.segment.usage.committed();
             if committed == output.end && output.moves.is_empty() && !output.is_full {
                 self.outputs.push(output);
-            } else if committed == 0 {
+            } else if committed == 0 && may_remove {
                 files.segments.remove(output.number);
                 // If it cannot be removed now, the next open does.
                 let _ = files.vfs.remove(&output.segment.path);

@@ -130,9 +130,12 @@ impl Replay {
         }
     }
 
-    /// Applies what the log says of namespaces and retired segments.
+    /// Applies what the log says of namespaces and retired segments. What a retired one says of namespaces
+    /// was said again.
     fn apply_keyless(&mut self, record: &Record<'_>, segment: &Arc<Segment>, offset: u32) {
-        if matches!(record.header.kind, Kind::Namespace | Kind::Retire) {
+        let stays = !self.retirements.contains(&segment.id);
+        let kind = record.header.kind;
+        if kind == Kind::Retire || (kind == Kind::Namespace && stays) {
             self.apply(record, segment, offset);
         }
     }
