@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use rimstone::{Clock, Error, ListOptions, NamespaceId, PutOptions, Store, WriteBatch};
+use rimstone::{
+    Clock, Error, ListOptions, NamespaceId, Options, PutOptions, Store, Verify, WriteBatch,
+};
 use rimstone_tests::open;
 use tempfile::tempdir;
 
@@ -260,4 +262,52 @@ fn get_many_answers_as_single_gets_do() {
         ns.get_many(&["a", ""]),
         Err(Error::InvalidKey { len: 0 })
     ));
+}
+
+#[test]
+fn read_many_lends_what_single_reads_do() {
+    let dir = tempdir().unwrap();
+    let store = open(dir.path(), &Clock::manual(1));
+    let ns = store.namespace("n").unwrap();
+    let keys: Vec<String> = (0..100).map(|n| format!("key {n}")).collect();
+    for (n, key) in keys.iter().enumerate().filter(|(n, _)| n % 5 != 0) {
+        let options = PutOptions::new().metadata(vec![7; n % 3]);
+        ns.put_with(key, key.repeat(n * 100), &options).unwrap();
+    }
+    let mut lent = Vec::new();
+    ns.read_many(&keys, |place, entry| {
+        assert_eq!(entry.value(), keys[place].repeat(place * 100).as_bytes());
+        assert_eq!(entry.metadata(), vec![7; place % 3]);
+        lent.push(place);
+    })
+    .unwrap();
+    let stored: Vec<usize> = (0..100).filter(|n| n % 5 != 0).collect();
+    assert_eq!(lent, stored);
+}
+
+#[test]
+fn values_verified_once_are_verified_the_first_time() {
+    let dir = tempdir().unwrap();
+    let store = open(dir.path(), &Clock::manual(1));
+    let ns = store.namespace("n").unwrap();
+    let large = vec![3u8; 200_000];
+    ns.put("small", "a value of some length").unwrap();
+    ns.put("other", "another").unwrap();
+    ns.put("large", &large).unwrap();
+    store.close().unwrap();
+    for (kind, needle) in [("seg", &b"a value"[..]), ("large", &large[..100])] {
+        let path = rimstone_tests::newest(dir.path(), kind).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(needle.len()).position(|w| w == needle);
+        bytes[at.unwrap()] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let options = Options::new().verify(Verify::FirstRead);
+    let store = options.open(dir.path()).unwrap();
+    let ns = store.find_namespace("n").unwrap();
+    for _ in 0..2 {
+        assert!(matches!(ns.get("small"), Err(Error::Corrupt { .. })));
+        assert!(matches!(ns.get("large"), Err(Error::Corrupt { .. })));
+        assert_eq!(&ns.get("other").unwrap().unwrap()[..], b"another");
+    }
 }
