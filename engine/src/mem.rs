@@ -1,5 +1,5 @@
-//! The engine's only unsafe code: memory that is mapped from files or fetched ahead, and pointers that
-//! readers follow without a lock.
+//! The engine's unsafe code, but for one block in `vfs/os.rs`: memory that is mapped or fetched ahead, and
+//! pointers that readers follow without a lock.
 //!
 //! Everything here is wrapped in types whose methods are safe to call.
 #![allow(

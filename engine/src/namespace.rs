@@ -190,7 +190,8 @@ impl Namespace {
     }
 
     /// As [`stream`](Namespace::stream), but `None` if the value is large or not in memory, so that
-    /// reading it may wait for the disk. For callers on a thread that must not block.
+    /// reading it may wait for the disk. For callers on a thread that must not block. (Just after opening a
+    /// page of the table may have to be read, too.)
     ///
     /// # Errors
     /// As for [`stream`](Namespace::stream).

@@ -293,7 +293,8 @@ impl Store {
     /// this by itself as the log grows.
     ///
     /// # Errors
-    /// `Full`, `Poisoned`, or an I/O error; the checkpoints before it stay.
+    /// `Full`, `Poisoned`, `Corrupt` if the table or the key runs of the one that was opened are damaged, or an
+    /// I/O error; the checkpoints before it stay.
     pub fn checkpoint(&self) -> Result<()> {
         let core = self.core();
         let mut maintenance = core.maintenance.lock();
@@ -309,7 +310,7 @@ impl Store {
     /// values are never copied.
     ///
     /// # Errors
-    /// `Full`, `Poisoned`, or an I/O error; nothing is lost.
+    /// `Full`, `Poisoned`, `Corrupt` as for [`checkpoint`](Store::checkpoint), or an I/O error; nothing is lost.
     pub fn compact(&self) -> Result<u64> {
         self.compact_with(|_, _| {})
     }
@@ -508,6 +509,6 @@ pub struct Stats {
     pub maintenance_error: Option<String>,
     /// Whether a failed write or flush stopped all writing.
     pub poisoned: bool,
-    /// What was found damaged when the store was opened, one sentence each.
+    /// What was found damaged when the store was opened, and of its table since, one sentence each.
     pub damage: Vec<String>,
 }
