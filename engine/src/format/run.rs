@@ -577,6 +577,9 @@ impl<'a> Block<'a> {
         }
         let base_seqno = varint(&mut input)?;
         let base_expiration = varint(&mut input)?;
+        // Room for keys that share about as much as they add.
+        self.keys.reserve(payload.len());
+        self.items.reserve(usize::from(count));
         // Where the sort key before this one lies in `keys`.
         let mut before = 0..0;
         for _ in 0..count {
