@@ -252,22 +252,37 @@ impl Appender {
         if self.asked_ahead || self.end < self.ahead_from {
             return false;
         }
-        self.asked_ahead = self.ahead().is_some();
+        self.asked_ahead = self.is_behind();
         self.asked_ahead
     }
 
     /// What is to be done ahead of the writers, if anything.
     pub(crate) fn ahead(&mut self) -> Option<Ahead> {
         self.asked_ahead = false;
-        let to = self.end.saturating_add(AHEAD).min(SEGMENT_LEN);
-        let ahead = Ahead {
+        self.is_behind().then(|| Ahead {
             segment: Arc::clone(&self.segment),
-            allocate: (self.allocated < to).then(|| to.saturating_add(AHEAD).min(SEGMENT_LEN)),
-            wants_spare: self.spare.is_none() && self.end > SEGMENT_LEN / 2,
-            wants_flush: self.end.saturating_sub(self.flushed) > UNFLUSHED,
-        };
-        let wants = ahead.allocate.is_some() || ahead.wants_spare || ahead.wants_flush;
-        wants.then_some(ahead)
+            allocate: self.wants_space(),
+            wants_spare: self.wants_spare(),
+            wants_flush: self.wants_flush(),
+        })
+    }
+
+    /// Asked with every group of writers, so it only compares numbers.
+    fn is_behind(&self) -> bool {
+        self.wants_space().is_some() || self.wants_spare() || self.wants_flush()
+    }
+
+    fn wants_space(&self) -> Option<u64> {
+        let to = self.end.saturating_add(AHEAD).min(SEGMENT_LEN);
+        (self.allocated < to).then(|| to.saturating_add(AHEAD).min(SEGMENT_LEN))
+    }
+
+    fn wants_spare(&self) -> bool {
+        self.spare.is_none() && self.end > SEGMENT_LEN / 2
+    }
+
+    fn wants_flush(&self) -> bool {
+        self.end.saturating_sub(self.flushed) > UNFLUSHED
     }
 
     /// What was done.

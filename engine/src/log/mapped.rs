@@ -22,6 +22,13 @@ struct State {
     time: u64,
 }
 
+impl State {
+    fn oldest(&self) -> Option<u64> {
+        let oldest = self.larges.iter().min_by_key(|(_, (_, asked))| *asked);
+        oldest.map(|(id, _)| *id)
+    }
+}
+
 impl Mapped {
     pub(crate) fn get(&self, id: u64) -> Option<Arc<Large>> {
         let state = &mut *self.0.lock();
@@ -34,9 +41,8 @@ impl Mapped {
     /// Keeps a value in the place of the one that was not asked for the longest.
     pub(crate) fn insert(&self, id: u64, large: Arc<Large>) {
         let mut state = self.0.lock();
-        let oldest = state.larges.iter().min_by_key(|(_, (_, asked))| *asked);
-        let evicted = oldest.map(|(id, _)| *id);
-        let evicted = evicted.filter(|_| state.larges.len() >= MAPPED_MAX);
+        let is_full = state.larges.len() >= MAPPED_MAX && !state.larges.contains_key(&id);
+        let evicted = if is_full { state.oldest() } else { None };
         let evicted = evicted.and_then(|id| state.larges.remove(&id));
         let time = state.time;
         let before = state.larges.insert(id, (large, time));
