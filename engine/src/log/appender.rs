@@ -248,8 +248,7 @@ impl Appender {
 
     /// Whether somebody should be woken to go ahead.
     pub(crate) fn wants_ahead(&mut self) -> bool {
-        // A small log does not need it.
-        if self.asked_ahead || self.end < self.ahead_from {
+        if self.asked_ahead {
             return false;
         }
         self.asked_ahead = self.is_behind();
@@ -269,7 +268,9 @@ impl Appender {
 
     /// Asked with every group of writers, so it only compares numbers.
     fn is_behind(&self) -> bool {
-        self.wants_space().is_some() || self.wants_spare() || self.wants_flush()
+        // A small log does not need it.
+        let is_worth = self.end >= self.ahead_from;
+        is_worth && (self.wants_space().is_some() || self.wants_spare() || self.wants_flush())
     }
 
     fn wants_space(&self) -> Option<u64> {
