@@ -32,6 +32,14 @@ fn acts() -> Vec<Act> {
             keys,
             durability,
         },
+        Act::DeletePrefix {
+            ns: 0,
+            prefix: vec![1],
+        },
+        Act::DeletePrefix {
+            ns: 0,
+            prefix: vec![],
+        },
         Act::Sync,
         Act::Drop { ns: 0 },
         Act::Create { ns: 0 },

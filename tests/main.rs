@@ -5,6 +5,7 @@ mod basics;
 mod checkpoint;
 mod compaction;
 mod damage;
+mod deletions;
 mod disk;
 mod documents;
 mod enumeration;

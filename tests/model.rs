@@ -21,6 +21,9 @@ enum Step {
     Delete {
         key: u8,
     },
+    DeletePrefix {
+        prefix: &'static str,
+    },
     Get {
         key: u8,
     },
@@ -54,6 +57,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..40u8, len, prop::option::of(1..50u64), any::<bool>())
             .prop_map(|(key, len, ttl, metadata)| Step::Put { key, len, ttl, metadata }),
         2 => (0..40u8).prop_map(|key| Step::Delete { key }),
+        1 => prop::sample::select(vec!["", "a", "b1", "b3", "c"])
+            .prop_map(|prefix| Step::DeletePrefix { prefix }),
         3 => (0..40u8).prop_map(|key| Step::Get { key }),
         1 => (any::<bool>(), 1..50usize, any::<bool>())
             .prop_map(|(prefix, limit, reverse)| Step::List { prefix, limit, reverse }),
@@ -107,6 +112,10 @@ proptest! {
                 Step::Delete { key } => {
                     let existed = model.remove(&name(key)).is_some();
                     prop_assert_eq!(ns.delete(name(key)).unwrap(), existed);
+                }
+                Step::DeletePrefix { prefix } => {
+                    model.retain(|key, _| !key.starts_with(prefix.as_bytes()));
+                    ns.delete_prefix(prefix).unwrap();
                 }
                 Step::Get { key } => {
                     let entry = ns.get_with_metadata(name(key)).unwrap().map(|e| Expected {

@@ -38,6 +38,10 @@ fn use_it() -> impl Strategy<Value = Act> {
         12 => put.prop_map(|(ns, key, len, ttl, durability)| Act::Put { ns, key, len, ttl, durability }),
         4 => (ns(), 0..KEYS).prop_map(|(ns, key)| Act::Delete { ns, key }),
         3 => batch.prop_map(|(ns, keys, durability)| Act::Batch { ns, keys, durability }),
+        1 => (ns(), prop::option::of(0..KEYS)).prop_map(|(ns, key)| {
+            let prefix = key.into_iter().collect();
+            Act::DeletePrefix { ns, prefix }
+        }),
         1 => Just(Act::Sync),
         2 => ns().prop_map(|ns| Act::Create { ns }),
         1 => ns().prop_map(|ns| Act::Drop { ns }),

@@ -32,6 +32,11 @@ pub(crate) enum Act {
         keys: Vec<(u8, Option<usize>)>,
         durability: Durability,
     },
+    /// Deletes what begins so.
+    DeletePrefix {
+        ns: usize,
+        prefix: Vec<u8>,
+    },
     Sync,
     Create {
         ns: usize,
@@ -263,6 +268,12 @@ impl Session {
                 let durable = *durability == Durability::Immediate;
                 let logged = state != alive(&self.visible, self.clock.now());
                 Some((state, durable && logged, self.store().write(batch)))
+            }
+            Act::DeletePrefix { ns, prefix } => {
+                let ns = self.namespace(*ns)?;
+                let entries = state.get_mut(&ns.name())?;
+                entries.retain(|key, _| !key.starts_with(prefix));
+                Some((state, immediate, ns.delete_prefix(prefix)))
             }
             Act::Sync => Some((self.visible.clone(), true, self.store().sync())),
             Act::Checkpoint => Some((self.visible.clone(), true, self.store().checkpoint())),

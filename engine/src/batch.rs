@@ -4,6 +4,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::log::commit::Op;
 use crate::namespace::Namespace;
+use crate::namespaces::NamespaceId;
 use crate::options::{Durability, PutOptions};
 use crate::store::Owner;
 
@@ -14,7 +15,7 @@ use crate::store::Owner;
 #[derive(Default)]
 pub struct WriteBatch {
     ops: Vec<Write>,
-    places: HashMap<(u32, Vec<u8>), usize>,
+    places: HashMap<(NamespaceId, Vec<u8>), usize>,
     pub(crate) durability: Option<Durability>,
 }
 
@@ -84,7 +85,7 @@ impl WriteBatch {
         key: &[u8],
         put: Option<(Vec<u8>, PutOptions)>,
     ) -> &mut WriteBatch {
-        let place = (namespace.number(), key.to_vec());
+        let place = (namespace.id(), key.to_vec());
         let op = Write {
             namespace: namespace.clone(),
             key: key.to_vec(),

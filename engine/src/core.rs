@@ -22,7 +22,7 @@ use crate::log::commit::Queue;
 use crate::log::mapped::Mapped;
 use crate::log::segment::{Segment, Segments};
 use crate::maintenance::Maintenance;
-use crate::namespaces::Namespaces;
+use crate::namespaces::{Namespaces, View};
 use crate::options::{Durability, Verify};
 use crate::reserve::Reserve;
 use crate::vfs::Vfs;
@@ -86,10 +86,11 @@ pub(crate) struct Found<'g> {
 }
 
 impl Found<'_> {
-    /// Whether a reader at `now` no longer sees the record.
-    pub(crate) fn is_expired(&self, now: u64) -> bool {
-        let expiration = self.record.header.expiration;
-        expiration != 0 && expiration <= now
+    /// Whether who reads this namespace at `now` sees the record.
+    pub(crate) fn is_visible(&self, view: &View, now: u64) -> bool {
+        let header = &self.record.header;
+        let is_expired = header.expiration != 0 && header.expiration <= now;
+        !is_expired && !view.hides(self.record.key, header.seqno)
     }
 }
 
@@ -105,7 +106,14 @@ impl Core {
         key_hash(&self.id, namespace, key)
     }
 
-    /// The record the table holds for a key, expired or not.
+    /// What makes cursors trustworthy.
+    pub(crate) fn secret(&self) -> [u8; 16] {
+        let mut secret = [0u8; 16];
+        secret.copy_from_slice(self.id.secret.get(8..24).unwrap_or(&[0; 16]));
+        secret
+    }
+
+    /// The record the table holds for a key, visible or not.
     ///
     /// # Errors
     /// `Corrupt` if the key was not found and a record that may be its own is damaged.

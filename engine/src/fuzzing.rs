@@ -381,6 +381,7 @@ fn walk(bytes: &[u8], mut asked: Input<'_>) {
         for reverse in [false, true] {
             let query = Query {
                 namespace: *namespace,
+                deletions: &[],
                 lower: Bound::Unbounded,
                 upper: Bound::Excluded(key),
                 limit: 1000,

@@ -31,6 +31,7 @@ mod brake;
 mod clock;
 mod compact;
 mod core;
+mod deletions;
 mod entry;
 mod error;
 mod filters;

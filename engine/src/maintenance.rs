@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use crate::compact::Pacing;
 use crate::core::Core;
+use crate::deletions::UnderWay;
 use crate::error::{Error, Result, io_error};
 use crate::format::checkpoint::{FRONT, Header, Meta, Retired, SegmentEntry, file_name};
 use crate::index::checkpoint::{self, CURRENT, damaged_table};
@@ -57,6 +58,8 @@ pub(crate) struct Maintenance {
     pub(crate) retired_bytes: u64,
     pub(crate) reclaim: Reclaim,
     pub(crate) pacing: Pacing,
+    /// The deletion that is being carried out.
+    pub(crate) deleting: Option<UnderWay>,
     /// How many namespaces were dropped, and not forgotten, when somebody last looked for what they held.
     pub(crate) dropped: usize,
 }
@@ -102,7 +105,8 @@ impl Core {
         } else {
             self.shrink_memtable()
         };
-        let done = done.and(saved);
+        let deleted = self.carry_out_deletions(&mut state);
+        let done = done.and(saved).and(deleted);
         let failed = done.err().map(|error| error.to_string());
         *self.trouble.lock() = failed.or_else(|| state.reclaim.trouble.clone());
     }
@@ -346,7 +350,7 @@ impl Core {
     /// For keys that were written before this is called.
     fn dead_keys(&self) -> impl Fn(&KeyRecord<'_>) -> bool {
         let now = self.clock.confirmed();
-        let namespaces: HashSet<u32> = self.namespaces.all().iter().map(|s| s.number).collect();
+        let namespaces = self.namespaces.numbers();
         move |record| is_erasable(record.expiration, now) || !namespaces.contains(&record.namespace)
     }
 

@@ -12,7 +12,7 @@ use crate::log::commit::Op;
 use crate::log::large::Large;
 use crate::log::segment::{Slice, large_path};
 use crate::mem::prefetch;
-use crate::namespaces::{NamespaceId, State};
+use crate::namespaces::{NamespaceId, State, View};
 use crate::options::{Condition, Durability, PutOptions};
 use crate::store::Owner;
 use crate::stream::{Body, ValueStream, ValueWriter};
@@ -115,8 +115,9 @@ impl Namespace {
         f: impl FnOnce(EntryRef<'_>) -> R,
     ) -> Result<Option<R>> {
         let guard = crossbeam_epoch::pin();
-        let hash = self.hash(key.as_ref())?;
-        let lent = self.lookup(key.as_ref(), hash, &guard, |found| self.lend(found))?;
+        let view = self.state.view()?;
+        let hash = self.hash(&view, key.as_ref())?;
+        let lent = self.lookup(&view, key.as_ref(), hash, &guard, |found| self.lend(found))?;
         Ok(lent.map(|lent| f(lent.entry())))
     }
 
@@ -132,9 +133,11 @@ impl Namespace {
     ) -> Result<()> {
         for (group, first) in keys.chunks(PREFETCHED).zip((0..).step_by(PREFETCHED)) {
             let guard = crossbeam_epoch::pin();
-            let hashes = self.prefetch(group, &guard)?;
+            let view = self.state.view()?;
+            let hashes = self.prefetch(&view, group, &guard)?;
             for ((key, hash), place) in group.iter().zip(hashes).zip(first..) {
-                let lent = self.lookup(key.as_ref(), hash, &guard, |found| self.lend(found))?;
+                let key = key.as_ref();
+                let lent = self.lookup(&view, key, hash, &guard, |found| self.lend(found))?;
                 if let Some(lent) = lent {
                     f(place, lent.entry());
                 }
@@ -151,9 +154,11 @@ impl Namespace {
         let mut entries = Vec::with_capacity(keys.len());
         for group in keys.chunks(PREFETCHED) {
             let guard = crossbeam_epoch::pin();
-            let hashes = self.prefetch(group, &guard)?;
+            let view = self.state.view()?;
+            let hashes = self.prefetch(&view, group, &guard)?;
             for (key, hash) in group.iter().zip(hashes) {
-                let stream = self.lookup(key.as_ref(), hash, &guard, |f| self.open_stream(&f))?;
+                let key = key.as_ref();
+                let stream = self.lookup(&view, key, hash, &guard, |f| self.open_stream(&f))?;
                 entries.push(stream.map(entry).transpose()?);
             }
         }
@@ -161,9 +166,9 @@ impl Namespace {
     }
 
     /// The hashes of the keys, after their buckets and then their records were asked for, all together.
-    fn prefetch<K: AsRef<[u8]>>(&self, keys: &[K], guard: &Guard) -> Result<Vec<u64>> {
+    fn prefetch<K: AsRef<[u8]>>(&self, view: &View, keys: &[K], guard: &Guard) -> Result<Vec<u64>> {
         let core = self.core();
-        let hashes = keys.iter().map(|key| self.hash(key.as_ref()));
+        let hashes = keys.iter().map(|key| self.hash(view, key.as_ref()));
         let hashes = hashes.collect::<Result<Vec<u64>>>()?;
         for hash in &hashes {
             core.table.prefetch(*hash, guard);
@@ -185,8 +190,9 @@ impl Namespace {
     /// As for [`get`](Namespace::get); a large value is verified piece by piece as it is read.
     pub fn stream(&self, key: impl AsRef<[u8]>) -> Result<Option<ValueStream>> {
         let guard = crossbeam_epoch::pin();
-        let hash = self.hash(key.as_ref())?;
-        self.lookup(key.as_ref(), hash, &guard, |f| self.open_stream(&f))
+        let view = self.state.view()?;
+        let hash = self.hash(&view, key.as_ref())?;
+        self.lookup(&view, key.as_ref(), hash, &guard, |f| self.open_stream(&f))
     }
 
     /// As [`stream`](Namespace::stream), but `None` if the value is large or not in memory, so that
@@ -198,7 +204,8 @@ impl Namespace {
     pub fn try_stream(&self, key: impl AsRef<[u8]>) -> Result<Option<Option<ValueStream>>> {
         let guard = crossbeam_epoch::pin();
         let (key, core) = (key.as_ref(), self.core());
-        let hash = self.hash(key)?;
+        let view = self.state.view()?;
+        let hash = self.hash(&view, key)?;
         let mut resident = true;
         core.table.candidates(hash, &guard, |location| {
             let segment = core.segments.get(location.number(), &guard);
@@ -207,7 +214,7 @@ impl Namespace {
         if !resident {
             return Ok(None);
         }
-        let stream = self.lookup(key, hash, &guard, |found| {
+        let stream = self.lookup(&view, key, hash, &guard, |found| {
             let header = &found.record.header;
             let (len, offset) = (header.record_len(), found.location.offset());
             let waits = header.kind == Kind::PutLarge
@@ -233,27 +240,38 @@ impl Namespace {
             .existed)
     }
 
+    /// Deletes every key that begins with `prefix`, all of them if it is empty: one record in the log, at
+    /// once, at any size. A write that returned before is deleted with the others, one that begins after is
+    /// not, and one that comes at the same time is on either side.
+    ///
+    /// The space comes back in the background: of a whole namespace at no cost for a key, of a prefix by
+    /// a tombstone for each. Up to 64 prefixes of a namespace may wait for that; who deletes one more does
+    /// it.
+    ///
+    /// # Errors
+    /// `InvalidKey` if the prefix is longer than a key may be, and as for [`delete`](Namespace::delete).
+    pub fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<()> {
+        let (core, immediate) = (self.core(), self.is_immediate(None));
+        match prefix.as_ref() {
+            [] => core.clear(&self.state, immediate),
+            prefix => core.delete_prefix(&self.state, prefix, immediate),
+        }
+    }
+
     /// Returns one page of keys in byte order, with expiration and metadata; values are not touched.
     ///
     /// # Errors
     /// `InvalidCursor` if the cursor was not issued for this namespace and these options; `Corrupt` if a
     /// key run is damaged, which the next open makes anew from the log.
     pub fn list(&self, options: &ListOptions) -> Result<Page> {
-        self.state.check()?;
         let core = self.core();
-        let mut secret = [0u8; 16];
-        secret.copy_from_slice(core.id.secret.get(8..24).unwrap_or(&[0; 16]));
-        let now = core.clock.now();
-        let listed = core.keys.list(self.state.number, options, &secret, now);
+        let (view, now) = (self.state.view()?, core.clock.now());
+        let listed = core.keys.list(&view, options, &core.secret(), now);
         listed.inspect_err(|error| core.distrust_runs_after(error))
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.owner.core
-    }
-
-    pub(crate) fn number(&self) -> u32 {
-        self.state.number
     }
 
     pub(crate) fn is_immediate(&self, durability: Option<Durability>) -> bool {
@@ -262,11 +280,7 @@ impl Namespace {
     }
 
     fn check_key(&self, key: &[u8]) -> Result<()> {
-        self.state.check()?;
-        if key.is_empty() || key.len() > KEY_MAX {
-            return Err(Error::InvalidKey { len: key.len() });
-        }
-        Ok(())
+        self.hash(&self.state.view()?, key).map(drop)
     }
 
     fn check(&self, key: &[u8], options: &PutOptions) -> Result<()> {
@@ -284,14 +298,17 @@ impl Namespace {
     }
 
     /// The hash of a key that may be asked for.
-    fn hash(&self, key: &[u8]) -> Result<u64> {
-        self.check_key(key)?;
-        Ok(self.core().hash(self.state.number, key))
+    fn hash(&self, view: &View, key: &[u8]) -> Result<u64> {
+        if key.is_empty() || key.len() > KEY_MAX {
+            return Err(Error::InvalidKey { len: key.len() });
+        }
+        Ok(self.core().hash(view.number, key))
     }
 
     /// What `f` makes of the live, verified record of a key.
     fn lookup<'g, R>(
         &'g self,
+        view: &View,
         key: &[u8],
         hash: u64,
         guard: &'g Guard,
@@ -299,10 +316,10 @@ impl Namespace {
     ) -> Result<Option<R>> {
         let core = self.core();
         loop {
-            let Some(found) = core.find(self.state.number, key, hash, guard)? else {
+            let Some(found) = core.find(view.number, key, hash, guard)? else {
                 return Ok(None);
             };
-            if found.is_expired(core.clock.now()) {
+            if !found.is_visible(view, core.clock.now()) {
                 return Ok(None);
             }
             let (location, segment) = (found.location, found.segment);
@@ -414,10 +431,11 @@ impl Namespace {
     }
 
     fn empty_op(&self, key: &[u8]) -> Op {
+        let number = self.state.number();
         Op {
             kind: Kind::Tombstone,
-            namespace: self.state.number,
-            hash: self.core().hash(self.state.number, key),
+            namespace: number,
+            hash: self.core().hash(number, key),
             key: key.to_vec(),
             body: Vec::new(),
             body_crc: 0,

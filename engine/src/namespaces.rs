@@ -1,15 +1,16 @@
 //! The namespaces of a store: numbers in records, ids and names outside.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::RwLock;
 
 use crate::error::{Error, Result};
 use crate::format::checkpoint::NamespaceEntry;
+use crate::format::namespace::{Deletion, NamespaceBody};
 
 /// Longest name of a namespace, in bytes: 512 characters of UTF-8.
 pub(crate) const NAME_MAX: usize = 2048;
@@ -42,15 +43,51 @@ impl FromStr for NamespaceId {
 
 /// What is known of one namespace, shared by its handles.
 pub(crate) struct State {
-    pub(crate) number: u32,
     pub(crate) id: NamespaceId,
+    /// What its records have. It gets another when all of it is deleted.
+    number: AtomicU32,
     name: RwLock<String>,
     dropped: AtomicBool,
-    /// The segment of the newest record about it.
-    segment: AtomicU64,
+    /// Whether there are deletions that are not carried out.
+    is_deleting: AtomicBool,
+    deletions: RwLock<Arc<[Deletion]>>,
+}
+
+/// A namespace as one call sees it.
+pub(crate) struct View {
+    pub(crate) number: u32,
+    pub(crate) id: NamespaceId,
+    deletions: Option<Arc<[Deletion]>>,
+}
+
+impl View {
+    /// Deletions that are not carried out.
+    pub(crate) fn deletions(&self) -> &[Deletion] {
+        self.deletions.as_deref().unwrap_or_default()
+    }
+
+    /// Whether a record was deleted with all that begins like its key.
+    pub(crate) fn hides(&self, key: &[u8], seqno: u64) -> bool {
+        self.deletions().iter().any(|d| d.hides(key, seqno))
+    }
 }
 
 impl State {
+    fn new(id: NamespaceId) -> State {
+        State {
+            id,
+            number: AtomicU32::new(0),
+            name: RwLock::default(),
+            dropped: AtomicBool::new(false),
+            is_deleting: AtomicBool::new(false),
+            deletions: RwLock::new(Arc::new([])),
+        }
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.number.load(Ordering::Acquire)
+    }
+
     pub(crate) fn name(&self) -> String {
         self.name.read().clone()
     }
@@ -66,54 +103,130 @@ impl State {
             Ok(())
         }
     }
+
+    pub(crate) fn is_deleting(&self) -> bool {
+        self.is_deleting.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn deletions(&self) -> Arc<[Deletion]> {
+        Arc::clone(&self.deletions.read())
+    }
+
+    /// The namespace as it is now, to be taken before anything is looked up: what is deleted later may be
+    /// seen, what was deleted before may not.
+    ///
+    /// # Errors
+    /// `NoSuchNamespace` if it was dropped.
+    pub(crate) fn view(&self) -> Result<View> {
+        self.check()?;
+        // The number last: who no longer sees a deletion since everything was deleted sees the new one.
+        let deletions = self.is_deleting().then(|| self.deletions());
+        Ok(View {
+            number: self.number(),
+            id: self.id,
+            deletions,
+        })
+    }
+
+    /// All that is kept under a number, deleted or not.
+    pub(crate) fn all_of(&self, number: u32) -> View {
+        View {
+            number,
+            id: self.id,
+            deletions: None,
+        }
+    }
+
+    /// Takes over what a record says of its number.
+    fn set(&self, number: u32, body: NamespaceBody) {
+        *self.name.write() = String::from_utf8_lossy(&body.name).into_owned();
+        self.number.store(number, Ordering::Release);
+        let is_deleting = !body.deletions.is_empty();
+        *self.deletions.write() = body.deletions.into();
+        self.is_deleting.store(is_deleting, Ordering::Release);
+        self.dropped.store(body.dropped, Ordering::Release);
+    }
+
+    /// The body of the record that says this state, or that a number of it was dropped.
+    pub(crate) fn body(&self, dropped: bool) -> NamespaceBody {
+        let deletions = if dropped {
+            Vec::new()
+        } else {
+            self.deletions().to_vec()
+        };
+        NamespaceBody {
+            dropped,
+            id: self.id.0,
+            deletions,
+            name: self.name().into_bytes(),
+        }
+    }
+}
+
+/// A number that a namespace has or had.
+struct Numbered {
+    state: Arc<State>,
+    dropped: bool,
+    /// The segment of the newest record about it.
+    segment: u64,
 }
 
 /// All namespaces, in a state that a prefix of the log decides.
+///
+/// Of several numbers of one namespace the highest counts; what is left under the others was deleted.
 #[derive(Default)]
-pub(crate) struct Namespaces(RwLock<HashMap<u32, Arc<State>>>);
+pub(crate) struct Namespaces(RwLock<Inner>);
 
-impl Namespaces {
-    /// Applies a namespace record of this segment. Its body is `u8` dropped, 16 bytes of id, the name.
-    pub(crate) fn apply(&self, number: u32, body: &[u8], segment: u64) {
-        let Some(([dropped], rest)) = body.split_first_chunk::<1>() else {
-            return;
-        };
-        let Some((id, name)) = rest.split_first_chunk::<16>() else {
-            return;
-        };
-        let name = String::from_utf8_lossy(name).into_owned();
-        let mut states = self.0.write();
-        let state = states.entry(number).or_insert_with(|| {
-            let (name, dropped) = (RwLock::new(String::new()), AtomicBool::new(false));
-            Arc::new(State {
-                number,
-                id: NamespaceId(*id),
-                name,
-                dropped,
-                segment: AtomicU64::new(segment),
-            })
-        });
-        state.segment.store(segment, Ordering::Release);
-        *state.name.write() = name;
-        state.dropped.store(*dropped != 0, Ordering::Release);
+#[derive(Default)]
+struct Inner {
+    numbers: HashMap<u32, Numbered>,
+    ids: HashMap<NamespaceId, Arc<State>>,
+}
+
+impl Inner {
+    fn exists(&self, number: u32) -> bool {
+        let of = self.numbers.get(&number);
+        of.is_some_and(|of| !of.dropped && of.state.number() == number)
     }
 
-    /// The body of the record that gives a namespace this state.
-    pub(crate) fn body(id: NamespaceId, name: &str, dropped: bool) -> Vec<u8> {
-        let mut body = vec![u8::from(dropped)];
-        body.extend_from_slice(&id.0);
-        body.extend_from_slice(name.as_bytes());
-        body
+    fn existing(&self) -> impl Iterator<Item = (u32, &Arc<State>)> {
+        let numbers = self.numbers.iter();
+        numbers
+            .filter(|(number, _)| self.exists(**number))
+            .map(|(number, of)| (*number, &of.state))
+    }
+}
+
+impl Namespaces {
+    /// Applies a namespace record of this segment and sequence number.
+    pub(crate) fn apply(&self, number: u32, body: &[u8], segment: u64, seqno: u64) {
+        let Some(body) = NamespaceBody::decode(body, seqno) else {
+            return;
+        };
+        let id = NamespaceId(body.id);
+        let mut inner = self.0.write();
+        let state = inner.ids.entry(id);
+        let state = Arc::clone(state.or_insert_with(|| Arc::new(State::new(id))));
+        let numbered = Numbered {
+            state: Arc::clone(&state),
+            dropped: body.dropped,
+            segment,
+        };
+        inner.numbers.insert(number, numbered);
+        if number >= state.number() {
+            state.set(number, body);
+        }
     }
 
     /// Every namespace as its newest record says, dropped ones too, by number.
     pub(crate) fn entries(&self) -> Vec<NamespaceEntry> {
-        let entry = |state: &Arc<State>| NamespaceEntry {
-            number: state.number,
-            segment: state.segment.load(Ordering::Acquire),
-            body: Namespaces::body(state.id, &state.name(), state.check().is_err()),
+        let inner = self.0.read();
+        let entry = |(number, of): (&u32, &Numbered)| NamespaceEntry {
+            number: *number,
+            segment: of.segment,
+            body: of.state.body(!inner.exists(*number)).encode(),
         };
-        let mut entries: Vec<_> = self.0.read().values().map(entry).collect();
+        let mut entries: Vec<_> = inner.numbers.iter().map(entry).collect();
         entries.sort_unstable_by_key(|entry| entry.number);
         entries
     }
@@ -121,58 +234,73 @@ impl Namespaces {
     /// Forgets the dropped namespaces whose newest record is in this segment: with it goes the last
     /// of what they held.
     pub(crate) fn forget_dropped(&self, segment: u64) {
-        let forgotten = |state: &Arc<State>| {
-            state.check().is_err() && state.segment.load(Ordering::Acquire) == segment
-        };
-        self.0.write().retain(|_, state| !forgotten(state));
+        let mut inner = self.0.write();
+        let numbers = inner.numbers.iter();
+        let forgotten = numbers.filter(|(n, of)| of.segment == segment && !inner.exists(**n));
+        for number in forgotten.map(|(n, _)| *n).collect::<Vec<_>>() {
+            inner.numbers.remove(&number);
+        }
+        let Inner { numbers, ids } = &mut *inner;
+        ids.retain(|_, state| numbers.contains_key(&state.number()));
     }
 
     /// How many were dropped and are not forgotten yet.
     pub(crate) fn dropped(&self) -> usize {
-        let states = self.0.read();
-        states.values().filter(|s| s.check().is_err()).count()
+        let inner = self.0.read();
+        inner.numbers.keys().filter(|n| !inner.exists(**n)).count()
     }
 
     /// Whether this one was dropped and is not forgotten yet.
     pub(crate) fn was_dropped(&self, number: u32) -> bool {
-        let states = self.0.read();
-        states.get(&number).is_some_and(|s| s.check().is_err())
+        let inner = self.0.read();
+        inner.numbers.contains_key(&number) && !inner.exists(number)
     }
 
     pub(crate) fn by_number(&self, number: u32) -> Option<Arc<State>> {
-        self.0
-            .read()
-            .get(&number)
-            .filter(|state| state.check().is_ok())
-            .cloned()
+        let inner = self.0.read();
+        let of = inner.numbers.get(&number);
+        of.filter(|of| !of.dropped && of.state.number() == number)
+            .map(|of| Arc::clone(&of.state))
+    }
+
+    /// The number that the namespace has which had this one, if it exists.
+    pub(crate) fn newest_number(&self, number: u32) -> Option<u32> {
+        let inner = self.0.read();
+        let of = inner.numbers.get(&number)?;
+        of.state.check().is_ok().then(|| of.state.number())
     }
 
     /// The namespaces that exist, in the order of their creation.
     pub(crate) fn all(&self) -> Vec<Arc<State>> {
-        let states = self.0.read();
-        let mut all: Vec<_> = states
-            .values()
-            .filter(|s| s.check().is_ok())
-            .cloned()
-            .collect();
-        all.sort_unstable_by_key(|state| state.number);
-        all
+        let inner = self.0.read();
+        let mut all: Vec<_> = inner.existing().collect();
+        all.sort_unstable_by_key(|(number, _)| *number);
+        all.into_iter()
+            .map(|(_, state)| Arc::clone(state))
+            .collect()
     }
 
-    pub(crate) fn find(&self, mut matches: impl FnMut(&State) -> bool) -> Option<Arc<State>> {
-        self.0
-            .read()
-            .values()
-            .find(|s| s.check().is_ok() && matches(s))
-            .cloned()
+    /// The numbers of those that exist.
+    pub(crate) fn numbers(&self) -> HashSet<u32> {
+        self.0.read().existing().map(|(number, _)| number).collect()
+    }
+
+    pub(crate) fn by_id(&self, id: NamespaceId) -> Option<Arc<State>> {
+        let inner = self.0.read();
+        let state = inner.ids.get(&id);
+        state.filter(|state| state.check().is_ok()).cloned()
+    }
+
+    pub(crate) fn by_name(&self, name: &str) -> Option<Arc<State>> {
+        let inner = self.0.read();
+        let mut existing = inner.existing().map(|(_, state)| state);
+        existing.find(|state| state.is_named(name)).cloned()
     }
 
     /// A number no namespace ever had.
     pub(crate) fn next_number(&self) -> u32 {
-        self.0
-            .read()
-            .keys()
-            .max()
-            .map_or(1, |max| max.saturating_add(1))
+        let inner = self.0.read();
+        let highest = inner.numbers.keys().max();
+        highest.map_or(1, |max| max.saturating_add(1))
     }
 }

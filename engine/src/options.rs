@@ -43,6 +43,8 @@ pub(crate) enum Condition {
     None,
     Absent,
     Generation(u64),
+    /// Nothing is done if the key was written at this sequence number or later.
+    Before(u64),
 }
 
 impl PutOptions {

@@ -542,7 +542,7 @@ impl Core {
 
     /// Counts again how much of each sealed segment is of namespaces that were dropped.
     pub(crate) fn find_dropped(&self) {
-        let exists: HashSet<u32> = self.namespaces.all().iter().map(|s| s.number).collect();
+        let exists = self.namespaces.numbers();
         for (number, segment) in self.segments.all() {
             let guard = crossbeam_epoch::pin();
             let records = Records::new(Arc::clone(&segment), number, self.id);

@@ -9,10 +9,11 @@ use crate::batch::WriteBatch;
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::format::namespace::NamespaceBody;
 use crate::format::record::Kind;
 use crate::log::commit::Op;
 use crate::namespace::Namespace;
-use crate::namespaces::{NAME_MAX, NamespaceId, Namespaces, State};
+use crate::namespaces::{NAME_MAX, NamespaceId, State};
 use crate::options::{Durability, Verify};
 use crate::space::SegmentSpace;
 use crate::vfs::{OsVfs, Vfs};
@@ -127,7 +128,7 @@ impl Options {
         let go_ahead = move |_| core_ahead.go_ahead();
         let worker = Worker::start("rimstone-ahead", ahead, MAINTENANCE, go_ahead)?;
         owner.workers.lock().push(worker);
-        if !core.table.is_settled() {
+        if !core.table.is_settled() || core.is_deleting() {
             core.work.wake();
         }
         if let Durability::Interval(every) = self.durability {
@@ -189,7 +190,12 @@ impl Store {
         let mut id = [0u8; 16];
         crate::log::appender::random(&mut id)?;
         let number = core.namespaces.next_number();
-        self.commit_namespace(number, NamespaceId(id), name, false)?;
+        let body = NamespaceBody {
+            id,
+            name: name.into(),
+            ..NamespaceBody::default()
+        };
+        self.commit_namespace(number, &body)?;
         let state = core
             .namespaces
             .by_number(number)
@@ -202,7 +208,7 @@ impl Store {
     pub fn find_namespace(&self, name: &str) -> Option<Namespace> {
         self.core()
             .namespaces
-            .find(|state| state.is_named(name))
+            .by_name(name)
             .map(|state| self.handle(state))
     }
 
@@ -211,7 +217,7 @@ impl Store {
     pub fn namespace_by_id(&self, id: NamespaceId) -> Option<Namespace> {
         self.core()
             .namespaces
-            .find(|state| state.id == id)
+            .by_id(id)
             .map(|state| self.handle(state))
     }
 
@@ -237,7 +243,9 @@ impl Store {
             return Ok(());
         }
         self.check_name(name)?;
-        self.commit_namespace(namespace.number(), id, name, false)
+        let mut body = namespace.state.body(false);
+        body.name = name.into();
+        self.commit_namespace(namespace.state.number(), &body)
     }
 
     /// Drops a namespace with all it holds: one record in the log, at once, at any size.
@@ -247,7 +255,8 @@ impl Store {
     pub fn drop_namespace(&self, id: NamespaceId) -> Result<()> {
         let _naming = self.core().naming.lock();
         let namespace = self.namespace_by_id(id).ok_or(Error::NoSuchNamespace)?;
-        self.commit_namespace(namespace.number(), id, &namespace.name(), true)?;
+        let body = namespace.state.body(true);
+        self.commit_namespace(namespace.state.number(), &body)?;
         self.core().work.wake();
         Ok(())
     }
@@ -327,7 +336,9 @@ impl Store {
             let mut maintenance = core.maintenance.lock();
             core.check_writable()?;
             core.remove_garbage(true)?;
-            let moved = core.compact_all(&mut maintenance, progress);
+            let moved = core
+                .carry_out_all(&mut maintenance)
+                .and_then(|()| core.compact_all(&mut maintenance, progress));
             // A retired segment goes once both checkpoints are past it: also when the disk is full.
             if !maintenance.retired.is_empty() {
                 core.checkpoint(&mut maintenance)?;
@@ -430,15 +441,8 @@ impl Store {
         }
     }
 
-    fn commit_namespace(
-        &self,
-        number: u32,
-        id: NamespaceId,
-        name: &str,
-        dropped: bool,
-    ) -> Result<()> {
-        let body = Namespaces::body(id, name, dropped);
-        let op = Op::keyless(Kind::Namespace, number, body);
+    fn commit_namespace(&self, number: u32, body: &NamespaceBody) -> Result<()> {
+        let op = Op::keyless(Kind::Namespace, number, body.encode());
         self.core().commit(vec![op], true).map(drop)
     }
 }

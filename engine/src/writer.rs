@@ -66,8 +66,8 @@ struct Group<'a> {
     log: &'a mut Appender,
     decided: Vec<Decided<'a>>,
     hashes: HashSet<u64>,
-    /// Whether what is decided includes a move.
-    moves: bool,
+    /// Whether what is decided must be published before anything else is decided.
+    is_alone: bool,
     bytes: usize,
     /// The newest sequence number before the group.
     before: u64,
@@ -101,12 +101,37 @@ impl Core {
                 return self.queue.submit(&request, |requests| self.lead(requests));
             }
         }
+        if matches!(result, Err(Error::NoSuchNamespace))
+            && let Some(ops) = self.renumbered(&request.ops)
+        {
+            return self.commit(ops, immediate);
+        }
         let refused = |e: &Error| !was_writable || !matches!(e, Error::Poisoned | Error::Io { .. });
         if result.as_ref().is_err_and(refused) {
             // Nothing of the request was written, so no record will ever name its large values.
             self.remove_larges(&request.ops);
         }
         result
+    }
+
+    /// The same operations on namespaces that got other numbers meanwhile, since everything in them was
+    /// deleted; `None` if that is not why they were refused.
+    fn renumbered(&self, ops: &[Op]) -> Option<Vec<Op>> {
+        let renumbered = |op: &Op| {
+            let namespace = self.namespaces.newest_number(op.namespace)?;
+            let hash = self.hash(namespace, &op.key);
+            Some(Op {
+                namespace,
+                hash,
+                ..op.clone()
+            })
+        };
+        let new: Vec<Op> = ops.iter().map(renumbered).collect::<Option<_>>()?;
+        let differs = new
+            .iter()
+            .zip(ops)
+            .any(|(new, old)| new.namespace != old.namespace);
+        differs.then_some(new)
     }
 
     /// Removes the files of large values that no record will name.
@@ -133,7 +158,7 @@ impl Core {
             log: &mut log,
             decided: Vec::with_capacity(requests.len()),
             hashes: HashSet::new(),
-            moves: false,
+            is_alone: false,
             bytes: 0,
             work: false,
         };
@@ -157,11 +182,11 @@ impl<'a> Group<'a> {
     /// one of its keys, the group is written first.
     fn take(&mut self, request: &'a Arc<Request>) -> Result<()> {
         let len: usize = request.ops.iter().map(space).sum();
-        let moves = request.moves();
+        let alone = request.stands_alone();
         let meets = request.ops.iter().any(|op| self.hashes.contains(&op.hash));
         if meets
-            || self.moves
-            || moves
+            || self.is_alone
+            || alone
             || self.bytes.saturating_add(len) > GROUP_MAX
             || !self.log.has_room(len)
         {
@@ -173,7 +198,7 @@ impl<'a> Group<'a> {
         }
         let (old, outcome) = self.decide(request)?;
         self.encode(request, old, outcome);
-        self.moves = moves;
+        self.is_alone = alone;
         self.bytes = self.bytes.saturating_add(len);
         self.hashes.extend(request.ops.iter().map(|op| op.hash));
         Ok(())
@@ -191,7 +216,7 @@ impl<'a> Group<'a> {
                 continue;
             }
             let namespace = self.core.namespaces.by_number(op.namespace);
-            namespace.ok_or(Error::NoSuchNamespace)?;
+            let view = namespace.ok_or(Error::NoSuchNamespace)?.view()?;
             self.core.check_table(op.hash, &guard)?;
             // A damaged record cannot be told from another key's: a put goes beside it, and a delete
             // is logged, so that replay does not bring back what the damaged record had replaced.
@@ -200,9 +225,14 @@ impl<'a> Group<'a> {
                 Ok(found) => (found, None),
                 Err(error) => (None, Some(error)),
             };
-            let visible = found.as_ref().filter(|f| !f.is_expired(now));
+            let visible = found.as_ref().filter(|f| f.is_visible(&view, now));
             let generation = visible.map(|f| f.record.header.generation());
+            let newest = found.as_ref().map(|f| f.record.header.seqno);
             match op.condition {
+                Condition::Before(seqno) if newest.is_some_and(|n| n >= seqno) => {
+                    replaced.push(None);
+                    continue;
+                }
                 Condition::Absent | Condition::Generation(_) if damaged.is_some() => {
                     // Nobody can say whether it holds.
                     return Err(damaged.unwrap_or(Error::Poisoned));
@@ -298,7 +328,7 @@ impl<'a> Group<'a> {
     fn flush(&mut self) {
         let decided = std::mem::take(&mut self.decided);
         self.hashes.clear();
-        self.moves = false;
+        self.is_alone = false;
         self.bytes = 0;
         if decided.is_empty() {
             return;
@@ -415,7 +445,10 @@ impl Core {
                 segment.usage.add(header);
                 let _reclaimed_before = at.is_some_and(|at| self.table.remove(op.hash, at));
             }
-            Kind::Namespace => self.namespaces.apply(op.namespace, &op.body, segment.id),
+            Kind::Namespace => {
+                let (number, seqno) = (op.namespace, header.seqno);
+                self.namespaces.apply(number, &op.body, segment.id, seqno);
+            }
             Kind::Move => return op.moved.as_ref().is_some_and(|m| self.relocate(m, guard)),
             Kind::Retire | Kind::Close => {}
         }

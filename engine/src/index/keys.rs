@@ -13,6 +13,7 @@ use super::runs::{
 use crate::error::{Error, Result, io_error};
 use crate::format::VERSION;
 use crate::list::{ListOptions, Page};
+use crate::namespaces::{NamespaceId, View};
 use crate::vfs::{Output, Vfs, VfsFile};
 
 /// Records examined for one page at most, for each key asked for: a range full of dead keys gives a
@@ -134,13 +135,13 @@ impl Keys {
     /// One page of a namespace's keys at time `now`.
     pub(crate) fn list(
         &self,
-        namespace: u32,
+        view: &View,
         options: &ListOptions,
         secret: &[u8; 16],
         now: u64,
     ) -> Result<Page> {
         let print = cursor::Fingerprint {
-            namespace,
+            namespace: fingerprint(view.id),
             prefix: &options.prefix,
             start: options.start.as_deref(),
             end: options.end.as_deref(),
@@ -172,7 +173,8 @@ impl Keys {
         let limit = options.limit;
         let work = limit.saturating_mul(WORK_PER_KEY).max(WORK_MIN);
         let query = Query {
-            namespace,
+            namespace: view.number,
+            deletions: view.deletions(),
             lower,
             upper,
             limit,
@@ -294,6 +296,13 @@ fn corrupt(damage: &RunDamage) -> Error {
         offset: damage.damage.offset,
         reason: damage.damage.reason,
     }
+}
+
+/// A cursor stays good when a namespace gets another number, so it is of the id. That is random, and cursors
+/// of two namespaces are mixed up by chance alone.
+fn fingerprint(id: NamespaceId) -> u32 {
+    let [a, b, c, d, ..] = id.0;
+    u32::from_le_bytes([a, b, c, d])
 }
 
 /// The least key after all keys with this prefix, `None` if there is none.

@@ -114,9 +114,11 @@ impl Request {
         self.ops.iter().all(|op| !op.is_put())
     }
 
-    /// Whether it relocates records: then it is written alone, as it is decided on what is published.
-    pub(crate) fn moves(&self) -> bool {
-        self.ops.iter().any(|op| op.moved.is_some())
+    /// Whether it is written alone, as others are decided on what is published: it relocates records, or
+    /// changes a namespace.
+    pub(crate) fn stands_alone(&self) -> bool {
+        let matters = |op: &Op| op.moved.is_some() || op.kind == Kind::Namespace;
+        self.ops.iter().any(matters)
     }
 
     /// Wakes the writer with its result.

@@ -134,7 +134,7 @@ impl Replay {
         for entry in &meta.namespaces {
             replay
                 .namespaces
-                .apply(entry.number, &entry.body, entry.segment);
+                .apply(entry.number, &entry.body, entry.segment, 0);
         }
         replay.larges.extend(meta.larges);
         replay.retired = meta.retired;
@@ -461,7 +461,7 @@ impl Replay {
             }
             Kind::Namespace => {
                 self.namespaces
-                    .apply(header.namespace, record.body, segment.id);
+                    .apply(header.namespace, record.body, segment.id, header.seqno);
                 return;
             }
             Kind::Retire => {

@@ -29,6 +29,7 @@ mod tests;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use crate::format::namespace::Deletion;
 pub(crate) use crate::format::run::{Damage, KeyRecord, Run, RunWriter};
 pub(crate) use memtable::{Frozen, MemSnapshot, Memtable};
 pub(crate) use merge::{MergeError, merge};
@@ -58,6 +59,8 @@ pub(crate) struct RunDamage {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Query<'a> {
     pub(crate) namespace: u32,
+    /// What they took away is missing.
+    pub(crate) deletions: &'a [Deletion],
     pub(crate) lower: Bound<&'a [u8]>,
     pub(crate) upper: Bound<&'a [u8]>,
     /// Keys in the page at most; 0 counts as 1.
@@ -108,7 +111,8 @@ pub(crate) fn list(
             return Ok(Outcome::More { after });
         }
         let expired = record.expiration != 0 && record.expiration <= query.now;
-        if !record.tombstone && !expired {
+        let is_deleted = |d: &Deletion| d.hides(record.key, record.seqno);
+        if !record.tombstone && !expired && !query.deletions.iter().any(is_deleted) {
             if emitted == limit {
                 return Ok(Outcome::More { after });
             }

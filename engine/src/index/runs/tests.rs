@@ -96,6 +96,7 @@ fn everything(run: Run) -> Result<Model, RunDamage> {
 fn all(namespace: u32, limit: usize) -> Query<'static> {
     Query {
         namespace,
+        deletions: &[],
         lower: Bound::Unbounded,
         upper: Bound::Unbounded,
         limit,
@@ -363,6 +364,7 @@ fn check_pages(sources: &Sources, model: &Model, ask: &Ask, erased: u64) {
         }
         let query = Query {
             namespace: ask.namespace,
+            deletions: &[],
             lower,
             upper,
             limit: ask.limit,

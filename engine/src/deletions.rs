@@ -1,0 +1,222 @@
+//! Deleting all that a namespace holds, or all that begins with a prefix: one record in the log, at once, at
+//! any size.
+//!
+//! *Everything*: the namespace gets a new number, under which it holds nothing, and the old one is dropped
+//! like that of a dropped namespace. No key is ever touched.
+//!
+//! *A prefix*: the state of the namespace says which prefix was deleted, and at which sequence number; reads
+//! and conditions pass over what is older. Maintenance then writes a tombstone for each key, a few at a time,
+//! and at last a state that no longer says so. Until then the state goes with the namespace wherever that
+//! goes: into checkpoints, and into the log again when its segment is retired.
+
+use std::sync::Arc;
+
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::format::namespace::{Deletion, NamespaceBody};
+use crate::format::record::{KEY_MAX, Kind};
+use crate::list::ListOptions;
+use crate::log::commit::Op;
+use crate::maintenance::Maintenance;
+use crate::namespaces::State;
+use crate::options::Condition;
+
+/// Deletions of one namespace that may wait: what a record about it has room for. Whoever asks for more
+/// carries the others out first.
+const WAITING_MAX: usize = 64;
+/// Keys that are deleted by one commit, and in one turn of maintenance.
+const BATCH: usize = 256;
+const TURN: usize = 64 << 10;
+
+/// How far a deletion is that is being carried out.
+pub(crate) struct UnderWay {
+    number: u32,
+    deletion: Deletion,
+    cursor: Option<String>,
+}
+
+impl Core {
+    /// Deletes everything in a namespace.
+    pub(crate) fn clear(&self, state: &State, immediate: bool) -> Result<()> {
+        let _naming = self.naming.lock();
+        let view = state.view()?;
+        let body = |dropped| NamespaceBody {
+            dropped,
+            id: state.id.0,
+            deletions: Vec::new(),
+            name: state.name().into_bytes(),
+        };
+        let op = |number, dropped| Op::keyless(Kind::Namespace, number, body(dropped).encode());
+        // The new one first: at no moment is there no namespace.
+        let ops = vec![
+            op(self.namespaces.next_number(), false),
+            op(view.number, true),
+        ];
+        self.commit(ops, immediate)?;
+        self.work.wake();
+        Ok(())
+    }
+
+    /// Deletes everything that begins with a prefix which is not empty.
+    pub(crate) fn delete_prefix(
+        &self,
+        state: &State,
+        prefix: &[u8],
+        immediate: bool,
+    ) -> Result<()> {
+        if prefix.len() > KEY_MAX {
+            return Err(Error::InvalidKey { len: prefix.len() });
+        }
+        loop {
+            let naming = self.naming.lock();
+            let mut deletions = state.view()?.deletions().to_vec();
+            // This one does all that they do.
+            deletions.retain(|deletion| !deletion.prefix.starts_with(prefix));
+            if deletions.len() >= WAITING_MAX {
+                drop(naming);
+                let mut maintenance = self.maintenance.lock();
+                self.carry_out_all(&mut maintenance)?;
+                continue;
+            }
+            deletions.push(Deletion {
+                seqno: 0,
+                prefix: prefix.to_vec(),
+            });
+            self.commit_deletions(state, deletions, immediate)?;
+            self.work.wake();
+            return Ok(());
+        }
+    }
+
+    /// Under the lock on naming.
+    fn commit_deletions(
+        &self,
+        state: &State,
+        deletions: Vec<Deletion>,
+        immediate: bool,
+    ) -> Result<()> {
+        let body = NamespaceBody {
+            dropped: false,
+            id: state.id.0,
+            deletions,
+            name: state.name().into_bytes(),
+        };
+        let op = Op::keyless(Kind::Namespace, state.number(), body.encode());
+        self.commit(vec![op], immediate).map(drop)
+    }
+
+    /// Whether there are deletions that are not carried out.
+    pub(crate) fn is_deleting(&self) -> bool {
+        self.namespaces
+            .all()
+            .iter()
+            .any(|state| state.is_deleting())
+    }
+
+    /// Carries all deletions out that were asked for so far, unless the store is closed meanwhile.
+    pub(crate) fn carry_out_all(&self, maintenance: &mut Maintenance) -> Result<()> {
+        while self.is_deleting() && !self.work.is_stopped() {
+            self.carry_out_some(maintenance)?;
+        }
+        Ok(())
+    }
+
+    /// Carries deletions out, as far as one turn goes.
+    pub(crate) fn carry_out_deletions(&self, maintenance: &mut Maintenance) -> Result<()> {
+        if !self.is_deleting() {
+            return Ok(());
+        }
+        self.carry_out_some(maintenance)?;
+        if self.is_deleting() {
+            // Others first; then it goes on.
+            self.work.wake();
+        }
+        Ok(())
+    }
+
+    fn carry_out_some(&self, maintenance: &mut Maintenance) -> Result<()> {
+        let mut left = TURN;
+        for state in self.namespaces.all() {
+            let (number, deletions) = (state.number(), state.deletions());
+            for deletion in deletions.iter() {
+                let is_it = |u: &UnderWay| u.number == number && u.deletion == *deletion;
+                let mut under_way = maintenance.deleting.take().filter(is_it);
+                let under_way = under_way.get_or_insert_with(|| UnderWay {
+                    number,
+                    deletion: deletion.clone(),
+                    cursor: None,
+                });
+                let carried_out = self.carry_out(&state, under_way, &mut left);
+                let is_done = match carried_out {
+                    // It was dropped, with all it held.
+                    Err(Error::NoSuchNamespace) => break,
+                    done => done?,
+                };
+                if !is_done {
+                    maintenance.deleting = Some(UnderWay {
+                        number,
+                        deletion: deletion.clone(),
+                        cursor: under_way.cursor.take(),
+                    });
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes tombstones for what a deletion took away; true once that is all, and the log says so.
+    fn carry_out(
+        &self,
+        state: &Arc<State>,
+        under_way: &mut UnderWay,
+        left: &mut usize,
+    ) -> Result<bool> {
+        let UnderWay {
+            number,
+            deletion,
+            cursor,
+        } = under_way;
+        loop {
+            if *left == 0 || self.work.is_stopped() {
+                return Ok(false);
+            }
+            let mut options = ListOptions::new().prefix(&deletion.prefix).limit(BATCH);
+            options.cursor.clone_from(cursor);
+            // At the beginning of time nothing has expired.
+            let page = self
+                .keys
+                .list(&state.all_of(*number), &options, &self.secret(), 0);
+            let page = page.inspect_err(|error| self.distrust_runs_after(error))?;
+            let older = page.keys().filter(|key| key.generation < deletion.seqno);
+            let ops: Vec<Op> = older
+                .map(|key| self.deletion_before(*number, key.name, deletion.seqno))
+                .collect();
+            *left = left.saturating_sub(BATCH);
+            if !ops.is_empty() {
+                self.commit(ops, false)?;
+            }
+            *cursor = page.cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let _naming = self.naming.lock();
+        let mut deletions = state.view()?.deletions().to_vec();
+        deletions.retain(|other| other != deletion);
+        if state.number() == *number && deletions.len() < state.deletions().len() {
+            self.commit_deletions(state, deletions, false)?;
+        }
+        Ok(true)
+    }
+
+    /// Deletes a key if it was last written before a sequence number.
+    pub(crate) fn deletion_before(&self, number: u32, key: &[u8], seqno: u64) -> Op {
+        Op {
+            hash: self.hash(number, key),
+            key: key.to_vec(),
+            condition: Condition::Before(seqno),
+            ..Op::keyless(Kind::Tombstone, number, Vec::new())
+        }
+    }
+}
