@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod basics;
+mod capacity;
 mod checkpoint;
+mod clock;
 mod compaction;
 mod damage;
 mod deletions;
@@ -10,6 +12,7 @@ mod disk;
 mod documents;
 mod enumeration;
 mod format;
+mod full;
 mod kill;
 mod lifecycle;
 mod model;
