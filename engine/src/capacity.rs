@@ -39,6 +39,8 @@ const BITS_MAX: u64 = 1 << 30;
 const SAMPLE: u64 = 8;
 /// Evictions that are committed together.
 const BATCH: usize = 256;
+/// What a new segment takes before anything is in it.
+pub(crate) const PREALLOCATED: usize = 1 << 20;
 /// How long a writer waits before it looks whether there is room: it is woken when there is.
 const WAIT: Duration = Duration::from_millis(100);
 

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::brake::Brake;
-use crate::capacity::Capacity;
+use crate::capacity::{Capacity, PREALLOCATED};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::format::record::Record;
@@ -275,6 +275,7 @@ impl Core {
         self.check_writable()?;
         // Its length can be relied on, then.
         log.sync().inspect_err(|_| self.poison())?;
+        self.take_capacity(PREALLOCATED, false)?;
         let next = log.prepare(self.new_file_id(), self.clock.confirmed())?;
         log.rotate(&self.segments, next)
             .inspect_err(|_| self.poison())

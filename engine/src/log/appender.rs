@@ -19,8 +19,7 @@ const AHEAD: u64 = 8 << 20;
 const UNFLUSHED: u64 = 24 << 20;
 /// Bytes of log after which maintenance looks whether something is due.
 const MAINTENANCE: u64 = 4 << 20;
-/// A segment leads to this many times its length of large values at most, in a store of small segments, so
-/// that they can be given up a few at a time.
+/// Where that is limited, a segment leads to this many times its length of large values.
 const LARGE_MAX: u64 = 4;
 /// Space that only what frees space may use, so that deletes go on when the disk is full.
 const RESERVE: u64 = 256 << 10;
@@ -49,8 +48,9 @@ pub(crate) struct Appender {
     buffer: Vec<u8>,
     /// How long a segment becomes, if no batch is longer.
     segment_len: u64,
-    /// Bytes of large values that the active segment leads to.
+    /// Bytes of large values that the active segment leads to, after which another is begun.
     large: u64,
+    large_max: u64,
     /// The newest sequence number given out, and the newest known durable.
     pub(crate) seqno: u64,
     pub(crate) durable: u64,
@@ -120,6 +120,7 @@ impl Appender {
             buffer: Vec::new(),
             segment_len: SEGMENT_LEN,
             large: 0,
+            large_max: u64::MAX,
             seqno: start.seqno,
             durable: start.seqno,
             since_checkpoint: 0,
@@ -171,14 +172,15 @@ impl Appender {
         let len = u64::try_from(self.buffer.len().saturating_add(len)).unwrap_or(u64::MAX);
         let end = self.end.saturating_add(len);
         let is_empty = self.end == HEADER_LEN as u64 && self.buffer.is_empty();
-        let is_heavy = self.segment_len < SEGMENT_LEN
-            && self.large > self.segment_len.saturating_mul(LARGE_MAX);
-        end <= self.segment_len && !is_heavy || is_empty && end <= SEGMENT_LEN
+        let fits = end <= self.segment_len && self.large <= self.large_max;
+        fits || (is_empty && end <= SEGMENT_LEN)
     }
 
-    /// From here on segments become so long.
+    /// From here on segments become so long, and lead to large values in proportion, so that they can be
+    /// given up a few at a time.
     pub(crate) fn set_segment_len(&mut self, len: u64) {
         self.segment_len = len.min(SEGMENT_LEN);
+        self.large_max = self.segment_len.saturating_mul(LARGE_MAX);
     }
 
     /// A record leads to so many bytes of a large value.
