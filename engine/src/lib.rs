@@ -31,6 +31,7 @@ mod brake;
 mod clock;
 mod compact;
 mod core;
+mod damage;
 mod entry;
 mod error;
 mod filters;
@@ -59,6 +60,7 @@ mod writer;
 
 pub use batch::WriteBatch;
 pub use clock::Clock;
+pub use damage::{Damage, Loss};
 pub use entry::{Entry, EntryRef, Value};
 pub use error::{Error, Result};
 pub use list::{ListOptions, ListedKey, Page};

@@ -109,16 +109,13 @@ impl Options {
         let path: PathBuf = path.as_ref().into();
         let core =
             crate::recovery::open(self.vfs, &path, self.clock, self.durability, self.create)?;
-        let core = Arc::new(Core {
+        // The owner first: it stops the threads that were started, should another not start.
+        let owner = Arc::new(Owner::of(Core {
             verify: self.verify,
             space: self.space,
             ..core
-        });
-        // The owner first: it stops the threads that were started, should another not start.
-        let owner = Arc::new(Owner {
-            core: Arc::clone(&core),
-            workers: Mutex::default(),
-        });
+        }));
+        let core = Arc::clone(&owner.core);
         let (work, maintained) = (Arc::clone(&core.work), Arc::clone(&core));
         let maintain = move |idle| maintained.maintain(idle);
         let worker = Worker::start("rimstone-maintain", work, MAINTENANCE, maintain)?;
@@ -141,6 +138,23 @@ impl Options {
     }
 }
 
+impl Options {
+    /// Opens the store in this directory as it is now, to read it: nothing is written, and nobody is kept
+    /// from writing. Another process may have it open, and go on writing: what it writes is seen after
+    /// [`refresh`](Store::refresh). Writes to the store that is returned fail with `ReadOnly`.
+    ///
+    /// # Errors
+    /// `NotAStore`, `UnsupportedFormat`, `Corrupt` if the log has a hole, or an I/O error, `NotFound` where
+    /// there is no store.
+    pub fn open_read_only(self, path: impl AsRef<Path>) -> Result<Store> {
+        let core = crate::recovery::read(&self.vfs, path.as_ref(), &self.clock)?;
+        Ok(Store(Arc::new(Owner::of(Core {
+            verify: self.verify,
+            ..core
+        }))))
+    }
+}
+
 /// An open store. Clones share it; it is closed when the last of them, and of its namespaces, is
 /// dropped.
 #[derive(Clone)]
@@ -152,6 +166,15 @@ pub(crate) struct Owner {
     workers: Mutex<Vec<Worker>>,
 }
 
+impl Owner {
+    fn of(core: Core) -> Owner {
+        Owner {
+            core: Arc::new(core),
+            workers: Mutex::default(),
+        }
+    }
+}
+
 impl Store {
     /// Opens the store in this directory with default options, creating it if missing.
     ///
@@ -159,6 +182,31 @@ impl Store {
     /// As for [`Options::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Store> {
         Options::new().open(path)
+    }
+
+    /// Opens the store in this directory as it is now, to read it beside a process that writes.
+    ///
+    /// # Errors
+    /// As for [`Options::open_read_only`].
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Store> {
+        Options::new().open_read_only(path)
+    }
+
+    /// Returns the store as it is now, if it was [opened for reading](Options::open_read_only): a clone of
+    /// this one if nothing was written since, and else the newest state, read from the newest checkpoint
+    /// and the log behind it. What was read from this one stays valid and as it is: it is the state of one
+    /// instant, and lets its segments' files keep their space. One open for writing is always as it is now.
+    ///
+    /// # Errors
+    /// As for [`Options::open_read_only`].
+    pub fn refresh(&self) -> Result<Store> {
+        let core = self.core();
+        if !core.is_read_only || !core.is_outdated()? {
+            return Ok(self.clone());
+        }
+        let options = Options::new().vfs(Arc::clone(&core.vfs));
+        let options = options.clock(core.clock.clone()).verify(core.verify);
+        options.open_read_only(&core.dir)
     }
 
     /// Returns the namespace of this name, creating it on first use.

@@ -8,8 +8,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::replay::{Replay, is_same_key, records};
+use super::replay::{CROWDED, DAMAGED, Replay, is_same_key, records};
 use crate::core::key_hash;
+use crate::damage::Damage;
 use crate::error::Result;
 use crate::format::record::{Address, Kind, Record, expires};
 use crate::index::runs::KeyRecord;
@@ -70,7 +71,6 @@ impl Replay {
     fn class_ranges(&mut self, segment: &Arc<Segment>) -> Vec<Range<u64>> {
         let mut ranges: Vec<Range<u64>> = Vec::new();
         let mut scan = Scan::of_class(segment);
-        let path = segment.path.display();
         loop {
             match scan.step() {
                 Step::Record {
@@ -79,8 +79,7 @@ impl Replay {
                     is_intact,
                 } => {
                     if !is_intact {
-                        self.damage
-                            .push(format!("{path}: the record at byte {offset} is damaged"));
+                        self.damage.push(Damage::body(&segment.path, offset));
                     }
                     let len = u64::try_from(record.header.record_len()).unwrap_or(0);
                     let end = offset.saturating_add(len);
@@ -89,9 +88,10 @@ impl Replay {
                         _ => ranges.push(offset..end),
                     }
                 }
-                Step::Damage { offset, next } => self
-                    .damage
-                    .push(format!("{path}: bytes {offset} to {next} are damaged")),
+                Step::Damage { offset, next } => {
+                    self.damage
+                        .push(Damage::bytes(&segment.path, offset, next, DAMAGED))
+                }
                 Step::End { .. } => return ranges,
             }
         }
@@ -125,8 +125,8 @@ impl Replay {
             None => self.table.insert(hash, new),
         };
         if !has_slot {
-            self.damage
-                .push(format!("too many keys share the hash {hash:016x}"));
+            let offset = u64::from(offset);
+            self.damage.push(Damage::at(&segment.path, offset, CROWDED));
         }
     }
 
