@@ -18,4 +18,5 @@ mod recovery;
 mod retire;
 mod rotation;
 mod rules;
+mod scrub;
 mod session;

@@ -154,7 +154,7 @@ fn a_second_process_follows_one_that_is_killed() {
     let mut reader = Store::open_read_only(dir.path()).unwrap();
     let first = check(&reader);
     let (mut last, mut states, mut acknowledged) = (first, 0, 0);
-    while states < 60 || acknowledged < first + 400 {
+    while states < 20 || acknowledged < first + 160 {
         let oldest = reader.clone();
         for _ in 0..10 {
             reader = reader.refresh().unwrap();

@@ -8,8 +8,10 @@ mod key;
 mod local;
 mod map;
 mod namespace;
+mod progress;
 mod serve;
 mod stats;
+mod verify;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -47,6 +49,9 @@ enum Command {
     Compact(compact::Args),
     /// Print numbers about a local store.
     Stats(stats::Args),
+    /// Read everything in a store's directory and print what is damaged; writes nothing. Exits with 1 if
+    /// anything is.
+    Verify(verify::Args),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +62,7 @@ fn main() -> ExitCode {
         Command::Bulk(command) => bulk::run(command),
         Command::Compact(args) => compact::run(args),
         Command::Stats(args) => stats::run(args),
+        Command::Verify(args) => verify::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

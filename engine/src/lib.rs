@@ -50,6 +50,7 @@ mod options;
 mod reclaim;
 mod recovery;
 mod reserve;
+mod scrub;
 mod space;
 mod store;
 mod stream;

@@ -133,6 +133,11 @@ impl Namespaces {
         states.values().filter(|s| s.check().is_err()).count()
     }
 
+    /// Whether anything was said of a namespace of this number.
+    pub(crate) fn knows(&self, number: u32) -> bool {
+        self.0.read().contains_key(&number)
+    }
+
     /// Whether this one was dropped and is not forgotten yet.
     pub(crate) fn was_dropped(&self, number: u32) -> bool {
         let states = self.0.read();

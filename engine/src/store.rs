@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use crate::batch::WriteBatch;
 use crate::clock::Clock;
 use crate::core::Core;
+use crate::damage::{Damage, Loss};
 use crate::error::{Error, Result};
 use crate::format::record::Kind;
 use crate::log::commit::Op;
@@ -152,6 +153,50 @@ impl Options {
             verify: self.verify,
             ..core
         }))))
+    }
+}
+
+impl Options {
+    /// Reads everything in this directory, without writing to it, and returns what is damaged: every record's
+    /// header, key and value, large values, checkpoints, key runs and `CURRENT`. Another process may have
+    /// the store open; what it writes meanwhile is not looked at. `progress` is told, after every MiB or
+    /// so, how many bytes were read and of how many about; who wants to be slower waits in there.
+    ///
+    /// # Errors
+    /// `NotAStore`, `UnsupportedFormat`, or an I/O error.
+    pub fn scrub(
+        self,
+        path: impl AsRef<Path>,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Vec<Damage>> {
+        let path = path.as_ref();
+        let (core, refused) = match crate::recovery::read(&self.vfs, path, &self.clock) {
+            Ok(core) => (core, None),
+            Err(error @ Error::Corrupt { .. }) => {
+                let refused = Damage::of(&error, Loss::Records);
+                match crate::recovery::salvage(&self.vfs, path, &self.clock) {
+                    Ok(salvaged) => (salvaged.core, refused),
+                    Err(Error::Corrupt { .. }) => return Ok(Vec::from_iter(refused)),
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        let mut found = core.scrub(&mut progress)?;
+        let opening = core.damage.iter().cloned().chain(refused);
+        let is_new = |damage: &Damage, found: &[Damage]| {
+            let same = |other: &Damage| match damage.loss {
+                Loss::Nothing => other.path == damage.path,
+                _ => other.path == damage.path && other.offset == damage.offset,
+            };
+            !found.iter().any(same)
+        };
+        for damage in opening {
+            if is_new(&damage, &found) {
+                found.push(damage);
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -385,6 +430,15 @@ impl Store {
             moved?;
         }
         Ok(before.saturating_sub(self.stats().disk_bytes))
+    }
+
+    /// Reads everything the store holds beside its readers and writers, and returns what is damaged; as
+    /// [`Options::scrub`] does of a directory. What is written meanwhile is not looked at.
+    ///
+    /// # Errors
+    /// An I/O error.
+    pub fn scrub(&self, mut progress: impl FnMut(u64, u64)) -> Result<Vec<Damage>> {
+        self.core().scrub(&mut progress)
     }
 
     /// Closes the store: everything is durable when this returns, and later writes fail with

@@ -5,6 +5,7 @@ mod files;
 mod read;
 mod rebuild;
 mod replay;
+mod salvage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,13 +27,15 @@ use crate::index::keys::RunFiles;
 use crate::index::runs::Run;
 use crate::log::appender::{Appender, Start, random};
 use crate::log::mapped::Mapped;
-use crate::log::segment::segment_path;
+use crate::log::segment::{Segment, segment_path};
 use crate::maintenance::{Kept, Maintenance};
 use crate::options::{Durability, Verify};
 use crate::reserve::Reserve;
 use crate::vfs::Vfs;
 
 pub(crate) use self::read::read;
+pub(crate) use self::replay::DAMAGED;
+pub(crate) use self::salvage::{Salvaged, salvage};
 
 /// Space that a store may take, in percent of what is live, if nobody says otherwise.
 pub(crate) const SPACE: u64 = 130;
@@ -249,11 +252,11 @@ fn replay_from(
             let header = base.checkpoint.header;
             clock.raise(header.time);
             maintenance.kept = base.kept(vfs, dir, files);
-            let chain = Chain::read(vfs, files, header.position.segment)?;
+            let chain = Chain::read(vfs, files, header.position.segment, Err)?;
             (Replay::from(base.checkpoint, base.runs), chain)
         }
         None => {
-            let chain = Chain::read(vfs, files, 0)?;
+            let chain = Chain::read(vfs, files, 0, Err)?;
             let id = match chain.fronts.first() {
                 Some(front) => front.header.store,
                 None => new_store_id()?,
@@ -288,6 +291,22 @@ fn replay_from(
         maintenance,
         is_current,
     })
+}
+
+/// The checkpoints in a directory, whole or not.
+pub(crate) fn checkpoint_ids(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<u64>> {
+    let files = Files::list(vfs, dir)?;
+    Ok(files.checkpoints.keys().copied().collect())
+}
+
+/// A segment of which so many bytes are valid.
+pub(crate) fn open_segment(vfs: &dyn Vfs, dir: &Path, id: u64, len: u64) -> Result<Segment> {
+    let path = segment_path(dir, id);
+    // Missing is another thing than damaged here.
+    let opened = vfs.open(&path);
+    opened.map_err(|e| io_error("opening", &path, e))?;
+    let found = SegmentFile::read(vfs, path, id)?;
+    Segment::new(found.path, found.file, &found.header, len.min(found.len))
 }
 
 /// # Errors

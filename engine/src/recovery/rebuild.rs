@@ -26,6 +26,12 @@ impl Replay {
     pub(super) fn rebuild(&mut self, fronts: &[Part]) -> Result<()> {
         self.is_rebuilt = true;
         self.is_exact = false;
+        for (id, len) in std::mem::take(&mut self.checkpointed_classes) {
+            if !self.retirements.contains(&id) {
+                let known = self.classes.entry(id).or_default();
+                *known = len.max(*known);
+            }
+        }
         let mut parts = self.class_parts()?;
         let staying = fronts
             .iter()
@@ -148,7 +154,12 @@ impl Replay {
             return;
         };
         match header.kind {
-            Kind::Tombstone => drop(self.table.remove(hash, location)),
+            Kind::Tombstone => {
+                let was_newest = self.table.remove(hash, location);
+                if was_newest && self.is_salvage {
+                    self.list(record);
+                }
+            }
             Kind::Put | Kind::PutLarge => {
                 let guard = crossbeam_epoch::pin();
                 let held = self.table.find(hash, &guard, |held| held == location);
@@ -167,6 +178,15 @@ impl Replay {
         if let Some(pointer) = record.large_pointer() {
             self.larges.insert(pointer.segment);
         }
+        if self.is_salvage {
+            self.named.insert(header.namespace);
+        }
+        self.list(record);
+    }
+
+    /// Takes the newest record of a key in among those that are listed.
+    fn list(&mut self, record: &Record<'_>) {
+        let header = &record.header;
         let is_intact = record.body_is_intact();
         self.keys.apply([KeyRecord {
             namespace: header.namespace,
@@ -174,7 +194,7 @@ impl Replay {
             metadata: if is_intact { record.metadata() } else { &[] },
             expiration: header.expiration,
             seqno: header.seqno,
-            tombstone: false,
+            tombstone: header.kind == Kind::Tombstone,
         }]);
     }
 

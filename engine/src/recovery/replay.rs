@@ -1,7 +1,7 @@
 //! Replay is the commit path again: the same records in the same order with the same outcome. A
 //! record names the one it replaced, so replay compares words and reads no old record.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::log::scan::{Scan, Step};
 use crate::log::segment::{Segment, Segments, segment_path};
 use crate::namespaces::Namespaces;
 
-pub(super) const DAMAGED: &str = "no valid records where there were some";
+pub(crate) const DAMAGED: &str = "no valid records where there were some";
 const MISSING: &str = "missing";
 pub(super) const CROWDED: &str = "too many keys share a hash";
 
@@ -54,6 +54,12 @@ pub(super) struct Replay {
     pub(super) classes: HashMap<u64, u64>,
     /// Whether the log speaks of segments that were moved or retired.
     was_compacted: bool,
+    /// Whether as much as can be read is to be kept, whatever is damaged or missing.
+    pub(super) is_salvage: bool,
+    /// Class segments and their lengths as the newest checkpoint has them, when salvaging.
+    pub(super) checkpointed_classes: Vec<(u64, u64)>,
+    /// Numbers of namespaces that live records name, when salvaging.
+    pub(super) named: BTreeSet<u32>,
     /// Whether the table was rebuilt from what all segments hold.
     pub(super) is_rebuilt: bool,
     /// What a checkpoint says of segments, by id.
@@ -118,6 +124,9 @@ impl Replay {
             found: HashMap::new(),
             classes: HashMap::new(),
             was_compacted: false,
+            is_salvage: false,
+            checkpointed_classes: Vec::new(),
+            named: BTreeSet::new(),
             is_rebuilt: false,
             known: HashMap::new(),
             position: Address::default(),
@@ -270,7 +279,7 @@ impl Replay {
             tail.records = again.iter().map(|s| address(s.offset)).collect();
             fronts.push((segment, ranges(kept)));
         }
-        if self.was_compacted && self.position.segment == 0 {
+        if self.is_salvage || (self.was_compacted && self.position.segment == 0) {
             self.rebuild(&fronts)?;
         } else {
             for (segment, ranges) in &fronts {
@@ -344,6 +353,9 @@ impl Replay {
                 Step::Damage { offset, next } => {
                     self.damage
                         .push(Damage::bytes(&segment.path, offset, next, DAMAGED));
+                    if self.is_salvage {
+                        whole.append(&mut pending);
+                    }
                     pending.clear();
                 }
                 Step::End { offset } => {
@@ -673,6 +685,9 @@ impl Replay {
     pub(super) fn last(&self, tail: &Tail, dir: &Path) -> Result<(u32, Arc<Segment>)> {
         let id = tail.empty.as_ref().map_or(tail.previous, |(id, _)| *id);
         let last = self.numbers.get(&id).cloned();
+        // Salvaging goes without a log, too.
+        let any = || self.numbers.values().max_by_key(|(_, s)| s.id).cloned();
+        let last = last.or_else(|| any().filter(|_| self.is_salvage));
         last.ok_or_else(|| missing(segment_path(dir, id)))
     }
 
