@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "what a command answers goes to stdout")]
 
+mod backup;
 mod bulk;
 mod compact;
 mod key;
@@ -52,6 +53,10 @@ enum Command {
     /// Read everything in a store's directory and print what is damaged; writes nothing. Exits with 1 if
     /// anything is.
     Verify(verify::Args),
+    /// Make a directory a second store with the state of one instant, also of a store that is being served.
+    Backup(backup::BackupArgs),
+    /// Verify a backup and copy it to a new store.
+    Restore(backup::RestoreArgs),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +68,8 @@ fn main() -> ExitCode {
         Command::Compact(args) => compact::run(args),
         Command::Stats(args) => stats::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Backup(args) => backup::backup(args),
+        Command::Restore(args) => backup::restore(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

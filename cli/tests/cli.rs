@@ -290,6 +290,30 @@ fn verify_reads_a_store_that_is_being_served() {
 }
 
 #[test]
+fn a_store_that_is_being_served_is_backed_up_and_restored() {
+    let directory = store();
+    let at = directory.path();
+    assert_eq!(run(at, "key put k v --namespace flags --data d", b"").0, 0);
+    let served = serve(at);
+    let (code, stdout, stderr) = run(at, "backup d b", b"");
+    assert_eq!(
+        (code, stdout.as_str(), stderr.as_str()),
+        (0, "1 keys are in b\n", "")
+    );
+    fails(
+        at,
+        "backup d b",
+        b"",
+        "b is not empty; choose an empty or a new directory",
+    );
+    drop(served);
+    std::fs::remove_dir_all(at.join("d")).unwrap();
+    let (code, stdout, _) = run(at, "restore b d", b"");
+    assert_eq!((code, stdout.as_str()), (0, "d is restored from b\n"));
+    assert_eq!(run(at, "key get k --namespace flags --data d", b"").1, "v");
+}
+
+#[test]
 fn stats_tell_what_segments_hold_and_draw_them() {
     let directory = store();
     let run = |line: &str| {

@@ -37,6 +37,12 @@ pub enum Loss {
 }
 
 impl Damage {
+    /// Whether something is lost that was not replaced or deleted before.
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        matches!(self.loss, Loss::Value | Loss::Records)
+    }
+
     /// Bytes of a segment that hold no valid records, or are not there.
     pub(crate) fn bytes(path: &Path, from: u64, to: u64, reason: &'static str) -> Damage {
         Damage {

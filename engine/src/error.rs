@@ -55,6 +55,12 @@ pub enum Error {
         /// A file in it that no store contains.
         found: String,
     },
+    /// A directory that is to become a store holds something already; nothing in it was touched.
+    #[error("{} is not empty; choose an empty or a new directory", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Another process has the store open for writing.
     #[error("the store in {} is locked: another process has it open", path.display())]
     Locked {

@@ -26,6 +26,7 @@
 //! Whole programs are in `examples/`: `hello` as above, `stream` for values that do not fit into memory,
 //! `batch` for writes that happen together or not at all.
 
+mod backup;
 mod batch;
 mod brake;
 mod clock;

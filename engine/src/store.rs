@@ -23,6 +23,9 @@ use crate::writer::{BATCH_MAX, space};
 /// Maintenance looks for work at least this often.
 const MAINTENANCE: Duration = Duration::from_secs(10);
 
+/// How often a backup is tried of a store that another process goes on writing.
+const BACKUPS_MAX: usize = 20;
+
 /// The shortest interval between two flushes.
 const INTERVAL_MIN: Duration = Duration::from_millis(1);
 
@@ -184,19 +187,46 @@ impl Options {
         };
         let mut found = core.scrub(&mut progress)?;
         let opening = core.damage.iter().cloned().chain(refused);
-        let is_new = |damage: &Damage, found: &[Damage]| {
-            let same = |other: &Damage| match damage.loss {
+        for damage in opening {
+            let is_same = |other: &&mut Damage| match damage.loss {
                 Loss::Nothing => other.path == damage.path,
                 _ => other.path == damage.path && other.offset == damage.offset,
             };
-            !found.iter().any(same)
-        };
-        for damage in opening {
-            if is_new(&damage, &found) {
-                found.push(damage);
+            match found.iter_mut().find(is_same) {
+                // Who opened the store missed it.
+                Some(same) if same.loss == Loss::Dead => same.loss = damage.loss,
+                Some(_) => {}
+                None => found.push(damage),
             }
         }
         Ok(found)
+    }
+}
+
+impl Options {
+    /// Makes `dir`, an empty or new directory, a store with what a backup holds, after all of that was read
+    /// and verified; `progress` is as for [`scrub`](Options::scrub). Everything is copied, so that the backup
+    /// stays what it is. If it fails or the power does, `dir` does not open.
+    ///
+    /// # Errors
+    /// `NotEmpty`; `Corrupt` if the backup has damage that loses anything; as for
+    /// [`open_read_only`](Options::open_read_only), or an I/O error.
+    pub fn restore(
+        self,
+        backup: impl AsRef<Path>,
+        dir: impl AsRef<Path>,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<()> {
+        let found = self.clone().scrub(&backup, progress)?;
+        let mut lost = found.into_iter().filter(Damage::is_loss);
+        if let Some(damage) = lost.next() {
+            return Err(Error::Corrupt {
+                path: damage.path,
+                offset: damage.offset,
+                reason: damage.reason,
+            });
+        }
+        self.open_read_only(backup)?.copy_to(dir.as_ref(), false)
     }
 }
 
@@ -439,6 +469,31 @@ impl Store {
     /// An I/O error.
     pub fn scrub(&self, mut progress: impl FnMut(u64, u64)) -> Result<Vec<Damage>> {
         self.core().scrub(&mut progress)
+    }
+
+    /// Makes `dest`, an empty or new directory, a store with exactly the state of one sequence number: all
+    /// that was acknowledged before the call and nothing that is written after it returns. Reads and writes
+    /// go on; compaction and checkpoints wait. Files are hard links where the file system allows it, so that
+    /// a backup takes little time and space, and copies elsewhere. If it fails or the power does, `dest`
+    /// does not open. Of a store that was [opened for reading](Options::open_read_only) it is the state
+    /// as it was read, or a newer one.
+    ///
+    /// # Errors
+    /// `NotEmpty`, `Outdated` if the writer goes on faster than files can be linked, as for
+    /// [`checkpoint`](Store::checkpoint), or an I/O error.
+    pub fn backup(&self, dest: impl AsRef<Path>) -> Result<()> {
+        self.copy_to(dest.as_ref(), true)
+    }
+
+    fn copy_to(&self, dest: &Path, may_link: bool) -> Result<()> {
+        let mut store = self.clone();
+        for _ in 1..BACKUPS_MAX {
+            match store.core().copy_to(dest, may_link) {
+                Err(Error::Outdated) => store = store.refresh()?,
+                done => return done,
+            }
+        }
+        store.core().copy_to(dest, may_link)
     }
 
     /// Closes the store: everything is durable when this returns, and later writes fail with

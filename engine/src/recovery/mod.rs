@@ -319,7 +319,7 @@ fn check_there(files: &Files, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn create_dir(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+pub(crate) fn create_dir(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
     vfs.create_dir(dir)
         .map_err(|e| io_error("creating", dir, e))?;
     match dir.parent() {
