@@ -1,6 +1,7 @@
 //! Properties of the whole store.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod backup;
 mod basics;
 mod capacity;
 mod checkpoint;
@@ -17,8 +18,10 @@ mod kill;
 mod lifecycle;
 mod model;
 mod model_cut;
+mod readers;
 mod recovery;
 mod retire;
 mod rotation;
 mod rules;
+mod scrub;
 mod session;

@@ -1,9 +1,8 @@
 //! `rimstone compact`.
 
-use indicatif::{ProgressBar, ProgressStyle};
-
 use crate::Outcome;
 use crate::local::{Data, print};
+use crate::progress::bar;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -13,11 +12,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Outcome {
     let store = args.data.open()?;
-    // On standard error, and only where somebody looks.
-    let bar = ProgressBar::new(0);
-    let style =
-        ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes} looked at, {eta} left")?;
-    bar.set_style(style);
+    let bar = bar("looked at")?;
     let freed = store.compact_with(|done, all| {
         bar.set_length(all);
         bar.set_position(done);

@@ -29,11 +29,11 @@ impl Data {
     }
 }
 
-fn explain(error: Error, path: &Path) -> Box<dyn std::error::Error> {
+pub(crate) fn explain(error: Error, path: &Path) -> Box<dyn std::error::Error> {
     let shown = path.display();
     match &error {
         Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => format!(
-            "there is no store in {shown}; name another --data, or create a namespace in it"
+            "there is no store in {shown}; name another directory, or create a namespace in it"
         )
         .into(),
         Error::Locked { .. } => {

@@ -2,14 +2,17 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "what a command answers goes to stdout")]
 
+mod backup;
 mod bulk;
 mod compact;
 mod key;
 mod local;
 mod map;
 mod namespace;
+mod progress;
 mod serve;
 mod stats;
+mod verify;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -47,6 +50,13 @@ enum Command {
     Compact(compact::Args),
     /// Print numbers about a local store.
     Stats(stats::Args),
+    /// Read everything in a store's directory and print what is damaged; writes nothing. Exits with 1 if
+    /// anything is.
+    Verify(verify::Args),
+    /// Make a directory a second store with the state of one instant, also of a store that is being served.
+    Backup(backup::BackupArgs),
+    /// Verify a backup and copy it to a new store.
+    Restore(backup::RestoreArgs),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +67,9 @@ fn main() -> ExitCode {
         Command::Bulk(command) => bulk::run(command),
         Command::Compact(args) => compact::run(args),
         Command::Stats(args) => stats::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Backup(args) => backup::backup(args),
+        Command::Restore(args) => backup::restore(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

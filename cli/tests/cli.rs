@@ -1,5 +1,9 @@
 //! What a person at the command line meets.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on should stop"
+)]
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -83,7 +87,7 @@ fn a_place_without_a_store_is_named_with_the_reason() {
     let directory = store();
     let at = directory.path();
     File::create(at.join("file")).unwrap();
-    let message = "there is no store in x; name another --data, or create a namespace in it";
+    let message = "there is no store in x; name another directory, or create a namespace in it";
     fails(at, "namespace list --data x", b"", message);
     assert!(!at.join("x").exists());
     let message = "opening failed on file: Not a directory (os error 20)";
@@ -231,6 +235,82 @@ fn compacting_frees_what_was_deleted_and_keeps_the_rest() {
     assert_eq!(run("key get c --namespace flags --data d"), "v");
     let stats = run("stats --json --data d");
     assert!(stats.contains("\"keys\":1,"), "{stats}");
+}
+
+/// Flips a bit in the only place of the store's files of a kind that holds these bytes.
+fn flip(directory: &Path, kind: &str, bytes: &[u8]) {
+    let mut flipped = 0;
+    for entry in std::fs::read_dir(directory.join("d")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut content = std::fs::read(&path).unwrap();
+        let place = content.windows(bytes.len()).position(|w| w == bytes);
+        if let Some(place) = place.filter(|_| path.to_string_lossy().ends_with(kind)) {
+            content[place] ^= 1;
+            std::fs::write(&path, content).unwrap();
+            flipped += 1;
+        }
+    }
+    assert_eq!(flipped, 1);
+}
+
+#[test]
+fn verify_finds_a_flipped_bit_and_says_whose_it_is() {
+    let directory = store();
+    let at = directory.path();
+    let put = "key put k --path - --namespace flags --data d";
+    assert_eq!(run(at, put, b"the only value").0, 0);
+    let (code, stdout, stderr) = run(at, "verify d --rate 10M", b"");
+    assert_eq!(
+        (code, stdout.as_str(), stderr.as_str()),
+        (0, "d is intact\n", "")
+    );
+    flip(at, ".seg", b"the only value");
+    let (code, stdout, stderr) = run(at, "verify d", b"");
+    assert_eq!(
+        (code, stderr.as_str()),
+        (1, "rimstone: 1 place is damaged\n")
+    );
+    let mut lines = stdout.lines();
+    let found = lines.next().unwrap();
+    let what = "checksum of a record's value, of key \"k\" in \"flags\"";
+    assert!(found.starts_with("d/") && found.ends_with(what), "{found}");
+    let advice =
+        "    reading the key fails: put or delete it, or restore a backup, or `rimstone repair d`";
+    assert_eq!((lines.next(), lines.next()), (Some(advice), None));
+    let missing = "there is no store in x; name another directory, or create a namespace in it";
+    fails(at, "verify x", b"", missing);
+}
+
+#[test]
+fn verify_reads_a_store_that_is_being_served() {
+    let directory = store();
+    let (_served, _) = serve(directory.path());
+    let (code, stdout, _) = run(directory.path(), "verify d", b"");
+    assert_eq!((code, stdout.as_str()), (0, "d is intact\n"));
+}
+
+#[test]
+fn a_store_that_is_being_served_is_backed_up_and_restored() {
+    let directory = store();
+    let at = directory.path();
+    assert_eq!(run(at, "key put k v --namespace flags --data d", b"").0, 0);
+    let served = serve(at);
+    let (code, stdout, stderr) = run(at, "backup d b", b"");
+    assert_eq!(
+        (code, stdout.as_str(), stderr.as_str()),
+        (0, "1 keys are in b\n", "")
+    );
+    fails(
+        at,
+        "backup d b",
+        b"",
+        "b is not empty; choose an empty or a new directory",
+    );
+    drop(served);
+    std::fs::remove_dir_all(at.join("d")).unwrap();
+    let (code, stdout, _) = run(at, "restore b d", b"");
+    assert_eq!((code, stdout.as_str()), (0, "d is restored from b\n"));
+    assert_eq!(run(at, "key get k --namespace flags --data d", b"").1, "v");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::brake::Brake;
 use crate::capacity::{Capacity, PREALLOCATED};
 use crate::clock::Clock;
+use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::format::record::Record;
 use crate::format::segment::StoreId;
@@ -52,6 +53,8 @@ pub(crate) struct Core {
     /// The id of the next new file. Each epoch has ids of its own, so that none is used twice.
     pub(crate) next_file: AtomicU64,
     pub(crate) poisoned: AtomicBool,
+    /// Whether the store was opened to be read, and another process may be writing it.
+    pub(crate) is_read_only: bool,
     /// Ids of the large segments that live records point to. Changed by the committer, and when a
     /// segment is retired.
     pub(crate) larges: Mutex<HashSet<u64>>,
@@ -78,7 +81,8 @@ pub(crate) struct Core {
     pub(crate) work: Arc<Signal>,
     /// Wakes the thread that goes ahead of the writers.
     pub(crate) ahead: Arc<Signal>,
-    pub(crate) damage: Vec<String>,
+    /// What was found damaged when the store was opened.
+    pub(crate) damage: Vec<Damage>,
     /// Held while the store is open for writing.
     pub(crate) lock: Mutex<Option<Box<dyn Send + Sync>>>,
 }
@@ -178,7 +182,7 @@ impl Core {
 
     /// What was found damaged, as text.
     pub(crate) fn damage(&self) -> Vec<String> {
-        let mut damage = self.damage.clone();
+        let mut damage: Vec<String> = self.damage.iter().map(Damage::to_string).collect();
         if self.table.is_damaged() {
             damage.push(damaged_table(&self.dir).to_string());
         }
@@ -202,7 +206,9 @@ impl Core {
     }
 
     pub(crate) fn check_writable(&self) -> Result<()> {
-        if self.poisoned.load(Ordering::Acquire) {
+        if self.is_read_only {
+            Err(Error::ReadOnly)
+        } else if self.poisoned.load(Ordering::Acquire) {
             Err(Error::Poisoned)
         } else {
             Ok(())

@@ -18,6 +18,12 @@ pub enum Error {
     /// Reads go on.
     #[error("an earlier write or flush failed; reads go on, reopen the store to write again")]
     Poisoned,
+    /// The store was opened for reading only; nothing was written.
+    #[error("the store was opened for reading only")]
+    ReadOnly,
+    /// The value was replaced since the store was opened for reading, and its file removed.
+    #[error("the value was replaced since the store was opened for reading; refresh it")]
+    Outdated,
     /// Stored bytes do not match their checksum. They are never returned.
     #[error("{} is damaged at byte {offset}: {reason}", path.display())]
     Corrupt {
@@ -48,6 +54,12 @@ pub enum Error {
         path: PathBuf,
         /// A file in it that no store contains.
         found: String,
+    },
+    /// A directory that is to become a store holds something already; nothing in it was touched.
+    #[error("{} is not empty; choose an empty or a new directory", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
     },
     /// Another process has the store open for writing.
     #[error("the store in {} is locked: another process has it open", path.display())]

@@ -26,12 +26,14 @@
 //! Whole programs are in `examples/`: `hello` as above, `stream` for values that do not fit into memory,
 //! `batch` for writes that happen together or not at all.
 
+mod backup;
 mod batch;
 mod brake;
 mod capacity;
 mod clock;
 mod compact;
 mod core;
+mod damage;
 mod deletions;
 mod entry;
 mod error;
@@ -51,6 +53,7 @@ mod options;
 mod reclaim;
 mod recovery;
 mod reserve;
+mod scrub;
 mod space;
 mod store;
 mod stream;
@@ -61,6 +64,7 @@ mod writer;
 
 pub use batch::WriteBatch;
 pub use clock::Clock;
+pub use damage::{Damage, Loss};
 pub use entry::{Entry, EntryRef, Value};
 pub use error::{Error, Result};
 pub use list::{ListOptions, ListedKey, Page};

@@ -359,7 +359,8 @@ impl Namespace {
             return Ok(Some(large));
         }
         let path = large_path(&core.dir, id);
-        let large = Large::open(&*core.vfs, path, pointer, core.verify)?;
+        let large = Large::open(&*core.vfs, path, pointer, core.verify);
+        let large = large.map_err(|error| core.outdated(error))?;
         core.mapped.insert(id, Arc::clone(&large));
         if !core.larges.lock().contains(&id) {
             // Replaced meanwhile: its file is being removed, and should not keep its space.

@@ -250,6 +250,11 @@ impl Namespaces {
         inner.numbers.keys().filter(|n| !inner.exists(**n)).count()
     }
 
+    /// Whether anything was said of a namespace of this number.
+    pub(crate) fn knows(&self, number: u32) -> bool {
+        self.0.read().numbers.contains_key(&number)
+    }
+
     /// Whether this one was dropped and is not forgotten yet.
     pub(crate) fn was_dropped(&self, number: u32) -> bool {
         let inner = self.0.read();

@@ -73,6 +73,13 @@ pub(crate) struct Reclaim {
     pub(crate) retired_bytes: u64,
 }
 
+impl Reclaim {
+    /// Whether copies may still be added to this class segment.
+    pub(crate) fn is_open(&self, segment: u64) -> bool {
+        self.classes.is_open(segment)
+    }
+}
+
 /// The log while a step of compaction is under way.
 pub(crate) struct Log<'a> {
     pub(crate) core: &'a Core,

@@ -45,6 +45,21 @@ impl Reserve {
         }
     }
 
+    /// For who writes nothing.
+    pub(crate) fn none(vfs: Arc<dyn Vfs>, dir: &std::path::Path) -> Reserve {
+        let state = State {
+            len: 0,
+            is_there: false,
+            is_working: false,
+            is_wanted: false,
+        };
+        Reserve {
+            vfs,
+            path: dir.join(RESERVE),
+            state: Mutex::new(state),
+        }
+    }
+
     /// Keeps so many bytes back, if there are as many.
     pub(crate) fn keep(&self, len: u64) {
         let mut state = self.state.lock();

@@ -9,6 +9,7 @@ use crate::batch::WriteBatch;
 use crate::capacity::Capacity;
 use crate::clock::Clock;
 use crate::core::Core;
+use crate::damage::{Damage, Loss};
 use crate::error::{Error, Result};
 use crate::format::namespace::NamespaceBody;
 use crate::format::record::Kind;
@@ -23,6 +24,9 @@ use crate::writer::{BATCH_MAX, space};
 
 /// Maintenance looks for work at least this often.
 const MAINTENANCE: Duration = Duration::from_secs(10);
+
+/// How often a backup is tried of a store that another process goes on writing.
+const BACKUPS_MAX: usize = 20;
 
 /// The shortest interval between two flushes.
 const INTERVAL_MIN: Duration = Duration::from_millis(1);
@@ -127,21 +131,18 @@ impl Options {
         let path: PathBuf = path.as_ref().into();
         let core =
             crate::recovery::open(self.vfs, &path, self.clock, self.durability, self.create)?;
-        let core = Arc::new(Core {
+        // The owner first: it stops the threads that were started, should another not start.
+        let owner = Arc::new(Owner::of(Core {
             verify: self.verify,
             space: self.space,
             capacity: self.capacity.map(Capacity::new),
             ..core
-        });
+        }));
+        let core = Arc::clone(&owner.core);
         if let Some(capacity) = &core.capacity {
             core.log.lock().set_segment_len(capacity.segment_len());
             core.work.wake();
         }
-        // The owner first: it stops the threads that were started, should another not start.
-        let owner = Arc::new(Owner {
-            core: Arc::clone(&core),
-            workers: Mutex::default(),
-        });
         let (work, maintained) = (Arc::clone(&core.work), Arc::clone(&core));
         let maintain = move |idle| maintained.maintain(idle);
         let worker = Worker::start("rimstone-maintain", work, MAINTENANCE, maintain)?;
@@ -164,6 +165,94 @@ impl Options {
     }
 }
 
+impl Options {
+    /// Opens the store in this directory as it is now, to read it: nothing is written, and nobody is kept
+    /// from writing. Another process may have it open, and go on writing: what it writes is seen after
+    /// [`refresh`](Store::refresh). Writes to the store that is returned fail with `ReadOnly`.
+    ///
+    /// # Errors
+    /// `NotAStore`, `UnsupportedFormat`, `Corrupt` if the log has a hole, or an I/O error, `NotFound` where
+    /// there is no store.
+    pub fn open_read_only(self, path: impl AsRef<Path>) -> Result<Store> {
+        let core = crate::recovery::read(&self.vfs, path.as_ref(), &self.clock)?;
+        Ok(Store(Arc::new(Owner::of(Core {
+            verify: self.verify,
+            ..core
+        }))))
+    }
+}
+
+impl Options {
+    /// Reads everything in this directory, without writing to it, and returns what is damaged: every record's
+    /// header, key and value, large values, checkpoints, key runs and `CURRENT`. Another process may have
+    /// the store open; what it writes meanwhile is not looked at. `progress` is told, after every MiB or
+    /// so, how many bytes were read and of how many about; who wants to be slower waits in there.
+    ///
+    /// # Errors
+    /// `NotAStore`, `UnsupportedFormat`, or an I/O error.
+    pub fn scrub(
+        self,
+        path: impl AsRef<Path>,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Vec<Damage>> {
+        let path = path.as_ref();
+        let (core, refused) = match crate::recovery::read(&self.vfs, path, &self.clock) {
+            Ok(core) => (core, None),
+            Err(error @ Error::Corrupt { .. }) => {
+                let refused = Damage::of(&error, Loss::Records);
+                match crate::recovery::salvage(&self.vfs, path, &self.clock) {
+                    Ok(salvaged) => (salvaged.core, refused),
+                    Err(Error::Corrupt { .. }) => return Ok(Vec::from_iter(refused)),
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        let mut found = core.scrub(&mut progress)?;
+        let opening = core.damage.iter().cloned().chain(refused);
+        for damage in opening {
+            let is_same = |other: &&mut Damage| match damage.loss {
+                Loss::Nothing => other.path == damage.path,
+                _ => other.path == damage.path && other.offset == damage.offset,
+            };
+            match found.iter_mut().find(is_same) {
+                // Who opened the store missed it.
+                Some(same) if same.loss == Loss::Dead => same.loss = damage.loss,
+                Some(_) => {}
+                None => found.push(damage),
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Options {
+    /// Makes `dir`, an empty or new directory, a store with what a backup holds, after all of that was read
+    /// and verified; `progress` is as for [`scrub`](Options::scrub). Everything is copied, so that the backup
+    /// stays what it is. If it fails or the power does, `dir` does not open.
+    ///
+    /// # Errors
+    /// `NotEmpty`; `Corrupt` if the backup has damage that loses anything; as for
+    /// [`open_read_only`](Options::open_read_only), or an I/O error.
+    pub fn restore(
+        self,
+        backup: impl AsRef<Path>,
+        dir: impl AsRef<Path>,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<()> {
+        let found = self.clone().scrub(&backup, progress)?;
+        let mut lost = found.into_iter().filter(Damage::is_loss);
+        if let Some(damage) = lost.next() {
+            return Err(Error::Corrupt {
+                path: damage.path,
+                offset: damage.offset,
+                reason: damage.reason,
+            });
+        }
+        self.open_read_only(backup)?.copy_to(dir.as_ref(), false)
+    }
+}
+
 /// An open store. Clones share it; it is closed when the last of them, and of its namespaces, is
 /// dropped.
 #[derive(Clone)]
@@ -175,6 +264,15 @@ pub(crate) struct Owner {
     workers: Mutex<Vec<Worker>>,
 }
 
+impl Owner {
+    fn of(core: Core) -> Owner {
+        Owner {
+            core: Arc::new(core),
+            workers: Mutex::default(),
+        }
+    }
+}
+
 impl Store {
     /// Opens the store in this directory with default options, creating it if missing.
     ///
@@ -182,6 +280,31 @@ impl Store {
     /// As for [`Options::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Store> {
         Options::new().open(path)
+    }
+
+    /// Opens the store in this directory as it is now, to read it beside a process that writes.
+    ///
+    /// # Errors
+    /// As for [`Options::open_read_only`].
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Store> {
+        Options::new().open_read_only(path)
+    }
+
+    /// Returns the store as it is now, if it was [opened for reading](Options::open_read_only): a clone of
+    /// this one if nothing was written since, and else the newest state, read from the newest checkpoint
+    /// and the log behind it. What was read from this one stays valid and as it is: it is the state of one
+    /// instant, and lets its segments' files keep their space. One open for writing is always as it is now.
+    ///
+    /// # Errors
+    /// As for [`Options::open_read_only`].
+    pub fn refresh(&self) -> Result<Store> {
+        let core = self.core();
+        if !core.is_read_only || !core.is_outdated()? {
+            return Ok(self.clone());
+        }
+        let options = Options::new().vfs(Arc::clone(&core.vfs));
+        let options = options.clock(core.clock.clone()).verify(core.verify);
+        options.open_read_only(&core.dir)
     }
 
     /// Returns the namespace of this name, creating it on first use.
@@ -370,6 +493,40 @@ impl Store {
             moved?;
         }
         Ok(before.saturating_sub(self.stats().disk_bytes))
+    }
+
+    /// Reads everything the store holds beside its readers and writers, and returns what is damaged; as
+    /// [`Options::scrub`] does of a directory. What is written meanwhile is not looked at.
+    ///
+    /// # Errors
+    /// An I/O error.
+    pub fn scrub(&self, mut progress: impl FnMut(u64, u64)) -> Result<Vec<Damage>> {
+        self.core().scrub(&mut progress)
+    }
+
+    /// Makes `dest`, an empty or new directory, a store with exactly the state of one sequence number: all
+    /// that was acknowledged before the call and nothing that is written after it returns. Reads and writes
+    /// go on; compaction and checkpoints wait. Files are hard links where the file system allows it, so that
+    /// a backup takes little time and space, and copies elsewhere. If it fails or the power does, `dest`
+    /// does not open. Of a store that was [opened for reading](Options::open_read_only) it is the state
+    /// as it was read, or a newer one.
+    ///
+    /// # Errors
+    /// `NotEmpty`, `Outdated` if the writer goes on faster than files can be linked, as for
+    /// [`checkpoint`](Store::checkpoint), or an I/O error.
+    pub fn backup(&self, dest: impl AsRef<Path>) -> Result<()> {
+        self.copy_to(dest.as_ref(), true)
+    }
+
+    fn copy_to(&self, dest: &Path, may_link: bool) -> Result<()> {
+        let mut store = self.clone();
+        for _ in 1..BACKUPS_MAX {
+            match store.core().copy_to(dest, may_link) {
+                Err(Error::Outdated) => store = store.refresh()?,
+                done => return done,
+            }
+        }
+        store.core().copy_to(dest, may_link)
     }
 
     /// Closes the store: everything is durable when this returns, and later writes fail with

@@ -401,6 +401,16 @@ impl Vfs for SimDisk {
         Ok(())
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.check()?;
+        let node = Node::File(state.inode(from)?.number);
+        let path = to.to_path_buf();
+        let dir = parent(&path);
+        state.change_name(&dir, NameChange::Add { path, node });
+        Ok(())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.check()?;

@@ -424,10 +424,12 @@ pub(crate) struct Image {
 impl Image {
     /// The checksums of its chunks.
     pub(crate) fn crcs(&self) -> impl Iterator<Item = u32> {
-        let chunks = self.bytes.chunks(CHUNK * size_of::<Bucket>());
-        chunks.map(crc32fast::hash)
+        self.bytes.chunks(CHUNK_LEN).map(crc32fast::hash)
     }
 }
+
+/// Bytes of a checkpoint under one checksum.
+pub(super) const CHUNK_LEN: usize = CHUNK * size_of::<Bucket>();
 
 /// How many buckets and chunks a partition has in a checkpoint; `None` if none is doubled so often.
 pub(crate) fn saved_size(partition: usize, doublings: u32) -> Option<(usize, usize)> {

@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::buckets::{CHUNK_LEN, saved_size};
 use super::table::{Image, PARTITIONS, Table};
 use crate::error::{Error, Result, io_error};
 use crate::format::VERSION;
@@ -184,6 +185,46 @@ pub(crate) fn damaged_table(dir: &Path) -> Error {
         offset: 0,
         reason: "the checkpoint's table is damaged; open the store again to replay the log",
     }
+}
+
+/// Reads all of a checkpoint and returns its lists. `read` is told of the bytes that were read.
+///
+/// # Errors
+/// As for [`read`](read()), and `Corrupt` with the first page that does not have its checksum.
+pub(crate) fn scrub(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    id: u64,
+    mut read_bytes: impl FnMut(u64),
+) -> Result<Meta> {
+    let (_, meta, map) = read(vfs, dir, id)?;
+    let damage = |offset: usize| Error::Corrupt {
+        path: dir.join(file_name(id)),
+        offset: offset as u64,
+        reason: TABLE_DAMAGE,
+    };
+    let mut at = usize::try_from(DATA_START).unwrap_or(usize::MAX);
+    let mut crcs = meta.chunks.iter();
+    for (partition, entry) in meta.partitions.iter().enumerate() {
+        let size = saved_size(partition, entry.doublings).ok_or_else(|| damage(at))?;
+        let bytes = map.slice(at, size.0).ok_or_else(|| damage(at))?;
+        for chunk in bytes.chunks(CHUNK_LEN) {
+            if crcs.next() != Some(&crc32fast::hash(chunk)) {
+                return Err(damage(at));
+            }
+            at = at.saturating_add(chunk.len());
+        }
+        read_bytes(size.0 as u64);
+    }
+    Ok(meta)
+}
+
+/// Whether a checkpoint has no header, which is written last.
+pub(crate) fn is_unfinished(vfs: &dyn Vfs, dir: &Path, id: u64) -> bool {
+    let mut header = [1u8; HEADER_LEN];
+    let file = vfs.open(&dir.join(file_name(id)));
+    let read = file.and_then(|file| file.read_at(&mut header, 0));
+    read.is_err() || header == [0; HEADER_LEN]
 }
 
 fn map_table(map: &Arc<Map>, meta: &Meta) -> Option<Table> {

@@ -129,6 +129,40 @@ impl Appender {
         })
     }
 
+    /// The end of a log that is only read: nothing is ever appended.
+    pub(crate) fn ended(
+        vfs: Arc<dyn Vfs>,
+        dir: PathBuf,
+        store: StoreId,
+        (number, segment): (u32, Arc<Segment>),
+        seqno: u64,
+    ) -> Appender {
+        Appender {
+            vfs,
+            dir,
+            store,
+            epoch: segment.id >> 32,
+            unlinked: PathBuf::new(),
+            number,
+            end: segment.published(),
+            segment,
+            allocated: 0,
+            spare: None,
+            asked_ahead: false,
+            ahead_from: u64::MAX,
+            flushed: 0,
+            buffer: Vec::new(),
+            segment_len: SEGMENT_LEN,
+            large: 0,
+            large_max: u64::MAX,
+            seqno,
+            durable: seqno,
+            since_checkpoint: 0,
+            written: 0,
+            since_maintenance: 0,
+        }
+    }
+
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
     }

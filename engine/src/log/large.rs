@@ -19,6 +19,9 @@ use crate::vfs::{Vfs, VfsFile};
 
 use crate::verified::Verified;
 
+/// What is wrong where a large value has no file.
+pub(crate) const MISSING: &str = "the file of a large value is missing";
+
 /// A large value being written.
 pub(crate) struct LargeWriter {
     vfs: Arc<dyn Vfs>,
@@ -169,7 +172,7 @@ impl Large {
         };
         let file = match vfs.open(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(damage(0, "the file of a large value is missing"));
+                return Err(damage(0, MISSING));
             }
             other => other.map_err(|e| io_error("opening", &path, e))?,
         };

@@ -91,7 +91,13 @@ impl Chain {
     ///
     /// Ids rise along the log, and each segment names the one before it: what lies between the two is
     /// not part of the log any more.
-    pub(super) fn read(vfs: &dyn Vfs, files: &Files, from: u64) -> Result<Chain> {
+    /// `refuse` decides what a segment that cannot be read means: an error, or one less.
+    pub(super) fn read(
+        vfs: &dyn Vfs,
+        files: &Files,
+        from: u64,
+        mut refuse: impl FnMut(Error) -> Result<()>,
+    ) -> Result<Chain> {
         let mut chain = Chain::default();
         let mut previous = u64::MAX;
         for (id, path) in files.segments.range(from..).rev() {
@@ -100,7 +106,13 @@ impl Chain {
                 // Nothing leads to it, or who needs it will say so.
                 continue;
             }
-            let front = file?;
+            let front = match file {
+                Ok(front) => front,
+                Err(error) => {
+                    refuse(error)?;
+                    continue;
+                }
+            };
             if front.is_class() {
                 chain.classes.push(front);
                 continue;

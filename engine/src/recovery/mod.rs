@@ -2,8 +2,10 @@
 //! durable, begin a new epoch. Without a checkpoint all of the log is replayed.
 
 mod files;
+mod read;
 mod rebuild;
 mod replay;
+mod salvage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use self::replay::{Replay, Tail};
 use crate::brake::Brake;
 use crate::clock::Clock;
 use crate::core::Core;
+use crate::damage::{Damage, Loss};
 use crate::error::{Error, Result, io_error};
 use crate::format::checkpoint::{DATA_START, Header, Meta, Retired, file_name};
 use crate::format::segment::{Kind, StoreId};
@@ -24,11 +27,15 @@ use crate::index::keys::RunFiles;
 use crate::index::runs::Run;
 use crate::log::appender::{Appender, Start, random};
 use crate::log::mapped::Mapped;
-use crate::log::segment::segment_path;
+use crate::log::segment::{Segment, segment_path};
 use crate::maintenance::{Kept, Maintenance};
 use crate::options::{Durability, Verify};
 use crate::reserve::Reserve;
 use crate::vfs::Vfs;
+
+pub(crate) use self::read::read;
+pub(crate) use self::replay::DAMAGED;
+pub(crate) use self::salvage::{Salvaged, salvage};
 
 /// Space that a store may take, in percent of what is live, if nobody says otherwise.
 pub(crate) const SPACE: u64 = 130;
@@ -46,13 +53,8 @@ pub(crate) fn open(
     }
     // Look before locking, so that a directory that is no store stays untouched.
     let files = Files::list(&*vfs, dir)?;
-    if !create && files.segments.is_empty() {
-        let source = std::io::ErrorKind::NotFound.into();
-        return Err(Error::Io {
-            doing: "looking for a store",
-            path: dir.into(),
-            source,
-        });
+    if !create {
+        check_there(&files, dir)?;
     }
     let lock = lock(&*vfs, dir)?;
     // Look again: the last owner may have changed the files until it let go of the lock.
@@ -103,44 +105,86 @@ pub(crate) fn open(
     }
     let there = |retired: &Retired| files.segments.contains_key(&retired.id);
     maintenance.dropped = replay.namespaces.dropped();
-    maintenance.retired = replay.retired.into_iter().filter(there).collect();
+    let retired = std::mem::take(&mut replay.retired);
+    maintenance.retired = retired.into_iter().filter(there).collect();
     damage.append(&mut replay.damage);
-    let checkpointed = maintenance.kept.last().map_or(0, |kept| kept.seqno);
     let reserve = Reserve::new(Arc::clone(&vfs), dir, files.has_reserve);
-    Ok(Core {
+    let rooms = Rooms {
         vfs,
         dir: dir.into(),
-        id: replay.id,
         clock,
         durability,
-        verify: Verify::default(),
-        space: SPACE,
-        capacity: None,
-        segments: replay.segments,
-        table: replay.table,
-        keys: replay.keys,
-        namespaces: replay.namespaces,
-        naming: Mutex::default(),
-        queue: crate::log::commit::Queue::default(),
-        log: Mutex::new(log),
-        next_file: AtomicU64::new(first_file.saturating_add(1)),
-        poisoned: false.into(),
-        larges: Mutex::new(replay.larges),
-        mapped: Mapped::default(),
-        garbage: Mutex::default(),
-        maintenance: Mutex::new(maintenance),
-        held: Mutex::default(),
-        stuck: AtomicU64::new(0),
-        trouble: Mutex::default(),
-        runs_are_damaged: false.into(),
-        checkpointed: checkpointed.into(),
+        replay,
+        maintenance,
+        log,
+        next_file: first_file.saturating_add(1),
         reserve,
-        brake: Brake::default(),
-        work: Arc::default(),
-        ahead: Arc::default(),
         damage,
-        lock: Mutex::new(Some(lock)),
-    })
+        lock: Some(lock),
+    };
+    Ok(rooms.join())
+}
+
+/// The rooms of a store, each ready.
+struct Rooms {
+    vfs: Arc<dyn Vfs>,
+    dir: PathBuf,
+    clock: Clock,
+    durability: Durability,
+    replay: Replay,
+    maintenance: Maintenance,
+    log: Appender,
+    next_file: u64,
+    reserve: Reserve,
+    damage: Vec<Damage>,
+    /// `None` for who only reads.
+    lock: Option<Box<dyn Send + Sync>>,
+}
+
+impl Rooms {
+    fn join(self) -> Core {
+        let Rooms {
+            replay,
+            maintenance,
+            ..
+        } = self;
+        let checkpointed = maintenance.kept.last().map_or(0, |kept| kept.seqno);
+        Core {
+            vfs: self.vfs,
+            dir: self.dir,
+            id: replay.id,
+            clock: self.clock,
+            durability: self.durability,
+            verify: Verify::default(),
+            space: SPACE,
+            capacity: None,
+            segments: replay.segments,
+            table: replay.table,
+            keys: replay.keys,
+            namespaces: replay.namespaces,
+            naming: Mutex::default(),
+            queue: crate::log::commit::Queue::default(),
+            log: Mutex::new(self.log),
+            next_file: AtomicU64::new(self.next_file),
+            poisoned: false.into(),
+            is_read_only: self.lock.is_none(),
+            larges: Mutex::new(replay.larges),
+            mapped: Mapped::default(),
+            garbage: Mutex::default(),
+            maintenance: Mutex::new(maintenance),
+            held: Mutex::default(),
+            stuck: AtomicU64::new(0),
+            trouble: Mutex::default(),
+            runs_are_damaged: false.into(),
+            checkpointed: checkpointed.into(),
+            reserve: self.reserve,
+            brake: Brake::default(),
+            work: Arc::default(),
+            ahead: Arc::default(),
+            damage: self.damage,
+            lock: Mutex::new(self.lock),
+        }
+    }
 }
 
 /// What the files come to.
@@ -160,7 +204,7 @@ fn replayed(
     dir: &Path,
     files: &Files,
     clock: &Clock,
-    damage: &mut Vec<String>,
+    damage: &mut Vec<Damage>,
 ) -> Result<Replayed> {
     let mut refused = Vec::new();
     loop {
@@ -178,7 +222,7 @@ fn replayed(
             offset: DATA_START,
             reason: TABLE_DAMAGE,
         };
-        damage.push(replaced(&error));
+        damage.extend(Damage::of(&error, Loss::Nothing));
     }
 }
 
@@ -210,11 +254,11 @@ fn replay_from(
             let header = base.checkpoint.header;
             clock.raise(header.time);
             maintenance.kept = base.kept(vfs, dir, files);
-            let chain = Chain::read(vfs, files, header.position.segment)?;
+            let chain = Chain::read(vfs, files, header.position.segment, Err)?;
             (Replay::from(base.checkpoint, base.runs), chain)
         }
         None => {
-            let chain = Chain::read(vfs, files, 0)?;
+            let chain = Chain::read(vfs, files, 0, Err)?;
             let id = match chain.fronts.first() {
                 Some(front) => front.header.store,
                 None => new_store_id()?,
@@ -245,7 +289,7 @@ fn replay_from(
             return Err(error.into());
         }
         // It may have been retired by a record that is damaged.
-        replay.damage.push(error.to_string());
+        replay.damage.extend(Damage::of(&error.into(), Loss::Records));
     }
     Ok(Replayed {
         replay,
@@ -256,7 +300,33 @@ fn replay_from(
     })
 }
 
-fn create_dir(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+/// The checkpoints in a directory, whole or not.
+pub(crate) fn checkpoint_ids(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<u64>> {
+    let files = Files::list(vfs, dir)?;
+    Ok(files.checkpoints.keys().copied().collect())
+}
+
+/// A segment of which so many bytes are valid.
+pub(crate) fn open_segment(vfs: &dyn Vfs, dir: &Path, id: u64, len: u64) -> Result<Segment> {
+    let path = segment_path(dir, id);
+    // Missing is another thing than damaged here.
+    let opened = vfs.open(&path);
+    opened.map_err(|e| io_error("opening", &path, e))?;
+    let found = SegmentFile::read(vfs, path, id)?;
+    Segment::new(found.path, found.file, &found.header, len.min(found.len))
+}
+
+/// # Errors
+/// `NotFound` if there is no store.
+fn check_there(files: &Files, dir: &Path) -> Result<()> {
+    if files.segments.is_empty() {
+        let source = std::io::ErrorKind::NotFound.into();
+        return Err(io_error("looking for a store", dir, source));
+    }
+    Ok(())
+}
+
+pub(crate) fn create_dir(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
     vfs.create_dir(dir)
         .map_err(|e| io_error("creating", dir, e))?;
     match dir.parent() {
@@ -310,13 +380,13 @@ impl Base {
         dir: &Path,
         files: &Files,
         refused: &[u64],
-        damage: &mut Vec<String>,
+        damage: &mut Vec<Damage>,
     ) -> Result<Option<Base>> {
         let named = if files.has_current {
             let named = checkpoint::current(vfs, dir)?;
             if named.is_none() {
                 let path = dir.join(CURRENT);
-                damage.push(format!("{} is damaged", path.display()));
+                damage.push(Damage::derived(&path, 0, "it names no checkpoint"));
             }
             named
         } else {
@@ -331,7 +401,7 @@ impl Base {
                 // One that was not finished when the power failed is no damage; it was never named.
                 Err(error) if may_fall_back(&error) => {
                     if Some(id) == named {
-                        damage.push(replaced(&error));
+                        damage.extend(Damage::of(&error, Loss::Nothing));
                     }
                 }
                 Err(error) => return Err(error),
@@ -365,10 +435,6 @@ impl Base {
         all.push(kept(header, meta));
         all
     }
-}
-
-fn replaced(error: &Error) -> String {
-    format!("{error}; an older state and the log replace it")
 }
 
 fn kept(header: &Header, meta: &Meta) -> Kept {

@@ -8,8 +8,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::replay::{Replay, is_same_key, records};
+use super::replay::{CROWDED, DAMAGED, Replay, is_same_key, records};
 use crate::core::key_hash;
+use crate::damage::Damage;
 use crate::error::Result;
 use crate::format::record::{Address, Kind, Record, expires};
 use crate::index::runs::KeyRecord;
@@ -25,6 +26,12 @@ impl Replay {
     pub(super) fn rebuild(&mut self, fronts: &[Part]) -> Result<()> {
         self.is_rebuilt = true;
         self.is_exact = false;
+        for (id, len) in std::mem::take(&mut self.checkpointed_classes) {
+            if !self.retirements.contains(&id) {
+                let known = self.classes.entry(id).or_default();
+                *known = len.max(*known);
+            }
+        }
         let mut parts = self.class_parts()?;
         let staying = fronts
             .iter()
@@ -70,7 +77,6 @@ impl Replay {
     fn class_ranges(&mut self, segment: &Arc<Segment>) -> Vec<Range<u64>> {
         let mut ranges: Vec<Range<u64>> = Vec::new();
         let mut scan = Scan::of_class(segment);
-        let path = segment.path.display();
         loop {
             match scan.step() {
                 Step::Record {
@@ -79,8 +85,7 @@ impl Replay {
                     is_intact,
                 } => {
                     if !is_intact {
-                        self.damage
-                            .push(format!("{path}: the record at byte {offset} is damaged"));
+                        self.damage.push(Damage::body(&segment.path, offset));
                     }
                     let len = u64::try_from(record.header.record_len()).unwrap_or(0);
                     let end = offset.saturating_add(len);
@@ -89,9 +94,10 @@ impl Replay {
                         _ => ranges.push(offset..end),
                     }
                 }
-                Step::Damage { offset, next } => self
-                    .damage
-                    .push(format!("{path}: bytes {offset} to {next} are damaged")),
+                Step::Damage { offset, next } => {
+                    self.damage
+                        .push(Damage::bytes(&segment.path, offset, next, DAMAGED))
+                }
                 Step::End { .. } => return ranges,
             }
         }
@@ -125,8 +131,8 @@ impl Replay {
             None => self.table.insert(hash, new),
         };
         if !has_slot {
-            self.damage
-                .push(format!("too many keys share the hash {hash:016x}"));
+            let offset = u64::from(offset);
+            self.damage.push(Damage::at(&segment.path, offset, CROWDED));
         }
     }
 
@@ -148,7 +154,12 @@ impl Replay {
             return;
         };
         match header.kind {
-            Kind::Tombstone => drop(self.table.remove(hash, location)),
+            Kind::Tombstone => {
+                let was_newest = self.table.remove(hash, location);
+                if was_newest && self.is_salvage {
+                    self.list(record);
+                }
+            }
             Kind::Put | Kind::PutLarge => {
                 let guard = crossbeam_epoch::pin();
                 let held = self.table.find(hash, &guard, |held| held == location);
@@ -167,6 +178,15 @@ impl Replay {
         if let Some(pointer) = record.large_pointer() {
             self.larges.insert(pointer.segment);
         }
+        if self.is_salvage {
+            self.named.insert(header.namespace);
+        }
+        self.list(record);
+    }
+
+    /// Takes the newest record of a key in among those that are listed.
+    fn list(&mut self, record: &Record<'_>) {
+        let header = &record.header;
         let is_intact = record.body_is_intact();
         self.keys.apply([KeyRecord {
             namespace: header.namespace,
@@ -174,7 +194,7 @@ impl Replay {
             metadata: if is_intact { record.metadata() } else { &[] },
             expiration: header.expiration,
             seqno: header.seqno,
-            tombstone: false,
+            tombstone: header.kind == Kind::Tombstone,
         }]);
     }
 

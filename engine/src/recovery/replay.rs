@@ -1,13 +1,14 @@
 //! Replay is the commit path again: the same records in the same order with the same outcome. A
 //! record names the one it replaced, so replay compares words and reads no old record.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::files::{Chain, SegmentFile};
+use super::files::{Chain, SegmentFile, missing};
 use crate::core::key_hash;
+use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::{FRONT, Retired, SegmentEntry};
 use crate::format::lists::{Move, Relocation, Retire};
@@ -19,8 +20,12 @@ use crate::index::runs::{KeyRecord, Run};
 use crate::index::table::{Location, Table};
 use crate::log::appender::Appender;
 use crate::log::scan::{Scan, Step};
-use crate::log::segment::{Segment, Segments};
+use crate::log::segment::{Segment, Segments, segment_path};
 use crate::namespaces::Namespaces;
+
+pub(crate) const DAMAGED: &str = "no valid records where there were some";
+const MISSING: &str = "missing";
+pub(super) const CROWDED: &str = "too many keys share a hash";
 
 /// The state that the log leads to, as it is rebuilt.
 pub(super) struct Replay {
@@ -38,7 +43,7 @@ pub(super) struct Replay {
     pub(super) durable: u64,
     /// Bytes of log that were read.
     pub(super) bytes: u64,
-    pub(super) damage: Vec<String>,
+    pub(super) damage: Vec<Damage>,
     /// Segments that the log says were retired.
     pub(super) retirements: HashSet<u64>,
     /// Class segments that the log names and that are not there.
@@ -49,6 +54,12 @@ pub(super) struct Replay {
     pub(super) classes: HashMap<u64, u64>,
     /// Whether the log speaks of segments that were moved or retired.
     was_compacted: bool,
+    /// Whether as much as can be read is to be kept, whatever is damaged or missing.
+    pub(super) is_salvage: bool,
+    /// Class segments and their lengths as the newest checkpoint has them, when salvaging.
+    pub(super) checkpointed_classes: Vec<(u64, u64)>,
+    /// Numbers of namespaces that live records name, when salvaging.
+    pub(super) named: BTreeSet<u32>,
     /// Whether the table was rebuilt from what all segments hold.
     pub(super) is_rebuilt: bool,
     /// What a checkpoint says of segments, by id.
@@ -113,6 +124,9 @@ impl Replay {
             found: HashMap::new(),
             classes: HashMap::new(),
             was_compacted: false,
+            is_salvage: false,
+            checkpointed_classes: Vec::new(),
+            named: BTreeSet::new(),
             is_rebuilt: false,
             known: HashMap::new(),
             position: Address::default(),
@@ -196,9 +210,8 @@ impl Replay {
         }
         let len = end.min(front.len);
         if len < end {
-            let path = front.path.display();
-            self.damage
-                .push(format!("{path}: bytes {len} to {end} are missing"));
+            let missing = Damage::bytes(&front.path, len, end, MISSING);
+            self.damage.push(missing);
         }
         let segment = Arc::new(Segment::new(front.path, front.file, &front.header, len)?);
         let number = match self.known.get(&segment.id) {
@@ -266,7 +279,7 @@ impl Replay {
             tail.records = again.iter().map(|s| address(s.offset)).collect();
             fronts.push((segment, ranges(kept)));
         }
-        if self.was_compacted && self.position.segment == 0 {
+        if self.is_salvage || (self.was_compacted && self.position.segment == 0) {
             self.rebuild(&fronts)?;
         } else {
             for (segment, ranges) in &fronts {
@@ -312,9 +325,7 @@ impl Replay {
                 } => {
                     let header = record.header;
                     if !is_intact {
-                        let path = segment.path.display();
-                        self.damage
-                            .push(format!("{path}: the record at byte {offset} is damaged"));
+                        self.damage.push(Damage::body(&segment.path, offset));
                     }
                     let len = u64::try_from(header.record_len()).unwrap_or(0);
                     let end = offset.saturating_add(len);
@@ -340,16 +351,17 @@ impl Replay {
                     }
                 }
                 Step::Damage { offset, next } => {
-                    let path = segment.path.display();
                     self.damage
-                        .push(format!("{path}: bytes {offset} to {next} are damaged"));
+                        .push(Damage::bytes(&segment.path, offset, next, DAMAGED));
+                    if self.is_salvage {
+                        whole.append(&mut pending);
+                    }
                     pending.clear();
                 }
                 Step::End { offset } => {
                     if offset < end {
-                        let path = segment.path.display();
-                        self.damage
-                            .push(format!("{path}: bytes {offset} to {end} are missing"));
+                        let missing = Damage::bytes(&segment.path, offset, end, MISSING);
+                        self.damage.push(missing);
                     }
                     break;
                 }
@@ -505,8 +517,8 @@ impl Replay {
             // A moved record shares its large value with the one before it, and takes it over below.
             self.release(old);
         } else if !self.table.insert(hash, new) {
-            self.damage
-                .push(format!("too many keys share the hash {hash:016x}"));
+            let offset = u64::from(offset);
+            self.damage.push(Damage::at(&segment.path, offset, CROWDED));
         }
         if let Some(pointer) = record.large_pointer() {
             self.larges.insert(pointer.segment);
@@ -558,9 +570,8 @@ impl Replay {
         };
         let there = segment.file.len().ok()?;
         if there < len {
-            let path = segment.path.display();
-            self.damage
-                .push(format!("{path}: bytes {there} to {len} are missing"));
+            let missing = Damage::bytes(&segment.path, there, len, MISSING);
+            self.damage.push(missing);
         }
         segment.publish(len.min(there));
         Some(segment)
@@ -657,6 +668,27 @@ impl Replay {
             }
         }
         Ok(())
+    }
+
+    /// Applies the records that may not be durable where they lie, for who only reads.
+    pub(super) fn apply_tail(&mut self, tail: &Tail) -> Result<()> {
+        for address in &tail.records {
+            if let Some((_, segment)) = self.numbers.get(&address.segment).cloned() {
+                let record = segment.record(u64::from(address.offset))?;
+                self.apply(&record, &segment, address.offset);
+            }
+        }
+        Ok(())
+    }
+
+    /// The segment in which the log ends, with its number.
+    pub(super) fn last(&self, tail: &Tail, dir: &Path) -> Result<(u32, Arc<Segment>)> {
+        let id = tail.empty.as_ref().map_or(tail.previous, |(id, _)| *id);
+        let last = self.numbers.get(&id).cloned();
+        // Salvaging goes without a log, too.
+        let any = || self.numbers.values().max_by_key(|(_, s)| s.id).cloned();
+        let last = last.or_else(|| any().filter(|_| self.is_salvage));
+        last.ok_or_else(|| missing(segment_path(dir, id)))
     }
 
     /// Writes the records that may not be durable again, to the new segment, and flushes it. After a

@@ -13,7 +13,7 @@ pub use crate::mem::Map;
 pub use os::OsVfs;
 pub(crate) use output::Output;
 
-/// A file system. All names are inside the store's one directory.
+/// A file system. All names are inside the store's one directory, and a backup's.
 pub trait Vfs: Send + Sync {
     /// Creates the directory and its parents; fine if it is there.
     ///
@@ -40,6 +40,15 @@ pub trait Vfs: Send + Sync {
     /// # Errors
     /// What the operating system says.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a second name, which must not exist and may be in another directory. Where that cannot
+    /// be done files are copied, which is what happens if this is left out.
+    ///
+    /// # Errors
+    /// What the operating system says, `Unsupported` if this is left out.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let _ = (from, to);
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Removes a file's name; who has it mapped keeps its bytes.
     ///
     /// # Errors

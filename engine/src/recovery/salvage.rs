@@ -1,0 +1,149 @@
+//! What of a store can still be read, however damaged it is: the log alone decides, and what is missing
+//! of it is left out and reported.
+//!
+//! Checkpoints that can be read help where the log may not be able to: they know which segments were
+//! retired, what namespaces are called, and, if the newest is whole, which keys there were.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::files::{Chain, Files};
+use super::read::join;
+use super::replay::Replay;
+use super::{Base, Replayed, check_there};
+use crate::clock::Clock;
+use crate::core::Core;
+use crate::damage::{Damage, Loss};
+use crate::error::{Error, Result};
+use crate::format::checkpoint::{FRONT, Header, Meta};
+use crate::format::namespace::NamespaceBody;
+use crate::index::checkpoint;
+use crate::index::keys::Keys;
+use crate::log::appender::random;
+use crate::log::segment::segment_path;
+use crate::maintenance::Maintenance;
+use crate::namespaces::Namespaces;
+use crate::vfs::Vfs;
+
+/// What could be read.
+pub(crate) struct Salvaged {
+    pub(crate) core: Core,
+    /// Names that were made up for namespaces whose records are lost.
+    pub(crate) renamed: Vec<String>,
+}
+
+/// Reads what can be read of the store in `dir`. It writes nothing.
+pub(crate) fn salvage(vfs: &Arc<dyn Vfs>, dir: &Path, clock: &Clock) -> Result<Salvaged> {
+    let files = Files::list(&**vfs, dir)?;
+    check_there(&files, dir)?;
+    let (mut damage, mut first) = (Vec::new(), None);
+    let chain = Chain::read(&**vfs, &files, 0, |error| {
+        damage.push(Damage::of(&error, Loss::Records).ok_or(error)?);
+        Ok(())
+    })?;
+    // Any segment tells whose it is.
+    let any = chain.fronts.iter().chain(&chain.classes).next();
+    let any = any.ok_or_else(|| Error::Corrupt {
+        path: dir.into(),
+        offset: 0,
+        reason: "no segment can be read",
+    })?;
+    let mut replay = Replay::new(any.header.store);
+    replay.is_salvage = true;
+    if let Some(last) = chain.fronts.last() {
+        clock.raise(last.header.time);
+    }
+    let mut known = Vec::new();
+    for id in files.checkpoints.keys().rev() {
+        if let Ok((header, meta, _)) = checkpoint::read(&**vfs, dir, *id)
+            && header.store == replay.id
+        {
+            first = first.or(Some(*id));
+            known.push((header, meta));
+        }
+    }
+    replay.retirements.extend(retired(&files, &chain, &known));
+    let newest = files.checkpoints.keys().next_back().copied();
+    if let Some(id) = first.filter(|id| Some(*id) == newest) {
+        // Only the newest: in an older one are keys that were deleted since, by tombstones that went.
+        if let Ok(base) = Base::load(&**vfs, dir, id) {
+            replay.keys = Keys::new(base.runs);
+        }
+    }
+    if let Some((_, meta)) = known.first() {
+        let classes = meta.segments.iter().filter(|entry| entry.class != FRONT);
+        replay.checkpointed_classes = classes.map(|entry| (entry.id, entry.len)).collect();
+    }
+    let holes = chain.holes.clone();
+    let tail = replay.run(chain)?;
+    let gone = holes.iter().chain(&replay.missing);
+    let gone: HashSet<u64> = gone.copied().collect();
+    for id in gone.difference(&replay.retirements) {
+        let path = segment_path(dir, *id);
+        if !damage.iter().any(|damage| damage.path == path) {
+            damage.push(Damage::at(&path, 0, "the segment is missing"));
+        }
+    }
+    let replayed = Replayed {
+        replay,
+        tail,
+        strays: Vec::new(),
+        maintenance: Maintenance::default(),
+        is_current: true,
+    };
+    let named = replayed.replay.named.clone();
+    let core = join(vfs, dir, clock, replayed, damage)?;
+    let metas = known.iter().map(|(_, meta)| meta);
+    let renamed = name(&core.namespaces, named, metas)?;
+    Ok(Salvaged { core, renamed })
+}
+
+/// Segments that a checkpoint says were retired, or no longer knows.
+fn retired(files: &Files, chain: &Chain, known: &[(Header, Meta)]) -> HashSet<u64> {
+    let listed = known.iter().flat_map(|(_, meta)| &meta.retired);
+    let mut retired: HashSet<u64> = listed.map(|retired| retired.id).collect();
+    if let Some((header, meta)) = known.first() {
+        let fronts: HashSet<u64> = chain.fronts.iter().map(|front| front.header.id).collect();
+        let before = files.segments.range(..header.position.segment);
+        let unknown = before.map(|(id, _)| *id).filter(|id| fronts.contains(id));
+        retired.extend(unknown.filter(|id| !meta.segments.iter().any(|entry| entry.id == *id)));
+    }
+    retired
+}
+
+/// Namespaces whose records are lost are called what a checkpoint says, or anew.
+fn name<'a>(
+    namespaces: &Namespaces,
+    named: impl IntoIterator<Item = u32>,
+    metas: impl Iterator<Item = &'a Meta>,
+) -> Result<Vec<String>> {
+    for entry in metas.flat_map(|meta| &meta.namespaces) {
+        let body = NamespaceBody::decode(&entry.body, 0);
+        let was_dropped = body.is_some_and(|body| body.dropped);
+        let is_known = namespaces.knows(entry.number);
+        if was_dropped || !is_known {
+            namespaces.apply(entry.number, &entry.body, entry.segment, 0);
+        }
+    }
+    let mut renamed = Vec::new();
+    for number in named {
+        if namespaces.knows(number) {
+            continue;
+        }
+        let mut name = format!("recovered-{number}");
+        while namespaces.by_name(&name).is_some() {
+            name.push('\'');
+        }
+        let mut id = [0; 16];
+        random(&mut id)?;
+        let body = NamespaceBody {
+            id,
+            name: name.clone().into_bytes(),
+            ..NamespaceBody::default()
+        };
+        namespaces.apply(number, &body.encode(), 0, 0);
+        renamed.push(name);
+    }
+    Ok(renamed)
+}
