@@ -37,11 +37,7 @@ impl Cache {
     /// Forgets `key` and writes it at the source by `write`, whose result it returns. The key is locked
     /// meanwhile: who is given the old value asked before the write, and who asks later is not. `write`
     /// must be brief and not use the cache.
-    pub fn invalidate_with<'k, R>(
-        &self,
-        key: impl Into<Key<'k>>,
-        write: impl FnOnce() -> R,
-    ) -> R {
+    pub fn invalidate_with<'k, R>(&self, key: impl Into<Key<'k>>, write: impl FnOnce() -> R) -> R {
         let key = key.into();
         let hash = self.hash(key);
         let (gone, written) = self.change(hash, |shard| {

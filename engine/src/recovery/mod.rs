@@ -125,6 +125,7 @@ pub(crate) fn open(
         next_file: AtomicU64::new(first_file.saturating_add(1)),
         poisoned: false.into(),
         larges: Mutex::new(replay.larges),
+        hot: None,
         mapped: Mapped::default(),
         garbage: Mutex::default(),
         maintenance: Mutex::new(maintenance),
