@@ -9,6 +9,8 @@ mod disk;
 mod documents;
 mod enumeration;
 mod format;
+mod hot;
+mod hot_history;
 mod kill;
 mod lifecycle;
 mod model;

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use rimstone::{Clock, ListOptions, PutOptions};
-use rimstone_tests::{cases, copy, newest, open};
+use rimstone::{Clock, Durability, ListOptions, Options, PutOptions, ReadOptions, Store};
+use rimstone_tests::{cases, copy, newest};
 use tempfile::tempdir;
 
 #[derive(Clone, Debug)]
@@ -23,6 +23,7 @@ enum Step {
     },
     Get {
         key: u8,
+        cache_ttl: u64,
     },
     List {
         prefix: bool,
@@ -54,7 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..40u8, len, prop::option::of(1..50u64), any::<bool>())
             .prop_map(|(key, len, ttl, metadata)| Step::Put { key, len, ttl, metadata }),
         2 => (0..40u8).prop_map(|key| Step::Delete { key }),
-        3 => (0..40u8).prop_map(|key| Step::Get { key }),
+        6 => (0..40u8, 1..90u64).prop_map(|(key, cache_ttl)| Step::Get { key, cache_ttl }),
         1 => (any::<bool>(), 1..50usize, any::<bool>())
             .prop_map(|(prefix, limit, reverse)| Step::List { prefix, limit, reverse }),
         1 => (1..30u64).prop_map(|seconds| Step::Advance { seconds }),
@@ -73,6 +74,12 @@ struct Expected {
     metadata: Vec<u8>,
     expiration: Option<u64>,
     generation: u64,
+}
+
+/// With a hot cache that does not hold all of it.
+fn open(dir: &Path, clock: &Clock) -> Store {
+    let options = Options::new().durability(Durability::None).cache(4 << 10);
+    options.clock(clock.clone()).open(dir).unwrap()
 }
 
 fn name(key: u8) -> Vec<u8> {
@@ -108,8 +115,9 @@ proptest! {
                     let existed = model.remove(&name(key)).is_some();
                     prop_assert_eq!(ns.delete(name(key)).unwrap(), existed);
                 }
-                Step::Get { key } => {
-                    let entry = ns.get_with_metadata(name(key)).unwrap().map(|e| Expected {
+                Step::Get { key, cache_ttl } => {
+                    let options = ReadOptions::new().cache_ttl(Duration::from_secs(cache_ttl));
+                    let entry = ns.get_with(name(key), &options).unwrap().map(|e| Expected {
                         value: e.value().to_vec(),
                         metadata: e.metadata().to_vec(),
                         expiration: e.expiration(),

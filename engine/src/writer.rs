@@ -422,8 +422,10 @@ impl Core {
             }
             Kind::Namespace => {
                 self.namespaces.apply(op.namespace, &op.body, segment.id);
-                if let Some(hot) = &self.hot {
-                    // Renaming forgets its entries, too; nobody notices.
+                // Compaction logs those that live again.
+                if let Some(hot) = &self.hot
+                    && self.namespaces.was_dropped(op.namespace)
+                {
                     hot.forget(op.namespace);
                 }
             }
