@@ -14,6 +14,8 @@ mod documents;
 mod enumeration;
 mod format;
 mod full;
+mod hot;
+mod hot_history;
 mod kill;
 mod lifecycle;
 mod model;

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use rimstone::{Clock, ListOptions, PutOptions};
-use rimstone_tests::{cases, copy, newest, open};
+use rimstone::{Clock, Durability, ListOptions, Options, PutOptions, ReadOptions, Store};
+use rimstone_tests::{cases, copy, newest};
 use tempfile::tempdir;
 
 #[derive(Clone, Debug)]
@@ -26,6 +26,7 @@ enum Step {
     },
     Get {
         key: u8,
+        cache_ttl: u64,
     },
     List {
         prefix: bool,
@@ -59,7 +60,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..40u8).prop_map(|key| Step::Delete { key }),
         1 => prop::sample::select(vec!["", "a", "b1", "b3", "c"])
             .prop_map(|prefix| Step::DeletePrefix { prefix }),
-        3 => (0..40u8).prop_map(|key| Step::Get { key }),
+        6 => (0..40u8, 1..90u64).prop_map(|(key, cache_ttl)| Step::Get { key, cache_ttl }),
         1 => (any::<bool>(), 1..50usize, any::<bool>())
             .prop_map(|(prefix, limit, reverse)| Step::List { prefix, limit, reverse }),
         1 => (1..30u64).prop_map(|seconds| Step::Advance { seconds }),
@@ -78,6 +79,12 @@ struct Expected {
     metadata: Vec<u8>,
     expiration: Option<u64>,
     generation: u64,
+}
+
+/// With a hot cache that does not hold all of it.
+fn open(dir: &Path, clock: &Clock) -> Store {
+    let options = Options::new().durability(Durability::None).cache(4 << 10);
+    options.clock(clock.clone()).open(dir).unwrap()
 }
 
 fn name(key: u8) -> Vec<u8> {
@@ -117,8 +124,9 @@ proptest! {
                     model.retain(|key, _| !key.starts_with(prefix.as_bytes()));
                     ns.delete_prefix(prefix).unwrap();
                 }
-                Step::Get { key } => {
-                    let entry = ns.get_with_metadata(name(key)).unwrap().map(|e| Expected {
+                Step::Get { key, cache_ttl } => {
+                    let options = ReadOptions::new().cache_ttl(Duration::from_secs(cache_ttl));
+                    let entry = ns.get_with(name(key), &options).unwrap().map(|e| Expected {
                         value: e.value().to_vec(),
                         metadata: e.metadata().to_vec(),
                         expiration: e.expiration(),

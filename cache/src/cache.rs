@@ -361,6 +361,10 @@ impl Cache {
         self.0.counters.read(read);
     }
 
+    pub(crate) fn count_refused(&self) {
+        self.0.counters.refused.fetch_add(1, Relaxed);
+    }
+
     /// Whether an entry is fresh for a reader, who may make it stay for longer.
     #[inline]
     fn is_fresh(&self, entry: &Entry, cache_ttl: Option<Duration>, now: Seconds) -> bool {
@@ -451,14 +455,14 @@ impl Cache {
         }
         drop(shard);
         if !stored && fill.is_some() {
-            self.0.counters.refused.fetch_add(1, Relaxed);
+            self.count_refused();
         }
         self.farewell(gone);
         self.make_room();
         stored
     }
 
-    fn put(
+    pub(crate) fn put(
         &self,
         shard: &mut Shard,
         hash: u64,
@@ -494,7 +498,7 @@ impl Cache {
 
     /// Applies a change to a shard and to the weight of the whole. What it returns, entries among it,
     /// is dropped by the caller when nothing is locked.
-    fn change<R>(&self, hash: u64, change: impl FnOnce(&mut Shard) -> R) -> R {
+    pub(crate) fn change<R>(&self, hash: u64, change: impl FnOnce(&mut Shard) -> R) -> R {
         let mut shard = self.shard(hash).write();
         let before = shard.weight();
         let result = change(&mut shard);
@@ -545,7 +549,7 @@ impl Cache {
 
     /// Evicts until the weight is within the budget: from one of two shards at a time, that of the
     /// lower age.
-    fn make_room(&self) {
+    pub(crate) fn make_room(&self) {
         let (mut idle, shards) = (0, self.0.shards.len());
         // After as many idle looks all shards were empty: others have yet to count what they hold.
         while self.is_over() && idle <= 2 * shards {
@@ -564,7 +568,7 @@ impl Cache {
     }
 
     /// Counts what went out, tells the listener, and drops it. Nothing is locked.
-    fn farewell(&self, gone: impl IntoIterator<Item = Gone>) {
+    pub(crate) fn farewell(&self, gone: impl IntoIterator<Item = Gone>) {
         for Gone { entry, cause } in gone {
             self.0.counters.gone(cause);
             if let Some(listener) = &self.0.settings.listener {

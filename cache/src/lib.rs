@@ -27,6 +27,8 @@
 //!   [versions](Value::version), a source that lags behind cannot bring an old value back either.
 //!   Until a write is told to the cache, and so before it is acknowledged, readers may still be given
 //!   the old value, even one that has seen the new value at the source.
+//!   A source in the same process can be asked while its key is locked, and then even that is impossible:
+//!   [`Cache::insert_if`], [`Cache::invalidate_with`].
 //! - **One fetch at a time for each key**, blocking or as a future on any runtime. A leader that fails,
 //!   panics or is cancelled hands over to one of those who wait.
 //! - **Freshness is the reader's.** Each read may bring its own `cache_ttl` and is given nothing older,
@@ -60,6 +62,7 @@ mod queues;
 mod schedules;
 mod shard;
 mod slots;
+mod source;
 mod stats;
 mod sync;
 mod value;

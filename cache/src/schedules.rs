@@ -16,7 +16,7 @@ use shuttle::thread;
 
 use crate::{Cache, Clock, Lookup, Value, Waited};
 
-fn explore(scenario: impl Fn() + Send + Sync + 'static) {
+pub(crate) fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     let schedules = std::env::var("RIMSTONE_SCHEDULES").ok();
     let schedules = schedules.and_then(|n| n.parse().ok()).unwrap_or(2_000);
     shuttle::check_random(scenario, schedules);

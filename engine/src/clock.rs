@@ -157,6 +157,23 @@ impl Clock {
     }
 }
 
+/// Time that passes.
+pub(crate) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    pub(crate) fn start() -> Stopwatch {
+        Stopwatch(instant())
+    }
+
+    pub(crate) fn nanoseconds(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+fn instant() -> Instant {
+    Instant::now()
+}
+
 /// The coarse clock: it is read on every get and costs a fifth of the precise one.
 fn wall() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);

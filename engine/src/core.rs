@@ -16,6 +16,7 @@ use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::format::record::Record;
 use crate::format::segment::StoreId;
+use crate::hot::Hot;
 use crate::index::checkpoint::damaged_table;
 use crate::index::keys::Keys;
 use crate::index::table::{Location, Table};
@@ -58,6 +59,8 @@ pub(crate) struct Core {
     /// Ids of the large segments that live records point to. Changed by the committer, and when a
     /// segment is retired.
     pub(crate) larges: Mutex<HashSet<u64>>,
+    /// Verified copies of what is read often.
+    pub(crate) hot: Option<Hot>,
     /// Large segments that stay mapped.
     pub(crate) mapped: Mapped,
     /// Large segments that no record points to since this sequence number.

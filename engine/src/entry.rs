@@ -2,6 +2,8 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 
+use crate::hot::CacheStatus;
+
 /// The bytes of a value: cheap to clone, readable as a slice, turned into [`Bytes`] without a copy.
 ///
 /// It stays valid after its key is overwritten or deleted. While a large one is held, the file it
@@ -83,6 +85,7 @@ pub struct EntryRef<'a> {
     pub(crate) metadata: &'a [u8],
     pub(crate) expiration: u64,
     pub(crate) generation: u64,
+    pub(crate) cache_status: CacheStatus,
 }
 
 impl<'a> EntryRef<'a> {
@@ -108,5 +111,11 @@ impl<'a> EntryRef<'a> {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Whether the hot cache had it.
+    #[must_use]
+    pub fn cache_status(&self) -> CacheStatus {
+        self.cache_status
     }
 }

@@ -26,6 +26,7 @@
 //! Whole programs are in `examples/`: `hello` as above, `stream` for values that do not fit into memory,
 //! `batch` for writes that happen together or not at all.
 
+mod admission;
 mod backup;
 mod batch;
 mod brake;
@@ -42,6 +43,7 @@ mod format;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod hot;
 mod index;
 mod list;
 mod log;
@@ -50,6 +52,7 @@ mod mem;
 mod namespace;
 mod namespaces;
 mod options;
+mod read;
 mod reclaim;
 mod recovery;
 mod reserve;
@@ -67,10 +70,11 @@ pub use clock::Clock;
 pub use damage::{Damage, Loss};
 pub use entry::{Entry, EntryRef, Value};
 pub use error::{Error, Result};
+pub use hot::{CacheStats, CacheStatus};
 pub use list::{ListOptions, ListedKey, Page};
 pub use namespace::Namespace;
 pub use namespaces::NamespaceId;
-pub use options::{Durability, PutOptions, Verify};
+pub use options::{Durability, PutOptions, ReadOptions, Verify};
 pub use space::SegmentSpace;
 pub use store::{Options, Stats, Store};
 pub use stream::{ValueStream, ValueWriter};

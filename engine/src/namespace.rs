@@ -7,13 +7,15 @@ use crate::core::{Core, Found};
 use crate::entry::{Entry, EntryRef, Value};
 use crate::error::{Error, Result};
 use crate::format::record::{INLINE_MAX, KEY_MAX, Kind, LargePointer, METADATA_MAX};
+use crate::hot::{self, HotRead};
 use crate::list::{ListOptions, Page};
 use crate::log::commit::Op;
 use crate::log::large::Large;
 use crate::log::segment::{Slice, large_path};
 use crate::mem::prefetch;
 use crate::namespaces::{NamespaceId, State, View};
-use crate::options::{Condition, Durability, PutOptions};
+use crate::options::{Condition, Durability, PutOptions, ReadOptions};
+use crate::read::{Lent, copied, streamed};
 use crate::store::Owner;
 use crate::stream::{Body, ValueStream, ValueWriter};
 
@@ -21,7 +23,7 @@ use crate::stream::{Body, ValueStream, ValueWriter};
 pub(crate) const VALUE_MAX: u64 = 25 << 20;
 /// Values up to this are copied out of the mapping: that costs less than a slice that keeps its
 /// segment, and pins nothing.
-const COPY_MAX: usize = 4096;
+pub(crate) const COPY_MAX: usize = 4096;
 /// Keys of a `get_many` whose buckets, and then records, are fetched ahead together.
 const PREFETCHED: usize = 32;
 /// Cache lines of each record that are fetched ahead with it: header, key and the start of a value.
@@ -97,12 +99,28 @@ impl Namespace {
         Ok(self.get_with_metadata(key)?.map(Entry::into_value))
     }
 
+    /// Returns the newest entry of `key`, read as `options` say.
+    ///
+    /// # Errors
+    /// As for [`get`](Namespace::get).
+    pub fn get_with(&self, key: impl AsRef<[u8]>, options: &ReadOptions) -> Result<Option<Entry>> {
+        let (key, view) = (key.as_ref(), self.state.view()?);
+        let hash = self.hash(&view, key)?;
+        let read = self.hot_read(&view, key, options);
+        if let Some(held) = read.as_ref().and_then(HotRead::get) {
+            return Ok(Some(copied(&held)));
+        }
+        let guard = crossbeam_epoch::pin();
+        let lent = self.lend(&view, key, hash, read.as_ref(), &guard)?;
+        Ok(lent.map(Lent::into_entry))
+    }
+
     /// Returns the newest entry of `key`: value, metadata, expiration, generation.
     ///
     /// # Errors
     /// As for [`get`](Namespace::get).
     pub fn get_with_metadata(&self, key: impl AsRef<[u8]>) -> Result<Option<Entry>> {
-        self.stream(key)?.map(entry).transpose()
+        self.get_with(key, &ReadOptions::new())
     }
 
     /// Lends the entry of `key` to `f` in place: no copy, no reference count.
@@ -114,10 +132,27 @@ impl Namespace {
         key: impl AsRef<[u8]>,
         f: impl FnOnce(EntryRef<'_>) -> R,
     ) -> Result<Option<R>> {
+        self.read_with(key, &ReadOptions::new(), f)
+    }
+
+    /// As [`read`](Namespace::read), as `options` say. The entry tells whether the hot cache had it.
+    ///
+    /// # Errors
+    /// As for [`get`](Namespace::get).
+    pub fn read_with<R>(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: &ReadOptions,
+        f: impl FnOnce(EntryRef<'_>) -> R,
+    ) -> Result<Option<R>> {
+        let (key, view) = (key.as_ref(), self.state.view()?);
+        let hash = self.hash(&view, key)?;
+        let read = self.hot_read(&view, key, options);
+        if let Some(held) = read.as_ref().and_then(HotRead::get) {
+            return Ok(Some(f(hot::lend(&held))));
+        }
         let guard = crossbeam_epoch::pin();
-        let view = self.state.view()?;
-        let hash = self.hash(&view, key.as_ref())?;
-        let lent = self.lookup(&view, key.as_ref(), hash, &guard, |found| self.lend(found))?;
+        let lent = self.lend(&view, key, hash, read.as_ref(), &guard)?;
         Ok(lent.map(|lent| f(lent.entry())))
     }
 
@@ -136,9 +171,7 @@ impl Namespace {
             let view = self.state.view()?;
             let hashes = self.prefetch(&view, group, &guard)?;
             for ((key, hash), place) in group.iter().zip(hashes).zip(first..) {
-                let key = key.as_ref();
-                let lent = self.lookup(&view, key, hash, &guard, |found| self.lend(found))?;
-                if let Some(lent) = lent {
+                if let Some(lent) = self.lend(&view, key.as_ref(), hash, None, &guard)? {
                     f(place, lent.entry());
                 }
             }
@@ -157,9 +190,8 @@ impl Namespace {
             let view = self.state.view()?;
             let hashes = self.prefetch(&view, group, &guard)?;
             for (key, hash) in group.iter().zip(hashes) {
-                let key = key.as_ref();
-                let stream = self.lookup(&view, key, hash, &guard, |f| self.open_stream(&f))?;
-                entries.push(stream.map(entry).transpose()?);
+                let lent = self.lend(&view, key.as_ref(), hash, None, &guard)?;
+                entries.push(lent.map(Lent::into_entry));
             }
         }
         Ok(entries)
@@ -189,10 +221,30 @@ impl Namespace {
     /// # Errors
     /// As for [`get`](Namespace::get); a large value is verified piece by piece as it is read.
     pub fn stream(&self, key: impl AsRef<[u8]>) -> Result<Option<ValueStream>> {
+        self.stream_with(key, &ReadOptions::new())
+    }
+
+    /// As [`stream`](Namespace::stream), as `options` say. What is streamed from a segment of its own (more
+    /// than 64 KiB) is not copied into the hot cache, but taken from there.
+    ///
+    /// # Errors
+    /// As for [`stream`](Namespace::stream).
+    pub fn stream_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: &ReadOptions,
+    ) -> Result<Option<ValueStream>> {
+        let (key, view) = (key.as_ref(), self.state.view()?);
+        let hash = self.hash(&view, key)?;
+        let read = self.hot_read(&view, key, options);
+        if let Some(held) = read.as_ref().and_then(HotRead::get) {
+            return Ok(Some(streamed(&held)));
+        }
         let guard = crossbeam_epoch::pin();
-        let view = self.state.view()?;
-        let hash = self.hash(&view, key.as_ref())?;
-        self.lookup(&view, key.as_ref(), hash, &guard, |f| self.open_stream(&f))
+        self.lookup(&view, key, hash, &guard, |found| {
+            self.fill_inline(&view, &found, hash, read.as_ref(), &guard);
+            self.open_stream(&found)
+        })
     }
 
     /// As [`stream`](Namespace::stream), but `None` if the value is large or not in memory, so that
@@ -202,10 +254,26 @@ impl Namespace {
     /// # Errors
     /// As for [`stream`](Namespace::stream).
     pub fn try_stream(&self, key: impl AsRef<[u8]>) -> Result<Option<Option<ValueStream>>> {
-        let guard = crossbeam_epoch::pin();
+        self.try_stream_with(key, &ReadOptions::new())
+    }
+
+    /// As [`try_stream`](Namespace::try_stream), as `options` say. What the hot cache has is in memory.
+    ///
+    /// # Errors
+    /// As for [`stream`](Namespace::stream).
+    pub fn try_stream_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: &ReadOptions,
+    ) -> Result<Option<Option<ValueStream>>> {
         let (key, core) = (key.as_ref(), self.core());
         let view = self.state.view()?;
         let hash = self.hash(&view, key)?;
+        let read = self.hot_read(&view, key, options);
+        if let Some(held) = read.as_ref().and_then(HotRead::get) {
+            return Ok(Some(Some(streamed(&held))));
+        }
+        let guard = crossbeam_epoch::pin();
         let mut resident = true;
         core.table.candidates(hash, &guard, |location| {
             let segment = core.segments.get(location.number(), &guard);
@@ -219,7 +287,11 @@ impl Namespace {
             let (len, offset) = (header.record_len(), found.location.offset());
             let waits = header.kind == Kind::PutLarge
                 || (len > COPY_MAX && !found.segment.is_resident(offset, len));
-            (!waits).then(|| self.open_stream(&found)).transpose()
+            if waits {
+                return Ok(None);
+            }
+            self.fill_inline(&view, &found, hash, read.as_ref(), &guard);
+            self.open_stream(&found).map(Some)
         })?;
         Ok(match stream {
             Some(Some(stream)) => Some(Some(stream)),
@@ -306,7 +378,7 @@ impl Namespace {
     }
 
     /// What `f` makes of the live, verified record of a key.
-    fn lookup<'g, R>(
+    pub(crate) fn lookup<'g, R>(
         &'g self,
         view: &View,
         key: &[u8],
@@ -337,14 +409,7 @@ impl Namespace {
         }
     }
 
-    /// What is lent of a record.
-    fn lend<'g>(&self, found: Found<'g>) -> Result<Lent<'g>> {
-        let large = self.large(&found)?;
-        let large = large.map(|large| large.range(0, large.len())).transpose()?;
-        Ok(Lent { large, found })
-    }
-
-    fn large(&self, found: &Found<'_>) -> Result<Option<Arc<Large>>> {
+    pub(crate) fn large(&self, found: &Found<'_>) -> Result<Option<Arc<Large>>> {
         if found.record.header.kind != Kind::PutLarge {
             return Ok(None);
         }
@@ -381,6 +446,7 @@ impl Namespace {
             expiration: record.header.expiration,
             generation: record.header.generation(),
             position: 0,
+            cache_status: self.missed(),
         })
     }
 
@@ -451,34 +517,7 @@ impl Namespace {
     }
 }
 
-/// A record that is lent, and its value if that lies elsewhere.
-struct Lent<'g> {
-    large: Option<Bytes>,
-    found: Found<'g>,
-}
-
-impl Lent<'_> {
-    fn entry(&self) -> EntryRef<'_> {
-        let record = &self.found.record;
-        EntryRef {
-            value: self.large.as_deref().unwrap_or_else(|| record.value()),
-            metadata: record.metadata(),
-            expiration: record.header.expiration,
-            generation: record.header.generation(),
-        }
-    }
-}
-
-fn entry(stream: ValueStream) -> Result<Entry> {
-    Ok(Entry {
-        value: stream.read_all()?,
-        metadata: stream.metadata,
-        expiration: stream.expiration,
-        generation: stream.generation,
-    })
-}
-
-fn inline(found: &Found<'_>) -> Bytes {
+pub(crate) fn inline(found: &Found<'_>) -> Bytes {
     let value = found.record.value();
     if value.len() <= COPY_MAX {
         return Bytes::copy_from_slice(value);

@@ -26,6 +26,29 @@ pub enum Verify {
     FirstRead,
 }
 
+/// How one entry is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadOptions {
+    pub(crate) cache_ttl: Option<Duration>,
+}
+
+impl ReadOptions {
+    /// A plain read: the hot cache, if [there is one](crate::Options::cache), is used where it was
+    /// measured that such reads gain by it.
+    #[must_use]
+    pub fn new() -> ReadOptions {
+        ReadOptions::default()
+    }
+
+    /// Has the hot cache keep a verified copy for this long, in whole seconds, and takes one that is
+    /// younger. It says nothing about staleness: the entry is the newest, whatever the time.
+    #[must_use]
+    pub fn cache_ttl(mut self, ttl: Duration) -> ReadOptions {
+        self.cache_ttl = Some(ttl);
+        self
+    }
+}
+
 /// How one value is written.
 #[derive(Clone, Debug, Default)]
 pub struct PutOptions {

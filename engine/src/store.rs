@@ -13,6 +13,7 @@ use crate::damage::{Damage, Loss};
 use crate::error::{Error, Result};
 use crate::format::namespace::NamespaceBody;
 use crate::format::record::Kind;
+use crate::hot::{CacheStats, Hot};
 use crate::log::commit::Op;
 use crate::namespace::Namespace;
 use crate::namespaces::{NAME_MAX, NamespaceId, State};
@@ -39,6 +40,7 @@ pub struct Options {
     create: bool,
     space: u64,
     capacity: Option<u64>,
+    cache: u64,
     clock: Clock,
     vfs: Arc<dyn Vfs>,
 }
@@ -51,6 +53,7 @@ impl Default for Options {
             create: true,
             space: crate::recovery::SPACE,
             capacity: None,
+            cache: 0,
             clock: Clock::system(),
             vfs: Arc::new(OsVfs),
         }
@@ -109,6 +112,19 @@ impl Options {
         self
     }
 
+    /// The memory of the hot cache, in bytes: it holds verified copies of what is read often, and all of it
+    /// is counted. None by default. Entries of more than an eighth of it are not held.
+    ///
+    /// What is read is the same with and without it, also while others write. It pays where what is
+    /// stored does not fit into the memory of the machine, and for values above some KiB that are verified
+    /// on every read. Reads with a [`cache_ttl`](crate::ReadOptions::cache_ttl) always use it, others where
+    /// they gain by it, which is measured while they are served. Reads of many keys go around it.
+    #[must_use]
+    pub fn cache(mut self, bytes: u64) -> Options {
+        self.cache = bytes;
+        self
+    }
+
     /// The clock that expires entries.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Options {
@@ -136,6 +152,7 @@ impl Options {
             verify: self.verify,
             space: self.space,
             capacity: self.capacity.map(Capacity::new),
+            hot: Hot::of(self.cache, core.clock.now()),
             ..core
         }));
         let core = Arc::clone(&owner.core);
@@ -564,6 +581,7 @@ impl Store {
             index_bytes: u64::try_from(core.table.bytes() + core.keys.bytes()).unwrap_or(0),
             last_seqno,
             durable_seqno,
+            cache: core.hot.as_ref().map(Hot::stats),
             poisoned: core.poisoned.load(Ordering::Acquire),
             maintenance_error: core.trouble.lock().clone(),
             damage: core.damage(),
@@ -686,6 +704,8 @@ pub struct Stats {
     pub evicted_bytes: u64,
     /// Bytes of memory in both indexes.
     pub index_bytes: u64,
+    /// The hot cache, if there is one.
+    pub cache: Option<CacheStats>,
     /// The newest sequence number given out.
     pub last_seqno: u64,
     /// The newest sequence number known to be durable.

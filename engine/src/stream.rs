@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::entry::Value;
 use crate::error::{Error, Result};
 use crate::format::record::{CHUNK, INLINE_MAX};
+use crate::hot::CacheStatus;
 use crate::log::commit::Op;
 use crate::log::large::{Large, LargeWriter};
 use crate::log::segment::large_path;
@@ -118,6 +119,7 @@ pub struct ValueStream {
     pub(crate) expiration: u64,
     pub(crate) generation: u64,
     pub(crate) position: u64,
+    pub(crate) cache_status: CacheStatus,
 }
 
 pub(crate) enum Body {
@@ -157,6 +159,12 @@ impl ValueStream {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Whether the hot cache had it.
+    #[must_use]
+    pub fn cache_status(&self) -> CacheStatus {
+        self.cache_status
     }
 
     /// The whole value, wherever the stream stands.

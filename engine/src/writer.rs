@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crossbeam_epoch::Guard;
+use rimstone_cache::Key;
 
 use crate::core::{Core, Found};
 use crate::error::{Error, Result};
@@ -441,8 +442,11 @@ impl Core {
                     segment.usage.pin(bytes, header.seqno.saturating_sub(1));
                 }
                 // Maintenance takes away the slots of what is dead.
-                let replaced = at.is_some_and(|at| self.table.replace(op.hash, at, *new));
-                if !replaced && !self.table.insert(op.hash, *new) {
+                let is_found = self.change_key(op, || {
+                    let replaced = at.is_some_and(|at| self.table.replace(op.hash, at, *new));
+                    replaced || self.table.insert(op.hash, *new)
+                });
+                if !is_found {
                     // More than 32 keys of one hash: nobody meets that by chance. The write is in
                     // the log but cannot be found, so no later one may build on it.
                     self.poison();
@@ -450,11 +454,18 @@ impl Core {
             }
             Kind::Tombstone => {
                 segment.usage.add(header);
-                let _reclaimed_before = at.is_some_and(|at| self.table.remove(op.hash, at));
+                let remove = || at.is_some_and(|at| self.table.remove(op.hash, at));
+                let _reclaimed_before = self.change_key(op, remove);
             }
             Kind::Namespace => {
                 let (number, seqno) = (op.namespace, header.seqno);
                 self.namespaces.apply(number, &op.body, segment.id, seqno);
+                let state = self.namespaces.by_number(number);
+                if let Some(hot) = &self.hot
+                    && state.is_none_or(|state| state.is_deleting())
+                {
+                    hot.forget(number);
+                }
             }
             Kind::Move => return op.moved.as_ref().is_some_and(|m| self.relocate(m, guard)),
             Kind::Retire | Kind::Close => {}
@@ -474,6 +485,14 @@ impl Core {
         let segment = segment.filter(|s| s.id == old.replaced.address.segment);
         let (bytes, expires) = (u64::from(old.replaced.len), old.replaced.expires);
         segment.is_some_and(|s| s.usage.lose(bytes, expires)) || garbage.is_some()
+    }
+
+    /// Changes what the table has for a key, which the hot cache forgets.
+    fn change_key<R>(&self, op: &Op, change: impl FnOnce() -> R) -> R {
+        match &self.hot {
+            Some(hot) => hot.change(Key::from((op.namespace, &op.key)), change),
+            None => change(),
+        }
     }
 
     /// Lets the table point to the copies of the records that it still points to. Returns whether that

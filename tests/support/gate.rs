@@ -29,6 +29,8 @@ struct State {
 pub enum Doing {
     /// It is created.
     Create,
+    /// It is opened.
+    Open,
     /// It is flushed. A file is still of the kind that it was created as.
     Sync,
 }
@@ -36,6 +38,7 @@ pub enum Doing {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Then {
     Wait,
+    WaitAlone,
     Fail,
 }
 
@@ -50,6 +53,11 @@ impl Gate {
         let mut state = self.state();
         state.passes = passes;
         state.closed = Some((doing, kind, Then::Wait));
+    }
+
+    /// From now on the first who does this to a file whose name ends so waits; others pass by.
+    pub fn hold_one(&self, doing: Doing, kind: &'static str) {
+        self.state().closed = Some((doing, kind, Then::WaitAlone));
     }
 
     /// From now on doing this to a file whose name ends so fails.
@@ -83,6 +91,9 @@ impl Gate {
             }
             if state.passes > 0 {
                 state.passes -= 1;
+                break;
+            }
+            if then == Then::WaitAlone && state.waiting > 0 {
                 break;
             }
             if then == Then::Fail {
@@ -127,6 +138,7 @@ impl Vfs for Gate {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
+        self.pass(Doing::Open, path)?;
         OsVfs.open(path)
     }
 

@@ -72,7 +72,7 @@ pub fn newest(dir: &Path, extension: &str) -> Option<PathBuf> {
         .max()
 }
 
-/// Opens the store on a simulated disk.
+/// Opens the store on a simulated disk, with a hot cache.
 ///
 /// # Errors
 /// What the store says.
@@ -81,6 +81,7 @@ pub fn open_on(disk: &SimDisk, clock: &Clock, durability: Durability) -> Result<
         .vfs(Arc::new(disk.clone()))
         .durability(durability)
         .clock(clock.clone())
+        .cache(1 << 20)
         .open(DIR)
 }
 

@@ -169,6 +169,7 @@ impl Rooms {
             poisoned: false.into(),
             is_read_only: self.lock.is_none(),
             larges: Mutex::new(replay.larges),
+            hot: None,
             mapped: Mapped::default(),
             garbage: Mutex::default(),
             maintenance: Mutex::new(maintenance),
