@@ -15,7 +15,7 @@ use crate::log::segment::{Slice, large_path};
 use crate::mem::prefetch;
 use crate::namespaces::{NamespaceId, State};
 use crate::options::{Condition, Durability, PutOptions, ReadOptions};
-use crate::read::{Lent, copied, streamed};
+use crate::read::{Lent, copied, end_if_missing, streamed};
 use crate::store::Owner;
 use crate::stream::{Body, ValueStream, ValueWriter};
 
@@ -236,10 +236,11 @@ impl Namespace {
             return Ok(Some(streamed(&held)));
         }
         let guard = crossbeam_epoch::pin();
-        self.lookup(key, hash, &guard, |found| {
+        let stream = self.lookup(key, hash, &guard, |found| {
             self.fill_inline(&found, hash, read.as_ref(), &guard);
             self.open_stream(&found)
-        })
+        });
+        end_if_missing(stream, read.as_ref())
     }
 
     /// As [`stream`](Namespace::stream), but `None` if the value is large or not in memory, so that
@@ -286,8 +287,8 @@ impl Namespace {
             }
             self.fill_inline(&found, hash, read.as_ref(), &guard);
             self.open_stream(&found).map(Some)
-        })?;
-        Ok(match stream {
+        });
+        Ok(match end_if_missing(stream, read.as_ref())? {
             Some(Some(stream)) => Some(Some(stream)),
             Some(None) => None,
             None => Some(None),

@@ -37,7 +37,7 @@ impl Namespace {
         read: Option<&HotRead<'_>>,
         guard: &'g Guard,
     ) -> Result<Option<Lent<'g>>> {
-        self.lookup(key, hash, guard, |found| {
+        let lent = self.lookup(key, hash, guard, |found| {
             let large = self.large(&found)?;
             let large = large.map(|large| large.range(0, large.len())).transpose()?;
             let lent = Lent {
@@ -50,7 +50,8 @@ impl Namespace {
                 self.fill(&lent.found, lent.entry(), hash, read, guard);
             }
             Ok(lent)
-        })
+        });
+        end_if_missing(lent, read)
     }
 
     /// Copies a verified entry into the hot cache.
@@ -91,6 +92,17 @@ impl Namespace {
         let hot = self.core().hot.as_ref();
         hot.map_or(CacheStatus::Off, |_| CacheStatus::Miss)
     }
+}
+
+/// Passes on what a read came to, and ends it if that is nothing.
+pub(crate) fn end_if_missing<T>(
+    found: Result<Option<T>>,
+    read: Option<&HotRead<'_>>,
+) -> Result<Option<T>> {
+    if let (Ok(None), Some(read)) = (&found, read) {
+        read.end();
+    }
+    found
 }
 
 /// A record that is lent, and its value if that lies elsewhere.
