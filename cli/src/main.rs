@@ -9,6 +9,7 @@ mod local;
 mod map;
 mod namespace;
 mod serve;
+mod size;
 mod stats;
 
 use std::error::Error;
