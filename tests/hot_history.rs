@@ -29,7 +29,7 @@ fn name(key: usize) -> String {
 /// A value that says its version, in one of the forms that values have.
 fn value(version: u64) -> Vec<u8> {
     let len = [8, 100, 6_000, 70_000][usize::try_from(version / 2 % 4).unwrap()];
-    let mut value = vec![version as u8; len];
+    let mut value = vec![version.to_le_bytes()[0]; len];
     value[..8].copy_from_slice(&version.to_le_bytes());
     value
 }

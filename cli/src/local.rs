@@ -25,7 +25,14 @@ impl Data {
 
     /// Opens a store, creating it if missing.
     pub(crate) fn open_or_create(&self) -> Outcome<Store> {
-        Store::open(&self.data).map_err(|error| explain(error, &self.data))
+        self.open_with(Options::new())
+    }
+
+    /// Opens a store with these options, creating it if missing.
+    pub(crate) fn open_with(&self, options: Options) -> Outcome<Store> {
+        options
+            .open(&self.data)
+            .map_err(|error| explain(error, &self.data))
     }
 }
 

@@ -11,6 +11,7 @@ mod map;
 mod namespace;
 mod progress;
 mod serve;
+mod size;
 mod stats;
 mod verify;
 

@@ -3,12 +3,13 @@
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 
-use rimstone::Store;
+use rimstone::{Options, Store};
 use rimstone_server::Server;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::Outcome;
 use crate::local::Data;
+use crate::size;
 
 /// The variable with the token; a flag would show it to everybody who lists processes.
 const TOKEN: &str = "RIMSTONE_TOKEN";
@@ -23,6 +24,10 @@ pub(crate) struct Args {
     /// Allow an address beyond loopback, where the token travels in clear text.
     #[arg(long)]
     insecure_listen: bool,
+    /// Memory for the hot cache, such as 512M or 2G; 0 for none. It pays where the data does not fit into
+    /// the machine's memory.
+    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = size::parse)]
+    cache: u64,
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
@@ -44,7 +49,8 @@ pub(crate) fn run(args: Args) -> Outcome {
     let server = runtime
         .block_on(server)
         .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
-    let store = args.data.open_or_create()?;
+    let options = Options::new().cache(args.cache);
+    let store = args.data.open_with(options)?;
     let served = runtime.block_on(serve(server, store.clone()));
     drop(runtime);
     let closed = store.close();

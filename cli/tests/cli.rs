@@ -6,7 +6,8 @@
 )]
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -60,7 +61,11 @@ impl Drop for Served {
 
 /// Serves the store and returns with its address.
 fn serve(directory: &Path) -> (Served, String) {
-    let mut command = command(directory, "serve --data d --listen localhost:0");
+    serve_with(directory, "serve --data d --listen localhost:0")
+}
+
+fn serve_with(directory: &Path, line: &str) -> (Served, String) {
+    let mut command = command(directory, line);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     let stdout = child.stdout.take().unwrap();
@@ -338,4 +343,35 @@ fn stats_tell_what_segments_hold_and_draw_them() {
     let json: serde_json::Value = serde_json::from_str(&run("stats --json --data d")).unwrap();
     assert_eq!(json.pointer("/live_bytes"), Some(&144.into()));
     assert_eq!(json.pointer("/classes/1/class"), Some(&"for ever".into()));
+}
+
+#[test]
+fn a_server_has_the_cache_that_it_is_told_to_have() {
+    let directory = store();
+    let refused = run(directory.path(), "serve --data d --cache 1X", b"");
+    assert!(
+        refused.2.contains("a size is a number and K, M, G or T"),
+        "{}",
+        refused.2
+    );
+    run(
+        directory.path(),
+        "key put k v --namespace flags --data d",
+        b"",
+    );
+    for (cache, expected) in [("--cache 8M", Some("HIT")), ("--cache 0", None)] {
+        let line = format!("serve --data d --listen localhost:0 {cache}");
+        let (_served, address) = serve_with(directory.path(), &line);
+        let get = || {
+            let mut socket = TcpStream::connect(&address).unwrap();
+            let head = "GET /k?cache_ttl=60 HTTP/1.1\r\nhost: x\r\nx-kv-namespace: flags\r\n";
+            write!(socket, "{head}connection: close\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).unwrap();
+            let mut lines = answer.lines().map(str::to_owned);
+            lines.find_map(|line| Some(line.strip_prefix("cf-cache-status: ")?.to_owned()))
+        };
+        get();
+        assert_eq!(get().as_deref(), expected, "with {cache}");
+    }
 }

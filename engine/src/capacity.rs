@@ -122,6 +122,13 @@ impl Capacity {
         }
     }
 
+    /// Notes that the hot cache answered, one time of eight: where the record lies is not known.
+    pub(crate) fn note_hit(&self, hash: u64) {
+        if is_sampled() {
+            self.read.note(hash);
+        }
+    }
+
     /// Whether a key with this hash was read lately.
     pub(crate) fn is_recent(&self, hash: u64) -> bool {
         self.read.maps.iter().any(|map| is_set(map, hash))

@@ -129,7 +129,9 @@ impl HotRead<'_> {
         self.end();
     }
 
-    fn end(&self) {
+    /// Ends a read that found nothing. That is not noted in the cache: the table, which is always in memory,
+    /// tells it as fast.
+    pub(crate) fn end(&self) {
         self.hot.admission.end(&self.way, || self.hot.is_full());
     }
 }

@@ -7,7 +7,7 @@ use crate::core::{Core, Found};
 use crate::entry::{Entry, EntryRef, Value};
 use crate::error::{Error, Result};
 use crate::format::record::{INLINE_MAX, KEY_MAX, Kind, LargePointer, METADATA_MAX};
-use crate::hot::{self, HotRead};
+use crate::hot;
 use crate::list::{ListOptions, Page};
 use crate::log::commit::Op;
 use crate::log::large::Large;
@@ -15,7 +15,7 @@ use crate::log::segment::{Slice, large_path};
 use crate::mem::prefetch;
 use crate::namespaces::{NamespaceId, State, View};
 use crate::options::{Condition, Durability, PutOptions, ReadOptions};
-use crate::read::{Lent, copied, streamed};
+use crate::read::{Lent, copied, end_if_missing, streamed};
 use crate::store::Owner;
 use crate::stream::{Body, ValueStream, ValueWriter};
 
@@ -107,7 +107,7 @@ impl Namespace {
         let (key, view) = (key.as_ref(), self.state.view()?);
         let hash = self.hash(&view, key)?;
         let read = self.hot_read(&view, key, options);
-        if let Some(held) = read.as_ref().and_then(HotRead::get) {
+        if let Some(held) = self.held(read.as_ref(), hash) {
             return Ok(Some(copied(&held)));
         }
         let guard = crossbeam_epoch::pin();
@@ -148,7 +148,7 @@ impl Namespace {
         let (key, view) = (key.as_ref(), self.state.view()?);
         let hash = self.hash(&view, key)?;
         let read = self.hot_read(&view, key, options);
-        if let Some(held) = read.as_ref().and_then(HotRead::get) {
+        if let Some(held) = self.held(read.as_ref(), hash) {
             return Ok(Some(f(hot::lend(&held))));
         }
         let guard = crossbeam_epoch::pin();
@@ -237,14 +237,15 @@ impl Namespace {
         let (key, view) = (key.as_ref(), self.state.view()?);
         let hash = self.hash(&view, key)?;
         let read = self.hot_read(&view, key, options);
-        if let Some(held) = read.as_ref().and_then(HotRead::get) {
+        if let Some(held) = self.held(read.as_ref(), hash) {
             return Ok(Some(streamed(&held)));
         }
         let guard = crossbeam_epoch::pin();
-        self.lookup(&view, key, hash, &guard, |found| {
+        let stream = self.lookup(&view, key, hash, &guard, |found| {
             self.fill_inline(&view, &found, hash, read.as_ref(), &guard);
             self.open_stream(&found)
-        })
+        });
+        end_if_missing(stream, read.as_ref())
     }
 
     /// As [`stream`](Namespace::stream), but `None` if the value is large or not in memory, so that
@@ -270,7 +271,7 @@ impl Namespace {
         let view = self.state.view()?;
         let hash = self.hash(&view, key)?;
         let read = self.hot_read(&view, key, options);
-        if let Some(held) = read.as_ref().and_then(HotRead::get) {
+        if let Some(held) = self.held(read.as_ref(), hash) {
             return Ok(Some(Some(streamed(&held))));
         }
         let guard = crossbeam_epoch::pin();
@@ -292,8 +293,8 @@ impl Namespace {
             }
             self.fill_inline(&view, &found, hash, read.as_ref(), &guard);
             self.open_stream(&found).map(Some)
-        })?;
-        Ok(match stream {
+        });
+        Ok(match end_if_missing(stream, read.as_ref())? {
             Some(Some(stream)) => Some(Some(stream)),
             Some(None) => None,
             None => Some(None),

@@ -28,6 +28,19 @@ impl Namespace {
         Some(hot.begin(key, options, core.clock.now()))
     }
 
+    /// What the hot cache holds of a key.
+    pub(crate) fn held(
+        &self,
+        read: Option<&HotRead<'_>>,
+        hash: u64,
+    ) -> Option<rimstone_cache::Entry> {
+        let held = read?.get()?;
+        if let Some(capacity) = &self.core().capacity {
+            capacity.note_hit(hash);
+        }
+        Some(held)
+    }
+
     /// What is lent of the record of a key, all of it verified, and copied into the hot cache.
     pub(crate) fn lend<'g>(
         &'g self,
@@ -37,7 +50,7 @@ impl Namespace {
         read: Option<&HotRead<'_>>,
         guard: &'g Guard,
     ) -> Result<Option<Lent<'g>>> {
-        self.lookup(view, key, hash, guard, |found| {
+        let lent = self.lookup(view, key, hash, guard, |found| {
             let large = self.large(&found)?;
             let large = large.map(|large| large.range(0, large.len())).transpose()?;
             let lent = Lent {
@@ -50,7 +63,8 @@ impl Namespace {
                 self.fill(view, &lent.found, lent.entry(), hash, read, guard);
             }
             Ok(lent)
-        })
+        });
+        end_if_missing(lent, read)
     }
 
     /// Copies a verified entry into the hot cache.
@@ -97,6 +111,17 @@ impl Namespace {
         let hot = self.core().hot.as_ref();
         hot.map_or(CacheStatus::Off, |_| CacheStatus::Miss)
     }
+}
+
+/// Passes on what a read came to, and ends it if that is nothing.
+pub(crate) fn end_if_missing<T>(
+    found: Result<Option<T>>,
+    read: Option<&HotRead<'_>>,
+) -> Result<Option<T>> {
+    if let (Ok(None), Some(read)) = (&found, read) {
+        read.end();
+    }
+    found
 }
 
 /// A record that is lent, and its value if that lies elsewhere.

@@ -6,7 +6,7 @@ use hyper::ext::ReasonPhrase;
 use hyper::header::{CONTENT_LENGTH, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Response, StatusCode};
-use rimstone::{Namespace, Store};
+use rimstone::{CacheStatus, Namespace, Store};
 
 use crate::body::Body;
 use crate::bulk_get::BulkGet;
@@ -18,6 +18,7 @@ use crate::query::Query;
 use crate::response::{self, Outgoing, status};
 use crate::value::{self, blocking};
 
+const CACHE_STATUS: &str = "cf-cache-status";
 const METADATA: &str = "cf-kv-metadata";
 const NAMESPACE: &str = "x-kv-namespace";
 
@@ -77,8 +78,8 @@ fn namespace(store: &Store, headers: &HeaderMap) -> Result<Namespace> {
 }
 
 async fn get(ns: Namespace, key: String, query: &Query) -> Result<Response<Outgoing>> {
-    query.get("cache_ttl").map_or(Ok(()), kv::check_cache_ttl)?;
-    let Some(value) = value::open(ns, key).await? else {
+    let options = kv::read_options(query.get("cache_ttl"))?;
+    let Some(value) = value::open(ns, key, options).await? else {
         return Ok(status(StatusCode::NOT_FOUND));
     };
     let mut response = status(StatusCode::OK);
@@ -87,11 +88,23 @@ async fn get(ns: Namespace, key: String, query: &Query) -> Result<Response<Outgo
     if let Some(at) = value.expiration() {
         headers.insert("cf-expiration", HeaderValue::from(at));
     }
+    if let Some(status) = cache_status(value.cache_status()) {
+        headers.insert(CACHE_STATUS, status);
+    }
     if let Some(metadata) = metadata_header(value.metadata()) {
         headers.insert(METADATA, metadata);
     }
     *response.body_mut() = value::respond(value).await?;
     Ok(response)
+}
+
+// The runtime tells a Worker what it finds here, or null.
+fn cache_status(status: CacheStatus) -> Option<HeaderValue> {
+    match status {
+        CacheStatus::Hit => Some(HeaderValue::from_static("HIT")),
+        CacheStatus::Miss => Some(HeaderValue::from_static("MISS")),
+        CacheStatus::Off => None,
+    }
 }
 
 // A header may hold any byte of UTF-8 but control characters; of those JSON allows only DEL.

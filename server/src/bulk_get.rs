@@ -6,7 +6,7 @@ use rimstone::{Entry, Namespace};
 use serde_json::value::RawValue;
 
 use crate::json::{self, Items, quote};
-use crate::kv::{Fault, Result, check_cache_ttl, check_key};
+use crate::kv::{Fault, Result, check_key, read_options};
 use crate::limits::{BULK_GET_BYTES_MAX, BULK_GET_KEYS_MAX, QUOTED_CHARS_MAX};
 
 /// What a bulk get asks for.
@@ -37,9 +37,9 @@ impl BulkGet {
         let keys = request.keys.0;
         check_count(keys.len())?;
         keys.iter().try_for_each(|key| check_key(key))?;
-        // The runtime sends the number as a string.
+        // The runtime sends the number as a string. Reads of many keys go around the cache.
         let ttl = request.cache_ttl.map(|ttl| ttl.get().trim_matches('"'));
-        ttl.map_or(Ok(()), check_cache_ttl)?;
+        read_options(ttl)?;
         Ok(BulkGet {
             keys,
             json: is_json(request.kind.map_or("\"text\"", RawValue::get))?,

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
-use rimstone::{Error, ListOptions, Namespace, NamespaceId, PutOptions, Store};
+use rimstone::{Error, ListOptions, Namespace, NamespaceId, PutOptions, ReadOptions, Store};
 use serde_json::value::RawValue;
 
 use crate::limits::*;
@@ -239,14 +239,20 @@ pub fn put_options(expiry: &Expiry, raw_metadata: &[u8], now: u64) -> Result<Put
     Ok(expiry.check(now)?.metadata(metadata(raw_metadata)?))
 }
 
-/// Checks a `cacheTtl`. A store on one node is never stale, so the number has no other use.
+/// How a read with this `cacheTtl` is done. It says how long the hot cache may keep a copy; what a store
+/// on one node answers is never stale.
 ///
 /// # Errors
 ///
 /// If it is no integer of at least 30.
-pub fn check_cache_ttl(text: &str) -> Result<()> {
+pub fn read_options(cache_ttl: Option<&str>) -> Result<ReadOptions> {
+    let Some(text) = cache_ttl else {
+        return Ok(ReadOptions::new());
+    };
     match text.parse::<u64>() {
-        Ok(CACHE_TTL_SECONDS_MIN..) => Ok(()),
+        Ok(seconds @ CACHE_TTL_SECONDS_MIN..) => {
+            Ok(ReadOptions::new().cache_ttl(Duration::from_secs(seconds)))
+        }
         _ => {
             let text = format!("Invalid cache_ttl of {text}. Cache TTL must be at least 30.");
             Err(Fault::new(400, 10001, text))

@@ -6,7 +6,7 @@ mod namespaces;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Response, StatusCode, Uri};
-use rimstone::{Namespace, NamespaceId, Store};
+use rimstone::{Namespace, NamespaceId, ReadOptions, Store};
 
 use crate::body::Body;
 use crate::bulk_get::BulkGet;
@@ -200,7 +200,9 @@ fn no_key() -> Fault {
 }
 
 async fn get(ns: Namespace, key: String) -> Result<Response<Outgoing>> {
-    let value = value::open(ns, key).await?.ok_or_else(no_key)?;
+    let value = value::open(ns, key, ReadOptions::new())
+        .await?
+        .ok_or_else(no_key)?;
     let mut response = status(StatusCode::OK);
     let headers = response.headers_mut();
     let kind = HeaderValue::from_static("application/octet-stream");
@@ -251,7 +253,9 @@ async fn delete(ns: Namespace, key: String) -> Result<Response<Outgoing>> {
 }
 
 async fn metadata(ns: Namespace, key: String) -> Result<Response<Outgoing>> {
-    let found = value::open(ns, key).await?.ok_or_else(no_key)?;
+    let found = value::open(ns, key, ReadOptions::new())
+        .await?
+        .ok_or_else(no_key)?;
     Ok(envelope(&json::or_null(found.metadata()), None))
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use rimstone::{Namespace, PutOptions, ValueStream};
+use rimstone::{CacheStatus, Namespace, PutOptions, ReadOptions, ValueStream};
 use tokio::sync::mpsc;
 
 use crate::body::Body;
@@ -75,16 +75,24 @@ fn write(
 }
 
 /// Opens the value of a key: at once if it is in memory, else where waiting is allowed.
-pub(crate) async fn open(ns: Namespace, key: String) -> Result<Option<ValueStream>> {
-    if let Some(ready) = ns.try_stream(&key)? {
+pub(crate) async fn open(
+    ns: Namespace,
+    key: String,
+    options: ReadOptions,
+) -> Result<Option<ValueStream>> {
+    if let Some(ready) = ns.try_stream_with(&key, &options)? {
         return Ok(ready);
     }
-    blocking(move || Ok(ns.stream(key)?)).await
+    blocking(move || Ok(ns.stream_with(key, &options)?)).await
 }
 
 /// The body of a response with this value.
 pub(crate) async fn respond(value: ValueStream) -> Result<Outgoing> {
     if value.len() <= INLINE_BYTES_MAX as u64 {
+        if value.cache_status() == CacheStatus::Hit {
+            // It is in memory, and verified.
+            return Ok(whole(Bytes::from(value.read_all()?)));
+        }
         return blocking(move || Ok(whole(Bytes::from(value.read_all()?)))).await;
     }
     let pieces = stream::unfold(Some((value, Vec::new().into_iter())), |state| async move {

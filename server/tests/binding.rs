@@ -1,6 +1,6 @@
 //! The binding protocol.
 
-use crate::support::{Answer, MIB_25, Running, start};
+use crate::support::{Answer, MIB_25, Running, start, start_cached};
 
 impl Running {
     fn get(&self, path: &str) -> Answer {
@@ -203,6 +203,42 @@ fn a_cache_ttl_under_30_is_refused() {
         assert_eq!(get(ttl), line);
     }
     assert_eq!(get("30"), "404 Not Found");
+}
+
+/// What the header says of the hot cache, and what the value is.
+fn cached(server: &Running, path: &str) -> (Option<String>, String) {
+    let answer = server.get(path);
+    let mut lines = answer.head.lines();
+    let status = lines.find_map(|line| line.strip_prefix("cf-cache-status: "));
+    (status.map(str::to_owned), answer.text().to_owned())
+}
+
+#[test]
+fn the_cache_status_tells_a_hit_from_a_miss() {
+    let server = start_cached();
+    let of = |status: &str, text: &str| (Some(status.to_owned()), text.to_owned());
+    for len in [3, 20_000, 300_000] {
+        let (old, new) = ("o".repeat(len), "n".repeat(len));
+        let path = format!("/k{len}?cache_ttl=60");
+        server.put(&path, old.as_bytes());
+        assert_eq!(cached(&server, &path), of("MISS", &old));
+        // What is streamed from a file of its own is not copied.
+        let second = if len < 65_536 { "HIT" } else { "MISS" };
+        assert_eq!(cached(&server, &path), of(second, &old));
+        server.put(&path, new.as_bytes());
+        assert_eq!(cached(&server, &path), of("MISS", &new));
+        server.binding(&format!("DELETE {path}"), "", b"");
+        assert_eq!(server.get(&path).line, "404 Not Found");
+    }
+}
+
+#[test]
+fn without_a_cache_there_is_no_cache_status() {
+    let server = start(None);
+    server.put("/k", b"v");
+    let none = (None, "v".to_owned());
+    assert_eq!(cached(&server, "/k?cache_ttl=60"), none);
+    assert_eq!(cached(&server, "/k?cache_ttl=60"), none);
 }
 
 #[test]

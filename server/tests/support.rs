@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
-use rimstone::{ListOptions, Store};
+use rimstone::{ListOptions, Options, Store};
 use rimstone_server::Server;
 use rimstone_server::limits::Limits;
 use serde_json::Value;
@@ -25,8 +25,17 @@ pub(crate) fn start(token: Option<&str>) -> Running {
 }
 
 pub(crate) fn start_within(token: Option<&str>, limits: Limits) -> Running {
+    start_on(Options::new(), token, limits)
+}
+
+/// A server on a store with a hot cache.
+pub(crate) fn start_cached() -> Running {
+    start_on(Options::new().cache(4 << 20), None, Limits::default())
+}
+
+fn start_on(options: Options, token: Option<&str>, limits: Limits) -> Running {
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path()).unwrap();
+    let store = options.open(directory.path()).unwrap();
     let id = store.create_namespace("ns").unwrap().id().to_string();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let any = "127.0.0.1:0".parse().unwrap();

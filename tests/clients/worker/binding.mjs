@@ -166,6 +166,19 @@ const cases = {
     await fails(KV.get('cttl', { cacheTtl: 10 }), 'KV GET failed: 400 Invalid cache_ttl of 10. Cache TTL must be at least 30.')
     await fails(KV.get(['cttl'], { cacheTtl: 10 }), 'KV GET_BULK failed: 400 Invalid cache_ttl of 10. Cache TTL must be at least 30.')
   },
+  async 'cacheStatus: MISS, then HIT, and never an old value'({ KV }) {
+    const cacheTtl = 3600
+    for (const value of ['old', 'new']) {
+      await KV.put('cstatus', value, { metadata: { value } })
+      for (const cacheStatus of ['MISS', 'HIT', 'HIT']) {
+        const got = await KV.getWithMetadata('cstatus', { cacheTtl })
+        assert.deepStrictEqual({ ...got }, { value, metadata: { value }, cacheStatus })
+      }
+    }
+    await KV.delete('cstatus')
+    const gone = await KV.getWithMetadata('cstatus', { cacheTtl })
+    assert.deepStrictEqual({ ...gone }, { value: null, metadata: null, cacheStatus: null })
+  },
   async 'read-your-writes, whatever the cacheTtl'({ KV }) {
     const cacheTtl = 3600
     for (let i = 0; i < 20; i++) {
