@@ -22,6 +22,7 @@ mod model;
 mod model_cut;
 mod readers;
 mod recovery;
+mod repair;
 mod retire;
 mod rotation;
 mod rules;

@@ -10,6 +10,7 @@ mod local;
 mod map;
 mod namespace;
 mod progress;
+mod repair;
 mod serve;
 mod size;
 mod stats;
@@ -54,6 +55,8 @@ enum Command {
     /// Read everything in a store's directory and print what is damaged; writes nothing. Exits with 1 if
     /// anything is.
     Verify(verify::Args),
+    /// Make a damaged store anew from what can be read of it, and print what is lost.
+    Repair(repair::Args),
     /// Make a directory a second store with the state of one instant, also of a store that is being served.
     Backup(backup::BackupArgs),
     /// Verify a backup and copy it to a new store.
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Compact(args) => compact::run(args),
         Command::Stats(args) => stats::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Repair(args) => repair::run(args),
         Command::Backup(args) => backup::backup(args),
         Command::Restore(args) => backup::restore(args),
     };

@@ -319,6 +319,53 @@ fn a_store_that_is_being_served_is_backed_up_and_restored() {
 }
 
 #[test]
+fn repair_asks_keeps_the_damaged_store_and_names_what_is_lost() {
+    let directory = store();
+    let at = std::fs::canonicalize(directory.path()).unwrap();
+    let run = |line: &str, stdin: &[u8]| run(&at, line, stdin);
+    for (key, value) in [
+        ("a", "an old value"),
+        ("a", "the only value"),
+        ("b", "other"),
+    ] {
+        let put = format!("key put {key} --path - --namespace flags --data d");
+        assert_eq!(run(&put, value.as_bytes()).0, 0);
+    }
+    flip(&at, ".seg", b"the only value");
+    let (code, stdout, stderr) = run("repair d", b"\n");
+    assert_eq!((code, stdout.as_str()), (1, ""));
+    assert!(
+        stderr.ends_with("[y/N] rimstone: nothing was changed\n"),
+        "{stderr}"
+    );
+    let (code, stdout, stderr) = run("repair d", b"y\n");
+    assert_eq!(code, 0, "{stderr}");
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert_eq!(lines.len(), 3, "{stdout}");
+    let lost = lines[0];
+    assert!(
+        lost.starts_with("lost: \"a\" in \"flags\": ") && lost.ends_with("value checksum"),
+        "{lost}"
+    );
+    assert_eq!(lines[1], "1 entries are kept, 1 keys are known to be lost");
+    let kept = format!(
+        "the damaged store is kept in {}",
+        at.join("d.damaged").display()
+    );
+    assert_eq!(lines[2], kept);
+    assert_eq!(run("key get b --namespace flags --data d", b"").1, "other");
+    // Neither the damaged value nor the one before it.
+    assert_eq!(run("key get a --namespace flags --data d", b"").0, 1);
+    assert_eq!(run("verify d", b"").0, 0);
+    assert_eq!(run("verify d.damaged", b"").0, 1);
+    let (code, _, stderr) = run("repair d --yes", b"");
+    assert!(
+        code == 1 && stderr.contains("is there from another repair"),
+        "{stderr}"
+    );
+}
+
+#[test]
 fn stats_tell_what_segments_hold_and_draw_them() {
     let directory = store();
     let run = |line: &str| {

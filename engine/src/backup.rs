@@ -215,12 +215,26 @@ impl<'a> Dest<'a> {
 ///
 /// # Errors
 /// `NotEmpty`, or an I/O error.
-pub(crate) fn begin(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+fn begin(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+    check_empty(vfs, dir)?;
+    mark(vfs, dir)
+}
+
+/// Creates a directory if it is missing.
+///
+/// # Errors
+/// `NotEmpty`, or an I/O error.
+pub(crate) fn check_empty(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
     create_dir(vfs, dir)?;
     let names = vfs.list(dir).map_err(|e| io_error("listing", dir, e))?;
-    if !names.is_empty() {
-        return Err(Error::NotEmpty { path: dir.into() });
+    match names.is_empty() {
+        true => Ok(()),
+        false => Err(Error::NotEmpty { path: dir.into() }),
     }
+}
+
+/// From here on the directory does not open.
+pub(crate) fn mark(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
     let path = dir.join(UNFINISHED);
     let made = vfs.create(&path).and_then(|file| file.sync());
     let made = made.and_then(|()| vfs.sync_dir(dir));

@@ -45,6 +45,29 @@ impl Core {
         Ok(found)
     }
 
+    /// As [`scrub`](Core::scrub), and what was found when the store was opened, or why it was refused.
+    pub(crate) fn scrub_all(
+        &self,
+        refused: Option<Damage>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Vec<Damage>> {
+        let mut found = self.scrub(progress)?;
+        let opening = self.damage.iter().cloned().chain(refused);
+        for damage in opening.chain(self.missing_end()?) {
+            let is_same = |other: &&mut Damage| match damage.loss {
+                Loss::Nothing => other.path == damage.path,
+                _ => other.path == damage.path && other.offset == damage.offset,
+            };
+            match found.iter_mut().find(is_same) {
+                // Who opened the store missed it.
+                Some(same) if same.loss == Loss::Dead => same.loss = damage.loss,
+                Some(_) => {}
+                None => found.push(damage),
+            }
+        }
+        Ok(found)
+    }
+
     /// Calls `f` with every key of a namespace that is listed, and its generation.
     pub(crate) fn each_key(
         &self,

@@ -18,6 +18,7 @@ use crate::log::commit::Op;
 use crate::namespace::Namespace;
 use crate::namespaces::{NAME_MAX, NamespaceId, State};
 use crate::options::{Durability, Verify};
+use crate::repair::Repaired;
 use crate::space::SegmentSpace;
 use crate::vfs::{OsVfs, Vfs};
 use crate::worker::Worker;
@@ -192,10 +193,10 @@ impl Options {
     /// there is no store.
     pub fn open_read_only(self, path: impl AsRef<Path>) -> Result<Store> {
         let core = crate::recovery::read(&self.vfs, path.as_ref(), &self.clock)?;
-        Ok(Store(Arc::new(Owner::of(Core {
+        Ok(Store::of(Core {
             verify: self.verify,
             ..core
-        }))))
+        }))
     }
 }
 
@@ -225,21 +226,7 @@ impl Options {
             }
             Err(error) => return Err(error),
         };
-        let mut found = core.scrub(&mut progress)?;
-        let opening = core.damage.iter().cloned().chain(refused);
-        for damage in opening {
-            let is_same = |other: &&mut Damage| match damage.loss {
-                Loss::Nothing => other.path == damage.path,
-                _ => other.path == damage.path && other.offset == damage.offset,
-            };
-            match found.iter_mut().find(is_same) {
-                // Who opened the store missed it.
-                Some(same) if same.loss == Loss::Dead => same.loss = damage.loss,
-                Some(_) => {}
-                None => found.push(damage),
-            }
-        }
-        Ok(found)
+        core.scrub_all(refused, &mut progress)
     }
 }
 
@@ -267,6 +254,29 @@ impl Options {
             });
         }
         self.open_read_only(backup)?.copy_to(dir.as_ref(), false)
+    }
+}
+
+impl Options {
+    /// Makes `into`, an empty or new directory, a store with all that can be read of the one in `dir`, which
+    /// stays as it is, and tells what could not be kept. The log alone decides, so that damaged checkpoints
+    /// and key runs cost nothing. A key whose newest value is damaged, or is known to be gone, is left out
+    /// and named; where nobody can tell what a damaged part of the log held, keys in it have what they
+    /// held before. Namespaces keep their ids and entries their metadata and expiration; generations
+    /// are new. It takes as much space again as what is live. `progress` is as for [`scrub`](Options::scrub).
+    /// If it fails, `into` does not open.
+    ///
+    /// # Errors
+    /// `NotEmpty`, `Locked`, `NotAStore`, `UnsupportedFormat`, `Corrupt` if no segment can be read, `Full`, or
+    /// an I/O error.
+    pub fn repair(
+        self,
+        dir: impl AsRef<Path>,
+        into: impl AsRef<Path>,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Repaired> {
+        let (dir, into) = (dir.as_ref(), into.as_ref());
+        crate::repair::repair(&self.vfs, dir, into, &self.clock, &mut progress)
     }
 }
 
@@ -602,8 +612,13 @@ impl Store {
         &self.core().clock
     }
 
-    fn core(&self) -> &Arc<Core> {
+    pub(crate) fn core(&self) -> &Arc<Core> {
         &self.0.core
+    }
+
+    /// A store without threads, which only reads.
+    pub(crate) fn of(core: Core) -> Store {
+        Store(Arc::new(Owner::of(core)))
     }
 
     fn handle(&self, state: Arc<State>) -> Namespace {

@@ -437,6 +437,12 @@ impl Run {
             .ok_or_else(|| self.damage(number, "record in a run block"))
     }
 
+    /// Reads all of it.
+    pub(crate) fn is_intact(&self) -> bool {
+        let mut block = Block::default();
+        (0..self.blocks).all(|number| self.decode(number, &mut block).is_ok())
+    }
+
     /// Returns where records not before (or with `after_equal`, after) a sort key begin: the block and
     /// the place in it, which may be one past its last record. `block` then holds that block.
     pub(crate) fn seek<'a>(

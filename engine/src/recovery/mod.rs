@@ -56,7 +56,7 @@ pub(crate) fn open(
     if !create {
         check_there(&files, dir)?;
     }
-    let lock = lock(&*vfs, dir)?;
+    let lock = take_lock(&*vfs, dir)?;
     // Look again: the last owner may have changed the files until it let go of the lock.
     let files = Files::list(&*vfs, dir)?;
 
@@ -350,7 +350,7 @@ fn sync_parent(vfs: &dyn Vfs, parent: &Path) -> Result<()> {
     }
 }
 
-fn lock(vfs: &dyn Vfs, dir: &Path) -> Result<Box<dyn Send + Sync>> {
+pub(crate) fn take_lock(vfs: &dyn Vfs, dir: &Path) -> Result<Box<dyn Send + Sync>> {
     let path = dir.join(LOCK);
     vfs.lock(&path).map_err(|e| match e.kind() {
         std::io::ErrorKind::WouldBlock => Error::Locked { path: dir.into() },

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::format::record::HEADER_LEN;
 use crate::log::appender::Appender;
 use crate::log::large::MISSING;
+use crate::log::segment::segment_path;
 use crate::options::Durability;
 use crate::reserve::Reserve;
 use crate::vfs::Vfs;
@@ -99,6 +100,26 @@ impl Core {
             let file = SegmentFile::read(&*self.vfs, path.clone(), *id);
             file.is_ok_and(|file| !file.is_class())
         }))
+    }
+
+    /// The segment in which the log went on, if it is gone: other files of its epoch are there, which are
+    /// made after it.
+    pub(crate) fn missing_end(&self) -> Result<Option<Damage>> {
+        let files = Files::list(&*self.vfs, &self.dir)?;
+        let last = self.log.lock().written().0.id >> 32;
+        let newer = |ids: Option<&u64>| ids.map(|id| id >> 32).filter(|epoch| *epoch > last);
+        let Some(epoch) = newer(files.larges.keys().next_back())
+            .or_else(|| newer(files.checkpoints.keys().next_back()))
+            .or_else(|| newer(files.runs.keys().next_back()))
+            .or_else(|| newer(files.segments.keys().next_back()))
+        else {
+            return Ok(None);
+        };
+        let path = segment_path(&self.dir, epoch << 32);
+        let is_there = files.segments.contains_key(&(epoch << 32));
+        // Or somebody opened the store just now.
+        let is_gone = !is_there && !self.is_outdated()?;
+        Ok(is_gone.then(|| Damage::at(&path, 0, "the segment is missing")))
     }
 
     /// What an error that came of a large value means: where another process writes, a file that is gone

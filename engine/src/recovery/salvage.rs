@@ -67,7 +67,8 @@ pub(crate) fn salvage(vfs: &Arc<dyn Vfs>, dir: &Path, clock: &Clock) -> Result<S
     let newest = files.checkpoints.keys().next_back().copied();
     if let Some(id) = first.filter(|id| Some(*id) == newest) {
         // Only the newest: in an older one are keys that were deleted since, by tombstones that went.
-        if let Ok(base) = Base::load(&**vfs, dir, id) {
+        let base = Base::load(&**vfs, dir, id).ok();
+        if let Some(base) = base.filter(|base| base.runs.iter().all(|run| run.is_intact())) {
             replay.keys = Keys::new(base.runs);
         }
     }

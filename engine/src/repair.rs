@@ -1,0 +1,129 @@
+//! A new store with all that can be read of a damaged one, which stays as it is.
+//!
+//! Of each key the newest record counts that the log still has. If that one is known to be older than
+//! what the key held, or if its value is damaged, the key is left out and named, so that nobody takes an
+//! old value for the present one.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::backup::{check_empty, finish, mark};
+use crate::damage::Damage;
+use crate::error::{Error, Result};
+use crate::format::namespace::NamespaceBody;
+use crate::format::record::Kind;
+use crate::log::commit::Op;
+use crate::namespace::Namespace;
+use crate::options::PutOptions;
+use crate::recovery::{Salvaged, salvage, take_lock};
+use crate::store::Store;
+use crate::vfs::Vfs;
+use crate::{Clock, Durability, Options};
+
+/// What came of a repair.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Repaired {
+    /// How many entries the new store has.
+    pub entries: u64,
+    /// Keys that were listed, or whose records are there, and that the new store does not have.
+    pub lost: Vec<LostKey>,
+    /// Names that were made up for namespaces whose own records are lost.
+    pub renamed: Vec<String>,
+    /// All that is damaged in the old store.
+    pub damage: Vec<Damage>,
+}
+
+/// A key that could not be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LostKey {
+    /// The name of its namespace.
+    pub namespace: String,
+    /// The key.
+    pub key: Vec<u8>,
+    /// Why, as a sentence.
+    pub reason: String,
+}
+
+/// Makes `into`, an empty or new directory, a store with what can be read of the one in `dir`.
+pub(crate) fn repair(
+    vfs: &Arc<dyn Vfs>,
+    dir: &Path,
+    into: &Path,
+    clock: &Clock,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Repaired> {
+    check_empty(&**vfs, into)?;
+    let _alone = take_lock(&**vfs, dir)?;
+    let Salvaged { core, renamed } = salvage(vfs, dir, clock)?;
+    let damage = core.scrub_all(None, progress)?;
+    let options = Options::new().vfs(Arc::clone(vfs)).clock(clock.clone());
+    let new = options.durability(Durability::None).open(into)?;
+    mark(&**vfs, into)?;
+    let old = Store::of(core);
+    let mut repaired = Repaired {
+        entries: 0,
+        lost: Vec::new(),
+        renamed,
+        damage,
+    };
+    for from in old.namespaces() {
+        let view = from.state.view()?;
+        let body = NamespaceBody {
+            id: from.id().0,
+            name: from.name().into_bytes(),
+            ..NamespaceBody::default()
+        };
+        let made = Op::keyless(Kind::Namespace, view.number, body.encode());
+        new.core().commit(vec![made], false)?;
+        let to = new
+            .namespace_by_id(from.id())
+            .ok_or(Error::NoSuchNamespace)?;
+        old.core().each_key(&view, |key, generation| {
+            match copy(&from, &to, key, generation)? {
+                None => repaired.entries += 1,
+                Some(reason) => repaired.lost.push(LostKey {
+                    namespace: from.name(),
+                    key: key.to_vec(),
+                    reason,
+                }),
+            }
+            Ok(())
+        })?;
+    }
+    new.checkpoint()?;
+    new.close()?;
+    finish(&**vfs, into)?;
+    Ok(repaired)
+}
+
+/// Copies the entry of a key that was listed with this generation. Returns why it cannot be kept, if so.
+fn copy(from: &Namespace, to: &Namespace, key: &[u8], generation: u64) -> Result<Option<String>> {
+    let kept = || -> Result<Option<String>> {
+        let Some(entry) = from.stream(key)? else {
+            return Ok(Some("its record is gone".to_owned()));
+        };
+        if entry.generation() != generation {
+            let older = entry.generation();
+            return Ok(Some(format!(
+                "write {generation} of it is gone; what is left of it is write {older}"
+            )));
+        }
+        // Before anything of it is written.
+        let mut options = PutOptions::new().metadata(entry.metadata());
+        if let Some(expiration) = entry.expiration() {
+            options = options.expiration(expiration);
+        }
+        let mut writer = to.writer(key, &options)?;
+        for piece in entry {
+            writer.write(&piece?)?;
+        }
+        writer.finish()?;
+        Ok(None)
+    };
+    match kept() {
+        Err(error @ Error::Corrupt { .. }) => Ok(Some(error.to_string())),
+        kept => kept,
+    }
+}

@@ -1,0 +1,253 @@
+//! A repair keeps all that can be read, shows nothing that is wrong, and tells the rest.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rimstone::{Clock, Error, ListOptions, Loss, Options, PutOptions, Repaired, Store};
+use rimstone_tests::{copy, open};
+use tempfile::{TempDir, tempdir};
+
+type State = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A closed store with every kind of file, and what its keys hold. Each value begins with its key.
+fn store(clock: &Clock) -> (TempDir, State) {
+    let dir = tempdir().unwrap();
+    let mut state = State::new();
+    for round in 0..4 {
+        let store = open(dir.path(), clock);
+        let ns = store.namespace("n").unwrap();
+        let mut put = |key: String, value: String| {
+            ns.put(&key, &value).unwrap();
+            state.insert(key.into_bytes(), value.into_bytes());
+        };
+        for n in 0..30 {
+            put(format!("key {n}"), format!("key {n} in round {round}"));
+            put(
+                format!("r{round} {n}"),
+                format!("r{round} {n} {}", "x".repeat(200)),
+            );
+        }
+        put(
+            "large".to_owned(),
+            format!("large {}", round.to_string().repeat(100_000)),
+        );
+        let deleted = format!("key {}", 20 + round);
+        ns.delete(&deleted).unwrap();
+        state.remove(deleted.as_bytes());
+        if round < 3 {
+            store.compact().unwrap();
+            store.checkpoint().unwrap();
+        }
+        let mut put = |key: String, value: String| {
+            ns.put(&key, &value).unwrap();
+            state.insert(key.into_bytes(), value.into_bytes());
+        };
+        put("tail".to_owned(), format!("tail {round}"));
+    }
+    (dir, state)
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    let mut paths: Vec<_> = entries.filter(|path| !path.ends_with("LOCK")).collect();
+    paths.sort();
+    paths
+}
+
+fn repair(dir: &Path, clock: &Clock) -> (TempDir, Repaired) {
+    let (into, options) = (tempdir().unwrap(), Options::new().clock(clock.clone()));
+    let before: Vec<_> = files(dir)
+        .iter()
+        .map(|path| fs::read(path).unwrap())
+        .collect();
+    let repaired = options.clone().repair(dir, into.path(), |_, _| {}).unwrap();
+    let after: Vec<_> = files(dir)
+        .iter()
+        .map(|path| fs::read(path).unwrap())
+        .collect();
+    assert!(before == after, "the damaged store stays as it is");
+    assert!(options.scrub(into.path(), |_, _| {}).unwrap().is_empty());
+    (into, repaired)
+}
+
+fn state(dir: &Path, clock: &Clock) -> State {
+    let store = open(dir, clock);
+    assert_eq!(store.stats().damage, Vec::<String>::new());
+    let mut state = State::new();
+    for ns in store.namespaces() {
+        let page = ns.list(&ListOptions::new()).unwrap();
+        assert!(page.cursor.is_none());
+        for key in page.keys() {
+            let value = ns.get(key.name).unwrap().unwrap();
+            state.insert(key.name.to_vec(), value.to_vec());
+        }
+    }
+    state
+}
+
+/// Repairs a damaged copy and checks that whatever is not as it was is reported. Returns how many keys are
+/// missing, how many show an older value, and how many are there again though they were deleted.
+fn check(dir: &Path, clock: &Clock, before: &State, what: &str) -> (usize, usize, usize) {
+    let (into, repaired) = repair(dir, clock);
+    let after = state(into.path(), clock);
+    assert_eq!(repaired.entries, after.len() as u64);
+    let tells_records = repaired.damage.iter().any(|d| d.loss == Loss::Records);
+    let mut counts = (0, 0, 0);
+    for (key, value) in before {
+        let is_named = repaired.lost.iter().any(|lost| lost.key == *key);
+        let shown = String::from_utf8_lossy(key);
+        match after.get(key) {
+            Some(found) if found == value => assert!(!is_named, "{what}: {shown}"),
+            Some(older) => {
+                assert!(
+                    older.starts_with(key),
+                    "{what}: {shown} has another's value"
+                );
+                assert!(tells_records && !is_named, "{what}: {shown} is older");
+                counts.1 += 1;
+            }
+            None => {
+                assert!(is_named || tells_records, "{what}: {shown} is missing");
+                counts.0 += 1;
+            }
+        }
+    }
+    for key in after.keys().filter(|key| !before.contains_key(*key)) {
+        assert!(
+            tells_records,
+            "{what}: {} is back",
+            String::from_utf8_lossy(key)
+        );
+        counts.2 += 1;
+    }
+    for lost in &repaired.lost {
+        assert!(
+            !after.contains_key(&lost.key) && lost.namespace == "n",
+            "{what}: {lost:?}"
+        );
+    }
+    counts
+}
+
+#[test]
+fn an_intact_store_is_repaired_to_the_same() {
+    let clock = Clock::manual(1_000);
+    let (dir, before) = store(&clock);
+    let (into, repaired) = repair(dir.path(), &clock);
+    assert!(
+        repaired.damage.is_empty() && repaired.lost.is_empty(),
+        "{repaired:?}"
+    );
+    assert!(repaired.renamed.is_empty());
+    assert!(state(into.path(), &clock) == before);
+}
+
+#[test]
+fn without_anything_derived_nothing_is_lost() {
+    let clock = Clock::manual(1_000);
+    let (dir, before) = store(&clock);
+    for path in files(dir.path()) {
+        let kind = path.extension().and_then(|e| e.to_str());
+        if !matches!(kind, Some("seg" | "large")) {
+            fs::write(&path, b"damaged").unwrap();
+        }
+    }
+    let counts = check(dir.path(), &clock, &before, "derived");
+    assert_eq!(counts, (0, 0, 0));
+}
+
+#[test]
+fn whatever_bit_is_flipped_a_repair_keeps_the_rest_and_tells() {
+    let clock = Clock::manual(1_000);
+    let (dir, before) = store(&clock);
+    let (mut flips, mut sum) = (0, (0, 0, 0));
+    for path in files(dir.path()) {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let content = fs::read(&path).unwrap();
+        let len = content
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |at| at + 1);
+        for at in (0..len).step_by((len / 10).max(1)) {
+            let copy = copy(dir.path());
+            let file = OpenOptions::new()
+                .write(true)
+                .open(copy.path().join(&name))
+                .unwrap();
+            file.write_all_at(&[content[at] ^ 4], at.try_into().unwrap())
+                .unwrap();
+            let (missing, older, back) =
+                check(copy.path(), &clock, &before, &format!("{name} {at}"));
+            // A flipped bit behind a segment's header takes one record.
+            if at >= 128 {
+                assert!(
+                    missing + older + back <= 1,
+                    "{name} {at}: {missing} {older} {back}"
+                );
+            }
+            sum = (sum.0 + missing, sum.1 + older, sum.2 + back);
+            flips += 1;
+        }
+    }
+    assert!(flips > 70 && sum.0 > 8, "{flips}: {sum:?}");
+}
+
+#[test]
+fn whatever_file_is_missing_a_repair_keeps_the_rest_and_tells() {
+    let clock = Clock::manual(1_000);
+    let (dir, before) = store(&clock);
+    let mut refused = 0;
+    for path in files(dir.path()) {
+        let copy = copy(dir.path());
+        let name = path.file_name().unwrap().to_str().unwrap();
+        fs::remove_file(copy.path().join(name)).unwrap();
+        let again = rimstone_tests::copy(copy.path());
+        let opened = Options::new().clock(clock.clone()).open(again.path());
+        refused += u32::from(matches!(opened, Err(Error::Corrupt { .. })));
+        drop(opened);
+        check(copy.path(), &clock, &before, name);
+    }
+    assert!(refused > 1, "{refused}");
+}
+
+#[test]
+fn a_key_whose_newest_value_is_damaged_is_left_out_and_named() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1_000));
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    let id = ns.id();
+    let options = PutOptions::new()
+        .metadata("meta")
+        .expiration_ttl(Duration::from_secs(500));
+    ns.put_with("kept", "a value", &options).unwrap();
+    for value in ["the old value", "the new value"] {
+        ns.put("key", value).unwrap();
+    }
+    drop(ns);
+    drop(store);
+    let path = rimstone_tests::newest(dir.path(), "seg").unwrap();
+    let mut content = fs::read(&path).unwrap();
+    let at = content
+        .windows(13)
+        .position(|w| w == b"the new value")
+        .unwrap();
+    content[at] ^= 1;
+    fs::write(&path, content).unwrap();
+    let (into, repaired) = repair(dir.path(), &clock);
+    assert_eq!(repaired.lost.len(), 1, "{:?}", repaired.lost);
+    assert_eq!(repaired.lost[0].key, b"key");
+    let store: Store = open(into.path(), &clock);
+    let ns = store.find_namespace("n").unwrap();
+    assert_eq!(ns.id(), id);
+    assert!(ns.get("key").unwrap().is_none());
+    let entry = ns.get_with_metadata("kept").unwrap().unwrap();
+    assert_eq!(
+        (entry.metadata(), entry.expiration()),
+        (&b"meta"[..], Some(1_500))
+    );
+    let locked = Options::new().repair(into.path(), dir.path().join("x"), |_, _| {});
+    assert!(matches!(locked, Err(Error::Locked { .. })), "{locked:?}");
+}
