@@ -37,6 +37,9 @@ const BYTES_PER_BIT: u64 = 128;
 const BITS_MAX: u64 = 1 << 30;
 /// One read of so many is noted.
 const SAMPLE: u64 = 8;
+/// Rounds of eviction that may go without freeing anything, as writers go on meanwhile; then nothing is left
+/// to evict.
+const FRUITLESS_MAX: u32 = 8;
 /// Evictions that are committed together.
 const BATCH: usize = 256;
 /// What a new segment takes before anything is in it.
@@ -142,7 +145,12 @@ impl Capacity {
     }
 
     fn is_due(&self) -> bool {
-        self.used() > self.max - self.max / BEGIN_SHARE
+        self.used() > self.left(BEGIN_SHARE)
+    }
+
+    /// All but this fraction.
+    fn left(&self, share: u64) -> u64 {
+        self.max - self.max / share
     }
 
     fn count(&self, used: impl FnOnce() -> u64) -> u64 {
@@ -263,8 +271,7 @@ impl Core {
         if capacity.is_due() && before / SEGMENT_MIN != after / SEGMENT_MIN {
             self.work.wake();
         }
-        let hold = capacity.max - capacity.max / HOLD_SHARE;
-        while waits && capacity.used() > hold {
+        while waits && capacity.used() > capacity.left(HOLD_SHARE) {
             self.check_writable()?;
             if capacity.is_stuck.load(Ordering::Acquire) {
                 return Err(Error::Full);
@@ -282,39 +289,32 @@ impl Core {
             return Ok(());
         };
         let mut used = capacity.count(|| self.disk_bytes());
-        while capacity.is_due() && !self.work.is_stopped() {
+        let end = capacity.left(END_SHARE);
+        capacity.release(false);
+        let mut fruitless = 0;
+        while used > end && fruitless < FRUITLESS_MAX && !self.work.is_stopped() {
             let before = used;
-            let made = self.make_room_in(capacity, state, used);
+            let most = (used - end).min(capacity.max / HOLD_SHARE);
+            let made = self.make_room_in(state, most);
             used = capacity.count(|| self.disk_bytes());
-            let is_stuck = !matches!(made, Ok(true)) && used >= before;
-            capacity.release(is_stuck && used > capacity.max);
+            fruitless = if used < before { 0 } else { fruitless + 1 };
+            let is_stuck = made.is_err() || fruitless == FRUITLESS_MAX;
+            capacity.release(is_stuck && used > capacity.left(HOLD_SHARE));
             made?;
-            if is_stuck {
-                break;
-            }
         }
-        capacity.release(used > capacity.max && capacity.is_stuck.load(Ordering::Acquire));
         Ok(())
     }
 
-    /// Evicts as much as is worth two checkpoints, after which it is gone. False if there was nothing.
-    fn make_room_in(
-        &self,
-        capacity: &Capacity,
-        state: &mut Maintenance,
-        used: u64,
-    ) -> Result<bool> {
-        let end = capacity.max - capacity.max / END_SHARE;
-        let left = used.saturating_sub(end).min(capacity.max / HOLD_SHARE);
-        let evicted = self.evict(state, left.saturating_sub(state.retired_bytes))?;
+    /// Evicts about so many bytes, and makes the two checkpoints after which they are gone.
+    fn make_room_in(&self, state: &mut Maintenance, bytes: u64) -> Result<()> {
+        self.evict(state, bytes.saturating_sub(state.retired_bytes))?;
         self.checkpoint(state)?;
         self.checkpoint(state)?;
-        self.remove_garbage(true)?;
-        Ok(evicted)
+        self.remove_garbage(true)
     }
 
-    /// Evicts about so many bytes, and says whether there was anything.
-    fn evict(&self, state: &mut Maintenance, bytes: u64) -> Result<bool> {
+    /// Evicts about so many bytes.
+    fn evict(&self, state: &mut Maintenance, bytes: u64) -> Result<()> {
         let mut left = bytes;
         self.as_log(state).drop_plan();
         state.reclaim.filters.get_mut().allow(u64::MAX);
@@ -330,7 +330,7 @@ impl Core {
             let evicted = self.evicted().1.saturating_sub(before.1);
             left = left.saturating_sub(retired.max(evicted).max(1));
         }
-        Ok(left < bytes)
+        Ok(())
     }
 }
 

@@ -367,7 +367,9 @@ impl Log<'_> {
         let mut needed = self.state.needed.borrow_mut();
         let mut filters = self.state.filters.borrow_mut();
         let unknown = all.iter().filter(|(_, segment)| {
-            let matters = segment.usage.counts().pin_bytes > segment.end() / PINS_SHARE;
+            let counts = segment.usage.counts();
+            let matters = counts.pin_bytes > segment.end() / PINS_SHARE || counts.live == 0;
+            let matters = matters && counts.pins > 0;
             matters && !needed.contains_key(&segment.id)
         });
         let unknown: Vec<u64> = unknown.take(LOOKS_MAX).map(|(_, s)| s.id).collect();
@@ -451,7 +453,9 @@ impl Log<'_> {
         let now = self.core.clock.confirmed();
         self.state.classes.close_if(|segment| {
             let counts = segment.usage.counts();
-            counts.live == 0 || is_erasable(counts.last_visible, now)
+            // One of tombstones that are needed would only be copied again.
+            let is_dead = counts.live == 0 || is_erasable(counts.last_visible, now);
+            is_dead && counts.pins == 0
         });
         let mut stats = self.stats(now);
         for segment in &mut stats {

@@ -17,6 +17,8 @@ use crate::SegmentStats;
 pub struct LeastUsed;
 
 const UNREAD: f64 = 0.125;
+/// The least that a pin takes.
+const PIN_MIN: u64 = 64;
 
 impl Strategy for LeastUsed {
     fn choose(&self, segments: &[SegmentStats], now: u64) -> Option<Plan> {
@@ -29,8 +31,13 @@ impl Strategy for LeastUsed {
                 let read = (s.hits as f64 / s.live.max(1) as f64).min(1.0);
                 live * (read + UNREAD) / newer(s.id).max(1) as f64
             };
-            let sealed = segments.iter().filter(|s| s.sealed);
-            let victim = sealed.min_by(|a, b| worth(a).total_cmp(&worth(b)))?;
+            // Copies of pins that are needed would only be copied again.
+            let frees = |s: &&SegmentStats| {
+                let needed = s.pin_bytes.saturating_mul(2) > s.pins.saturating_mul(PIN_MIN);
+                s.sealed && (s.live > 0 || s.class.is_none() || !needed)
+            };
+            let candidates = segments.iter().filter(frees);
+            let victim = candidates.min_by(|a, b| worth(a).total_cmp(&worth(b)))?;
             Plan::new(segments, |s| s.id == victim.id)
         })
     }
@@ -69,6 +76,23 @@ mod tests {
         let mut segments: Vec<_> = (1..9).map(|id| segment(id, 1_000, 0)).collect();
         segments[0].hits = 10;
         assert_eq!(victim(&segments), Some(vec![2]));
+    }
+
+    #[test]
+    fn copies_of_pins_that_are_needed_are_not_copied_again() {
+        let mut segments: Vec<_> = (1..4).map(|id| segment(id, 1_000, 0)).collect();
+        segments[2] = SegmentStats {
+            live: 0,
+            live_bytes: 0,
+            pins: 10,
+            pin_bytes: 700,
+            highest_pin: 100,
+            class: Some(7),
+            ..segments[2].clone()
+        };
+        assert_eq!(victim(&segments), Some(vec![1]));
+        segments[2].pin_bytes = 70;
+        assert_eq!(victim(&segments), Some(vec![3]), "most are not needed");
     }
 
     #[test]
