@@ -1,7 +1,7 @@
 //! A server on a free port, and a client that hides nothing.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 
 use rimstone::{ListOptions, Store};
 use rimstone_server::Server;
@@ -25,12 +25,16 @@ pub(crate) fn start(token: Option<&str>) -> Running {
 }
 
 pub(crate) fn start_within(token: Option<&str>, limits: Limits) -> Running {
+    start_on(IpAddr::V4(Ipv4Addr::LOCALHOST), token, limits)
+}
+
+pub(crate) fn start_on(address: IpAddr, token: Option<&str>, limits: Limits) -> Running {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let id = store.create_namespace("ns").unwrap().id().to_string();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let any = "127.0.0.1:0".parse().unwrap();
-    let server = Server::bind(any, token.map(str::to_owned), false);
+    let any = SocketAddr::new(address, 0);
+    let server = Server::bind(any, token.map(str::to_owned), !address.is_loopback());
     let server = runtime.block_on(server).unwrap().with_limits(limits);
     let address = server.local_addr().unwrap();
     runtime.spawn(server.serve(store.clone(), std::future::pending()));
