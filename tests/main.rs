@@ -13,6 +13,7 @@ mod kill;
 mod lifecycle;
 mod model;
 mod model_cut;
+mod process;
 mod recovery;
 mod retire;
 mod rotation;

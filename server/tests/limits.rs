@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rimstone_server::limits::Limits;
 
-use crate::support::{Answer, MIB_25, NAMESPACES, Running, start, start_on, start_within};
+use crate::support::{Answer, MIB_25, NAMESPACES, Running, say, start, start_on, start_within};
 
 const SHORT: Duration = Duration::from_millis(100);
 const LONG: Duration = Duration::from_secs(60);
@@ -227,7 +227,7 @@ fn an_address_has_so_many_connections_and_loopback_any_number() {
     assert_eq!(server.binding("GET /k", "", b"").status(), 404);
     drop(many);
     let Some(address) = address_of_this_machine() else {
-        println!("SKIPPED: this machine has no address but loopback");
+        say("SKIPPED: this machine has no address but loopback");
         return;
     };
     let server = start_on(address, Some("t"), limits);

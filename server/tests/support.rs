@@ -11,6 +11,11 @@ use serde_json::Value;
 pub(crate) const MIB_25: usize = 25 << 20;
 pub(crate) const NAMESPACES: &str = "/client/v4/accounts/any/storage/kv/namespaces";
 
+/// Says a line on stderr, past the capture of the test harness.
+pub(crate) fn say(line: &str) {
+    _ = writeln!(std::io::stderr(), "{line}");
+}
+
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) store: Store,

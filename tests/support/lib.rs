@@ -13,6 +13,7 @@ mod image;
 mod state;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -82,6 +83,13 @@ pub fn open_on(disk: &SimDisk, clock: &Clock, durability: Durability) -> Result<
         .durability(durability)
         .clock(clock.clone())
         .open(DIR)
+}
+
+/// Says a line on stderr at once, past the capture of the test harness. It is written in one call, so that
+/// no kill can tear it.
+pub fn say(line: &str) {
+    // Nobody may be listening.
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// How many cases a random test runs: `ordinary`, or the environment's `RIMSTONE_CASES`.

@@ -9,7 +9,7 @@ mod keys;
 mod limits;
 mod slow;
 
-use crate::support::Running;
+use crate::support::{Running, say};
 
 /// The bytes of a connection that must be refused.
 pub(super) struct Case {
@@ -65,11 +65,11 @@ fn there_are_150_cases() {
         ("keys and parameters", keys::cases(id).len(), 20),
     ];
     for (what, count, least) in counts {
-        println!("{count:4} {what}");
+        say(&format!("{count:4} {what}"));
         assert!(count >= least, "{what}: {count} of {least}");
     }
-    println!(
+    say(&format!(
         "{:4} in all",
         counts.map(|(_, count, _)| count).iter().sum::<usize>()
-    );
+    ));
 }
