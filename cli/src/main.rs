@@ -1,5 +1,4 @@
 //! The command line of Rimstone: a Workers KV server, and its words on a local directory.
-#![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "what a command answers goes to stdout")]
 
 mod bulk;
@@ -9,6 +8,7 @@ mod local;
 mod map;
 mod namespace;
 mod serve;
+mod signals;
 mod stats;
 
 use std::error::Error;
@@ -50,6 +50,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    signals::watch();
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Namespace(command) => namespace::run(command),
