@@ -10,6 +10,7 @@ mod disk;
 mod gate;
 mod history;
 mod image;
+mod linear;
 mod state;
 
 use std::fs;
@@ -25,6 +26,7 @@ pub use disk::{Fault, SimDisk};
 pub use gate::{Doing, Gate};
 pub use history::History;
 pub use image::{Cut, Names, Unsynced};
+pub use linear::{Call, Did, Version, is_linearizable};
 pub use state::{Seen, State, alive, matches, observe};
 
 /// Where stores lie on simulated disks.
