@@ -11,6 +11,10 @@ test:
 long:
     RIMSTONE_CASES=20000 RIMSTONE_ACTS=3 cargo test --workspace --release
 
+# Whether the tests notice the bugs of tests/planted/, all or those with these names.
+planted *names:
+    tests/planted/run {{ names }}
+
 # The fuzz targets on their saved inputs.
 corpus:
     cargo test --manifest-path fuzz/Cargo.toml

@@ -1,5 +1,4 @@
 //! The command line of Rimstone: a Workers KV server, and its words on a local directory.
-#![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "what a command answers goes to stdout")]
 
 mod backup;
@@ -12,6 +11,7 @@ mod namespace;
 mod progress;
 mod repair;
 mod serve;
+mod signals;
 mod size;
 mod stats;
 mod verify;
@@ -64,6 +64,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    signals::watch();
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Namespace(command) => namespace::run(command),

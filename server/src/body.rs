@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use hyper::HeaderMap;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::EXPECT;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::Shared;
 use crate::connection::UnderWay;
@@ -27,6 +27,8 @@ pub(crate) struct Body {
     waits_for_us: bool,
     pace: Pace,
     limits: Limits,
+    /// When the request must be over.
+    deadline: Instant,
     share: Arc<Share>,
     under_way: UnderWay,
 }
@@ -57,6 +59,7 @@ impl Body {
             waits_for_us: headers.contains_key(EXPECT),
             pace: Pace::default(),
             limits: shared.limits,
+            deadline: Instant::now() + shared.limits.request,
             share: Arc::new(Share::of(Arc::clone(&shared.memory))),
             under_way,
         }
@@ -78,14 +81,15 @@ impl Body {
         self.waits_for_us = false;
         let started = Instant::now();
         let slow = || Fault::new(408, 10001, "Request body timed out");
+        let until = self.deadline.min(started + self.limits.pause);
         let Some(body) = &mut self.incoming else {
             return Ok(None);
         };
-        let piece = timeout(self.limits.pause, next(body)).await;
+        let piece = timeout_at(until, next(body)).await;
         let piece = piece.map_err(|_| slow())??;
         self.pace.waited(started.elapsed());
         self.pace.moved(piece.as_ref().map_or(0, Bytes::len));
-        if self.pace.is_slow(&self.limits) {
+        if self.pace.is_slow(&self.limits) || Instant::now() >= self.deadline {
             return Err(slow());
         }
         Ok(piece)

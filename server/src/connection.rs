@@ -34,6 +34,8 @@ pub(crate) struct Connection {
     requests: UnderWay,
     /// How many requests had begun when last looked at.
     begun: u64,
+    /// When the newest of them must be over.
+    deadline: Instant,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,7 @@ impl Connection {
             pace: Pace::default(),
             requests: UnderWay::default(),
             begun: 0,
+            deadline: Instant::now() + limits.request,
         }
     }
 
@@ -79,6 +82,7 @@ impl Connection {
         if begun != self.begun {
             self.begun = begun;
             self.pace = Pace::default();
+            self.deadline = Instant::now() + self.limits.request;
             self.enter(Phase::Request);
         }
         match (self.is_busy(), self.phase) {
@@ -122,14 +126,15 @@ impl Connection {
                 if let Some(since) = self.stalled_since.take() {
                     self.pace.waited(now - since);
                 }
-                if !self.pace.is_slow(&self.limits) {
+                if !self.pace.is_slow(&self.limits) && now < self.deadline {
                     return written;
                 }
             }
             Poll::Pending => {
                 if self.stalled_since.is_none() {
                     self.stalled_since = Some(now);
-                    self.stalled.as_mut().reset(now + self.limits.pause);
+                    let until = self.deadline.min(now + self.limits.pause);
+                    self.stalled.as_mut().reset(until);
                 }
                 if self.stalled.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;

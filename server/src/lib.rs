@@ -1,6 +1,7 @@
 //! A Workers KV server on a Rimstone store.
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod auth;
 mod binding;
 mod body;
@@ -40,6 +41,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use crate::addresses::Addresses;
 use crate::body::Body;
 use crate::connection::{Connection, UnderWay};
 use crate::kv::Fault;
@@ -122,6 +124,7 @@ impl Server {
         });
         let graceful = GracefulShutdown::new();
         let room = Arc::new(Semaphore::new(limits.connections));
+        let addresses = Addresses::with_max(limits.per_address);
         let mut stop = std::pin::pin!(stop);
         loop {
             let accepted = async {
@@ -132,15 +135,18 @@ impl Server {
                 accepted = accepted => accepted,
                 () = &mut stop => break,
             };
-            let Ok((socket, _)) = accepted else {
+            let Ok((socket, peer)) = accepted else {
                 // Out of descriptors, most likely: let some connections end.
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                continue;
+            };
+            let Some(place) = addresses.enter(peer.ip()) else {
                 continue;
             };
             let connection = graceful.watch(connection(socket, Arc::clone(&shared)));
             tokio::spawn(async move {
                 _ = connection.await;
-                drop(permit);
+                drop((permit, place));
             });
         }
         _ = tokio::time::timeout(limits.pause, graceful.shutdown()).await;

@@ -57,12 +57,19 @@ pub const BUFFER_BYTES_MAX: usize = 64 * 1024;
 pub struct Limits {
     /// Most connections at a time; more wait to be accepted. Default: 1,024.
     pub connections: usize,
+    /// Most connections at a time from one address, or one IPv6 network of 64 bits; the next one is
+    /// closed. From loopback there may be any number: the Workers runtime opens one for each operation
+    /// under way. Default: 64.
+    pub per_address: usize,
     /// How long a connection may wait for the first byte of a request. Default: 60 s.
     pub idle: Duration,
     /// How long a client may take for a request's head from its first byte. Default: 10 s.
     pub head: Duration,
     /// How long a body may pause, in either direction. Default: 30 s.
     pub pause: Duration,
+    /// How long a request may take in all, from its head to the last byte of its response. Default:
+    /// 5 min.
+    pub request: Duration,
     /// Fewest bytes a second of a body that had `pause` to get going. Default: 1 KiB.
     pub rate: u64,
     /// Memory for the bodies of all requests, in bytes; beyond it a request is told to come back
@@ -74,9 +81,11 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections: 1024,
+            per_address: 64,
             idle: Duration::from_secs(60),
             head: Duration::from_secs(10),
             pause: Duration::from_secs(30),
+            request: Duration::from_secs(300),
             rate: 1024,
             memory: 256 * 1024 * 1024,
         }

@@ -1,12 +1,13 @@
 //! What a client may cost the server.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use rimstone::Options;
 use rimstone_server::limits::Limits;
 
-use crate::support::{Answer, MIB_25, NAMESPACES, Running, start, start_within};
+use crate::support::{Answer, MIB_25, NAMESPACES, Running, say, start, start_on, start_within};
 
 const SHORT: Duration = Duration::from_millis(100);
 const LONG: Duration = Duration::from_secs(60);
@@ -14,6 +15,7 @@ const LONG: Duration = Duration::from_secs(60);
 /// Limits of which none is met within a test.
 fn patient() -> Limits {
     Limits {
+        request: LONG,
         idle: LONG,
         head: LONG,
         pause: LONG,
@@ -166,6 +168,86 @@ fn a_reader_that_stops_is_closed() {
     let mut all = Vec::new();
     _ = socket.read_to_end(&mut all);
     assert!(all.len() < MIB_25);
+}
+
+#[test]
+fn a_body_that_takes_too_long_in_all_is_refused() {
+    let limits = Limits {
+        request: SHORT * 3,
+        rate: 1,
+        ..patient()
+    };
+    let server = start_within(None, limits);
+    let mut socket = server.connect();
+    socket
+        .write_all(put_head(&server, "content-length: 999999\r\n").as_bytes())
+        .unwrap();
+    let mut steady = socket.try_clone().unwrap();
+    std::thread::spawn(move || {
+        while steady.write_all(b"xxxx").is_ok() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    assert_eq!(Answer::read(&mut socket).unwrap().status(), 408);
+    assert_eq!(server.keys(), 0);
+}
+
+#[test]
+fn a_response_that_takes_too_long_in_all_is_cut_off() {
+    let limits = Limits {
+        request: SHORT * 3,
+        rate: 1,
+        ..patient()
+    };
+    let server = start_within(None, limits);
+    // Not through the server, which has no time for it.
+    let ns = server.store.find_namespace("ns").unwrap();
+    ns.put("k", vec![7; MIB_25]).unwrap();
+    let mut socket = server.connect();
+    let line = format!(
+        "GET {NAMESPACES}/{}/values/k HTTP/1.1\r\nhost: x\r\n\r\n",
+        server.id
+    );
+    socket.write_all(line.as_bytes()).unwrap();
+    let (mut all, mut piece) = (0, vec![0; 64 << 10]);
+    while let Ok(read @ 1..) = socket.read(&mut piece) {
+        all += read;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(all < MIB_25);
+}
+
+#[test]
+fn an_address_has_so_many_connections_and_loopback_any_number() {
+    let limits = Limits {
+        per_address: 2,
+        ..patient()
+    };
+    let server = start_within(None, limits);
+    let many: Vec<_> = (0..5).map(|_| server.connect()).collect();
+    assert_eq!(server.binding("GET /k", "", b"").status(), 404);
+    drop(many);
+    let Some(address) = address_of_this_machine() else {
+        say("SKIPPED: this machine has no address but loopback");
+        return;
+    };
+    let server = start_on(address, Options::new(), Some("t"), limits);
+    let token = "authorization: Bearer t\r\n";
+    let first = server.connect();
+    let second = server.connect();
+    assert!(closes(server.connect()));
+    drop((first, second));
+    // Until the server has seen that they are gone, this one is closed, too.
+    let get = format!("GET /k HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{token}\r\n");
+    while server.send(&[get.as_bytes()]).is_empty() {}
+}
+
+/// One that is not loopback. Nothing is sent to find it.
+fn address_of_this_machine() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A server on a free port, and a client that hides nothing.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 
 use rimstone::{ListOptions, Options, Store};
 use rimstone_server::Server;
@@ -10,6 +10,11 @@ use serde_json::Value;
 
 pub(crate) const MIB_25: usize = 25 << 20;
 pub(crate) const NAMESPACES: &str = "/client/v4/accounts/any/storage/kv/namespaces";
+
+/// Says a line on stderr, past the capture of the test harness.
+pub(crate) fn say(line: &str) {
+    _ = writeln!(std::io::stderr(), "{line}");
+}
 
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
@@ -25,21 +30,37 @@ pub(crate) fn start(token: Option<&str>) -> Running {
 }
 
 pub(crate) fn start_within(token: Option<&str>, limits: Limits) -> Running {
-    start_on(Options::new(), token, limits)
+    start_on(
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Options::new(),
+        token,
+        limits,
+    )
 }
 
 /// A server on a store with a hot cache.
 pub(crate) fn start_cached() -> Running {
-    start_on(Options::new().cache(4 << 20), None, Limits::default())
+    let options = Options::new().cache(4 << 20);
+    start_on(
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        options,
+        None,
+        Limits::default(),
+    )
 }
 
-fn start_on(options: Options, token: Option<&str>, limits: Limits) -> Running {
+pub(crate) fn start_on(
+    address: IpAddr,
+    options: Options,
+    token: Option<&str>,
+    limits: Limits,
+) -> Running {
     let directory = tempfile::tempdir().unwrap();
     let store = options.open(directory.path()).unwrap();
     let id = store.create_namespace("ns").unwrap().id().to_string();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let any = "127.0.0.1:0".parse().unwrap();
-    let server = Server::bind(any, token.map(str::to_owned), false);
+    let any = SocketAddr::new(address, 0);
+    let server = Server::bind(any, token.map(str::to_owned), !address.is_loopback());
     let server = runtime.block_on(server).unwrap().with_limits(limits);
     let address = server.local_addr().unwrap();
     runtime.spawn(server.serve(store.clone(), std::future::pending()));

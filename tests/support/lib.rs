@@ -10,9 +10,11 @@ mod disk;
 mod gate;
 mod history;
 mod image;
+mod linear;
 mod state;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +26,7 @@ pub use disk::{Fault, SimDisk};
 pub use gate::{Doing, Gate};
 pub use history::History;
 pub use image::{Cut, Names, Unsynced};
+pub use linear::{Call, Did, Version, is_linearizable};
 pub use state::{Seen, State, alive, matches, observe};
 
 /// Where stores lie on simulated disks.
@@ -83,6 +86,13 @@ pub fn open_on(disk: &SimDisk, clock: &Clock, durability: Durability) -> Result<
         .clock(clock.clone())
         .cache(1 << 20)
         .open(DIR)
+}
+
+/// Says a line on stderr at once, past the capture of the test harness. It is written in one call, so that
+/// no kill can tear it.
+pub fn say(line: &str) {
+    // Nobody may be listening.
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// How many cases a random test runs: `ordinary`, or the environment's `RIMSTONE_CASES`.

@@ -1,19 +1,7 @@
 //! HTTP that is meant to be read in two ways.
-//!
-//! Each case puts a value or hides a second request that would; the test is what is stored.
 
-use crate::support::{Running, start};
-
-/// Sends one case; what comes back must be a refusal and a close.
-#[track_caller]
-fn refused(server: &Running, bytes: &[u8]) {
-    let said = server.send(&[bytes]);
-    let shown = String::from_utf8_lossy(bytes).into_owned();
-    let text = String::from_utf8_lossy(&said);
-    assert!(text.starts_with("HTTP/1.1 400 "), "{shown:?}: {text}");
-    assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{shown:?}: {text}");
-    assert_eq!(server.keys(), 0, "{shown:?}");
-}
+use super::Case;
+use crate::support::start;
 
 /// A put of the binding with these further header lines, and this after its head.
 fn put(lines: &str, rest: &str) -> String {
@@ -24,10 +12,32 @@ fn put(lines: &str, rest: &str) -> String {
 const HIDDEN: &str =
     "PUT /hidden HTTP/1.1\r\nhost: x\r\nx-kv-namespace: ns\r\ncontent-length: 1\r\n\r\nh";
 
-#[test]
-fn a_length_that_is_doubtful_is_refused() {
+/// The response to anything malformed is hyper's, a refusal without words.
+fn refused(sent: impl Into<Vec<u8>>) -> Case {
+    Case::new(400, "", sent)
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let tables = [
+        doubtful_lengths(),
+        doubtful_codings(),
+        broken_chunks(),
+        malformed_headers(),
+        malformed_lines(),
+        refusals_with_a_body(),
+    ];
+    tables.into_iter().flatten().collect()
+}
+
+fn run(cases: Vec<Case>) {
     let server = start(None);
-    for lines in [
+    for case in cases {
+        case.run(&server);
+    }
+}
+
+fn doubtful_lengths() -> Vec<Case> {
+    let lines = [
         "content-length: 1\r\ncontent-length: 2\r\n",
         "content-length: 1, 1\r\n",
         "content-length: 1,2\r\n",
@@ -40,15 +50,18 @@ fn a_length_that_is_doubtful_is_refused() {
         "content-length: one\r\n",
         "content-length: 18446744073709551616\r\n",
         "content-length: 99999999999999999999999\r\n",
-    ] {
-        refused(&server, put(lines, &format!("v{HIDDEN}")).as_bytes());
-    }
+    ];
+    let case = |lines| refused(put(lines, &format!("v{HIDDEN}")));
+    lines.map(case).into()
 }
 
 #[test]
-fn a_transfer_coding_that_is_doubtful_is_refused() {
-    let server = start(None);
-    for lines in [
+fn a_length_that_is_doubtful_is_refused() {
+    run(doubtful_lengths());
+}
+
+fn doubtful_codings() -> Vec<Case> {
+    let lines = [
         "transfer-encoding: identity\r\n",
         "transfer-encoding: gzip\r\n",
         "transfer-encoding: xchunked\r\n",
@@ -58,20 +71,21 @@ fn a_transfer_coding_that_is_doubtful_is_refused() {
         "transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n",
         "transfer-encoding:\r\n chunked\r\n",
         "transfer-encoding: chunked\x0b\r\n",
-    ] {
-        refused(
-            &server,
-            put(lines, &format!("1\r\nv\r\n0\r\n\r\n{HIDDEN}")).as_bytes(),
-        );
-    }
+    ];
+    let body = format!("1\r\nv\r\n0\r\n\r\n{HIDDEN}");
+    let mut cases = Vec::from(lines.map(|lines| refused(put(lines, &body))));
     let old = put("transfer-encoding: chunked\r\n", "1\r\nv\r\n0\r\n\r\n");
-    refused(&server, old.replace("HTTP/1.1", "HTTP/1.0").as_bytes());
+    cases.push(refused(old.replace("HTTP/1.1", "HTTP/1.0")));
+    cases
 }
 
 #[test]
-fn a_broken_chunk_is_refused() {
-    let server = start(None);
-    for body in [
+fn a_transfer_coding_that_is_doubtful_is_refused() {
+    run(doubtful_codings());
+}
+
+fn broken_chunks() -> Vec<Case> {
+    let bodies = [
         "\r\nv\r\n0\r\n\r\n",
         "x\r\nv\r\n0\r\n\r\n",
         "-1\r\nv\r\n0\r\n\r\n",
@@ -84,29 +98,21 @@ fn a_broken_chunk_is_refused() {
         "2\r\nv",
         "fffffffffffffffff\r\nv\r\n0\r\n\r\n",
         "ffffffffffffffff\r\nv\r\n0\r\n\r\n",
-    ] {
-        refused(
-            &server,
-            put("transfer-encoding: chunked\r\n", body).as_bytes(),
-        );
-    }
+    ];
     let extension = format!("1;{}\r\nv\r\n0\r\n\r\n", "x".repeat(1 << 20));
-    refused(
-        &server,
-        put("transfer-encoding: chunked\r\n", &extension).as_bytes(),
-    );
     let trailers = format!("1\r\nv\r\n0\r\n{}\r\n", "x: x\r\n".repeat(100_000));
-    refused(
-        &server,
-        put("transfer-encoding: chunked\r\n", &trailers).as_bytes(),
-    );
+    let long = [extension.as_str(), trailers.as_str()];
+    let case = |body: &&str| refused(put("transfer-encoding: chunked\r\n", body));
+    bodies.iter().chain(&long).map(case).collect()
 }
 
 #[test]
-fn a_malformed_head_is_refused() {
-    let server = start(None);
-    let length = "content-length: 1\r\n";
-    for lines in [
+fn a_broken_chunk_is_refused() {
+    run(broken_chunks());
+}
+
+fn malformed_headers() -> Vec<Case> {
+    let lines = [
         "content-length : 1\r\n",
         "content-length\t: 1\r\n",
         " content-length: 1\r\n",
@@ -119,10 +125,12 @@ fn a_malformed_head_is_refused() {
         "x: a\rb\r\ncontent-length: 1\r\n",
         "x\0: a\r\ncontent-length: 1\r\n",
         "host: y\r\ncontent-length: 1\r\n",
-    ] {
-        refused(&server, put(lines, "v").as_bytes());
-    }
-    for line in [
+    ];
+    lines.map(|lines| refused(put(lines, "v"))).into()
+}
+
+fn malformed_lines() -> Vec<Case> {
+    let lines = [
         "PUT /k HTTP/1.1\r",
         "PUT  /k HTTP/1.1\r\n",
         "PUT /k  HTTP/1.1\r\n",
@@ -137,27 +145,27 @@ fn a_malformed_head_is_refused() {
         "PUT k HTTP/1.1\r\n",
         "P\u{dc}T /k HTTP/1.1\r\n",
         "(PUT) /k HTTP/1.1\r\n",
-    ] {
-        refused(
-            &server,
-            put(length, "v")
-                .replacen("PUT /k HTTP/1.1\r\n", line, 1)
-                .as_bytes(),
-        );
-    }
-    // For another version of HTTP, hyper has no words.
-    assert!(
-        server
-            .send(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
-            .is_empty()
-    );
+    ];
+    let put = put("content-length: 1\r\n", "v");
+    let with = |line| refused(put.replacen("PUT /k HTTP/1.1\r\n", line, 1));
+    let mut cases = Vec::from(lines.map(with));
     for bytes in [
         &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
         b"\0\0\0\0\r\n\r\n",
         b"\xff\xff\xff\xff\r\n\r\n",
     ] {
-        refused(&server, bytes);
+        cases.push(refused(bytes));
     }
+    cases
+}
+
+#[test]
+fn a_malformed_head_is_refused() {
+    run(malformed_headers());
+    run(malformed_lines());
+    // For another version of HTTP, hyper has no words.
+    let http2 = start(None).send(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]);
+    assert!(http2.is_empty());
 }
 
 /// Where hyper follows the letter of RFC 9112 rather than refusing, there is one reading only.
@@ -196,20 +204,19 @@ fn what_is_not_refused_is_read_in_one_way() {
     assert_eq!(server.keys(), 1);
 }
 
+/// A put without a key, whose body is a request.
+fn refusals_with_a_body() -> Vec<Case> {
+    let line = "PUT / HTTP/1.1\r\nhost: x\r\nx-kv-namespace: ns\r\n";
+    let len = HIDDEN.len();
+    vec![
+        refused(format!("{line}content-length: {len}\r\n\r\n{HIDDEN}")),
+        refused(format!(
+            "{line}transfer-encoding: chunked\r\n\r\n{len:x}\r\n{HIDDEN}\r\n0\r\n\r\n"
+        )),
+    ]
+}
+
 #[test]
 fn a_refusal_leaves_nothing_of_its_body_to_be_read_as_a_request() {
-    let server = start(None);
-    let line = "PUT / HTTP/1.1\r\nhost: x\r\nx-kv-namespace: ns\r\n";
-    let (declared, chunks) = (
-        HIDDEN.len(),
-        format!("{:x}\r\n{HIDDEN}\r\n0\r\n\r\n", HIDDEN.len()),
-    );
-    refused(
-        &server,
-        format!("{line}content-length: {declared}\r\n\r\n{HIDDEN}").as_bytes(),
-    );
-    refused(
-        &server,
-        format!("{line}transfer-encoding: chunked\r\n\r\n{chunks}").as_bytes(),
-    );
+    run(refusals_with_a_body());
 }
