@@ -24,15 +24,16 @@ fn main() {
         [] => {
             speed::run("", "");
             memory::run();
-            misses::run("");
+            misses::run("", "");
         }
         ["speed"] => speed::run("", ""),
         ["speed", part] => speed::run(part, ""),
         ["speed", part, caches] => speed::run(part, caches),
         ["memory"] => memory::run(),
-        ["misses"] => misses::run(""),
-        ["misses", part] => misses::run(part),
+        ["misses"] => misses::run("", ""),
+        ["misses", part] => misses::run(part, ""),
+        ["misses", part, caches] => misses::run(part, caches),
         ["trace", file, entries] => misses::trace(file, entries),
-        _ => panic!("speed [PART [CACHES]], memory, misses [PART], or trace FILE ENTRIES"),
+        _ => panic!("speed [PART [CACHES]], memory, misses [PART [CACHES]], or trace FILE ENTRIES"),
     }
 }

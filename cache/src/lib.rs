@@ -55,7 +55,9 @@ mod history;
 mod index;
 mod key;
 mod lookup;
+mod prefetch;
 mod queues;
+mod room;
 #[cfg(test)]
 mod schedules;
 mod shard;
