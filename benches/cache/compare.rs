@@ -1,7 +1,8 @@
 //! The hot cache beside other caches: what a call costs, what an entry takes, how often it misses.
 //!
 //! `cargo bench` runs everything; `-- speed`, `-- memory` or `-- misses` a part; `-- trace FILE ENTRIES`
-//! replays a file with room for so many entries. `docs/performance.md` says how to read the tables.
+//! replays a file with room for so many entries. `speed insert rimstone,quick` times one kind of call,
+//! of caches whose names hold one of those words. `docs/performance.md` says how to read the tables.
 
 mod cpu_time;
 mod memory;
@@ -21,16 +22,18 @@ fn main() {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
         [] => {
-            speed::run("");
+            speed::run("", "");
             memory::run();
-            misses::run("");
+            misses::run("", "");
         }
-        ["speed"] => speed::run(""),
-        ["speed", part] => speed::run(part),
+        ["speed"] => speed::run("", ""),
+        ["speed", part] => speed::run(part, ""),
+        ["speed", part, caches] => speed::run(part, caches),
         ["memory"] => memory::run(),
-        ["misses"] => misses::run(""),
-        ["misses", part] => misses::run(part),
+        ["misses"] => misses::run("", ""),
+        ["misses", part] => misses::run(part, ""),
+        ["misses", part, caches] => misses::run(part, caches),
         ["trace", file, entries] => misses::trace(file, entries),
-        _ => panic!("speed [PART], memory, misses [PART], or trace FILE ENTRIES"),
+        _ => panic!("speed [PART [CACHES]], memory, misses [PART [CACHES]], or trace FILE ENTRIES"),
     }
 }

@@ -272,22 +272,24 @@ fn misses(policy: &mut dyn Policy, workload: &Workload) -> f64 {
 /// A row of the table: the part of requests that miss, by policy.
 pub type Row = (String, Vec<Option<f64>>);
 
-fn row(workload: &Workload) -> Row {
-    let run =
-        |policy: Option<Box<dyn Policy>>| policy.map(|mut policy| misses(&mut *policy, workload));
-    (
-        workload.name.to_owned(),
-        policies(workload).into_iter().map(run).collect(),
-    )
+/// `caches` are parts of the names of those that run.
+fn row(workload: &Workload, caches: &str) -> Row {
+    let chosen = |name: &str| caches.split(',').any(|part| name.contains(part));
+    let run = |(policy, name): (Option<Box<dyn Policy>>, &str)| {
+        let policy = policy.filter(|_| chosen(name));
+        policy.map(|mut policy| misses(&mut *policy, workload))
+    };
+    let policies = policies(workload).into_iter().zip(NAMES);
+    (workload.name.to_owned(), policies.map(run).collect())
 }
 
-pub fn run(part: &str) {
+pub fn run(part: &str, caches: &str) {
     println!("\nMisses in percent of the requests:\n");
     let mut rows = Vec::new();
     head();
     for workload in workload::all() {
         if workload.name.contains(part) {
-            let row = row(&workload);
+            let row = row(&workload, caches);
             print_row(&row);
             rows.push((row, workload.sized));
         }
@@ -302,7 +304,7 @@ pub fn run(part: &str) {
             summarize(&rows, if sized { "with sizes" } else { "unit sizes" });
         }
     }
-    if part.is_empty() {
+    if part.is_empty() && caches.is_empty() {
         let rows: Vec<Row> = rows.into_iter().map(|row| row.0).collect();
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/cache-misses.svg");
         std::fs::write(file, plot::misses(&rows)).expect("a picture");
@@ -320,7 +322,7 @@ pub fn trace(file: &str, entries: &str) {
         ttl: None,
     };
     head();
-    print_row(&row(&workload));
+    print_row(&row(&workload, ""));
     let mean = workload
         .requests
         .iter()
@@ -334,7 +336,7 @@ pub fn trace(file: &str, entries: &str) {
         sized: true,
         ..workload
     };
-    print_row(&row(&workload));
+    print_row(&row(&workload, ""));
 }
 
 fn head() {

@@ -28,7 +28,8 @@ struct Row {
     scaling: f64,
 }
 
-pub fn run(part: &str) {
+/// `part` is in the name of what is timed, one of `caches` in that of each cache.
+pub fn run(part: &str, caches: &str) {
     let zipf = Zipf::new(KEYS, SKEW);
     let mut rng = Rng::with_seed(1);
     // Ranks are spread over the keys: hot ones are not neighbours.
@@ -40,10 +41,11 @@ pub fn run(part: &str) {
     let new: Vec<Key> = (0..3_000_000)
         .map(|n| key(1_000_000_000_000 - 1 - n))
         .collect();
-    let is_map = |name: &str| name.starts_with("map");
+    let chosen = |name: &str| caches.split(',').any(|part| name.contains(part));
+    let bounded = |name: &str| chosen(name) && !name.starts_with("map");
 
     if "hit".contains(part) {
-        let subjects = load(&all, 2 * KEYS, |_| true);
+        let subjects = load(&all, 2 * KEYS, chosen);
         let hit: Op = |subject, key| assert!(subject.read(key), "it is held");
         table(
             "hit, 1 M entries, zipf 0.99",
@@ -51,7 +53,7 @@ pub fn run(part: &str) {
         );
     }
     if "mixed".contains(part) {
-        let subjects = load(&all[..KEYS / 5], KEYS / 10, |name| !is_map(name));
+        let subjects = load(&all[..KEYS / 5], KEYS / 10, bounded);
         let mixed: Op = |subject, key| {
             if !subject.read(key) {
                 subject.insert(key, &[7; VALUE]);
@@ -63,7 +65,7 @@ pub fn run(part: &str) {
         );
     }
     if "insert".contains(part) {
-        let subjects = load(&all[..KEYS / 5], KEYS / 10, |name| !is_map(name));
+        let subjects = load(&all[..KEYS / 5], KEYS / 10, bounded);
         let insert: Op = |subject, key| subject.insert(key, &[7; VALUE]);
         table(
             "insert of new keys, room for 100,000",

@@ -21,6 +21,7 @@ use bytes::Bytes;
 
 use crate::Key;
 use crate::clock::Seconds;
+use crate::prefetch::prefetch;
 
 /// A value, as a block takes it.
 #[derive(Clone, Debug)]
@@ -169,6 +170,11 @@ impl Block {
     fn header(&self) -> &Header {
         // SAFETY: the header lives as long as any handle, and only its count changes.
         unsafe { self.0.as_ref() }
+    }
+
+    /// Has the header brought near.
+    pub(crate) fn prefetch(&self) {
+        prefetch(self.header());
     }
 
     /// Bytes of the block from `at` on.

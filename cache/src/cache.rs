@@ -3,17 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::Duration;
 
 use crate::block::HITS_MAX;
 use crate::builder::{Builder, Settings};
 use crate::clock::{NEVER, Seconds, after};
-use crate::fill::Fill;
 use crate::key::Hasher;
-use crate::shard::{Gone, Shard, half};
+use crate::room::Budget;
+use crate::shard::{Shard, half};
 use crate::stats::{Counters, Read};
-use crate::sync::atomic::{AtomicU64, AtomicUsize};
+use crate::sync::atomic::AtomicU64;
 use crate::sync::{RwLock, RwLockWriteGuard};
 use crate::value::Life;
 use crate::{Clock, Entry, Key, Stats, Value};
@@ -21,46 +21,31 @@ use crate::{Clock, Entry, Key, Stats, Value};
 /// Counters of generations, among which namespaces are spread. Forgetting one namespace also forgets
 /// those that share its counter.
 const GENERATIONS: usize = 1024;
-/// Timers that a write looks at.
-const TIMERS_PER_WRITE: usize = 4;
-/// Entries that are evicted while a shard is locked once.
-const BATCH: usize = 16;
 
 /// A bounded cache of bytes. A clone is another handle of the same cache.
 #[derive(Clone)]
-pub struct Cache(Arc<Inner>);
+pub struct Cache(pub(crate) Arc<Inner>);
 
 /// On lines of memory of its own.
 #[repr(align(128))]
 #[derive(Default)]
-struct Apart<T>(T);
+pub(crate) struct Apart<T>(pub(crate) T);
 
 /// A lock and what others may know of its shard without it.
 #[derive(Default)]
 pub(crate) struct Locked {
     shard: RwLock<Shard>,
     /// The bits of its age, as it was when the shard was last written.
-    age: AtomicU64,
+    pub(crate) age: AtomicU64,
 }
 
-struct Inner {
-    shards: Box<[Apart<Locked>]>,
+pub(crate) struct Inner {
+    pub(crate) shards: Box<[Apart<Locked>]>,
     hasher: Hasher,
-    settings: Settings,
+    pub(crate) settings: Settings,
     generations: Box<[AtomicU32]>,
-    counters: Counters,
-    budget: Apart<Budget>,
-}
-
-#[derive(Default)]
-struct Budget {
-    /// Changes while the shard is locked whose weight changes.
-    weight: AtomicU64,
-    max_weight: AtomicU64,
-    max_entry_weight: AtomicU64,
-    /// The shard that evicts next.
-    hand: AtomicUsize,
-    refreshing: AtomicUsize,
+    pub(crate) counters: Counters,
+    pub(crate) budget: Apart<Budget>,
 }
 
 /// What an entry is for a reader.
@@ -97,11 +82,6 @@ impl Cache {
     }
 
     pub(crate) fn new(max_weight: u64, max_entry: u64, shards: usize, settings: Settings) -> Cache {
-        let budget = Budget {
-            max_weight: AtomicU64::new(max_weight),
-            max_entry_weight: AtomicU64::new(max_entry),
-            ..Budget::default()
-        };
         Cache(Arc::new(Inner {
             shards: std::iter::repeat_with(Apart::default)
                 .take(shards)
@@ -110,7 +90,7 @@ impl Cache {
             settings,
             generations: (0..GENERATIONS).map(|_| AtomicU32::new(0)).collect(),
             counters: Counters::default(),
-            budget: Apart(budget),
+            budget: Apart(Budget::new(max_weight, max_entry)),
         }))
     }
 
@@ -232,19 +212,6 @@ impl Cache {
         }
     }
 
-    /// Frees what no reader can want any more, at most `limit` entries of it. Inserting does some of
-    /// it, so nothing goes wrong if this is never called.
-    pub fn maintain(&self, limit: usize) {
-        let (now, mut steps) = (self.now(), limit);
-        for at in 0..self.0.shards.len() {
-            let mut gone = Vec::new();
-            self.change(at as u64, |shard| {
-                gone.extend(std::iter::from_fn(|| shard.expire(now, &mut steps)));
-            });
-            self.farewell(gone);
-        }
-    }
-
     /// Entries held, those included that are no longer served.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -255,24 +222,6 @@ impl Cache {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// The weight of all entries, in bytes.
-    #[must_use]
-    pub fn weight(&self) -> u64 {
-        self.0.budget.0.weight.load(Relaxed)
-    }
-
-    /// The budget, in bytes.
-    #[must_use]
-    pub fn max_weight(&self) -> u64 {
-        self.0.budget.0.max_weight.load(Relaxed)
-    }
-
-    /// Changes the budget, and evicts down to it. The heaviest entry allowed stays what it was.
-    pub fn set_max_weight(&self, max_weight: u64) {
-        self.0.budget.0.max_weight.store(max_weight, Relaxed);
-        self.make_room();
     }
 
     /// What happened so far, and what is held.
@@ -361,10 +310,6 @@ impl Cache {
         self.0.counters.read(read);
     }
 
-    pub(crate) fn count_refused(&self) {
-        self.0.counters.refused.fetch_add(1, Relaxed);
-    }
-
     /// Whether an entry is fresh for a reader, who may make it stay for longer.
     #[inline]
     fn is_fresh(&self, entry: &Entry, cache_ttl: Option<Duration>, now: Seconds) -> bool {
@@ -436,159 +381,6 @@ impl Cache {
             hash: half(hash),
         };
         Entry(value.into_block(key, life))
-    }
-
-    /// Stores an entry, that of a fill only while the fill still stands.
-    pub(crate) fn store(&self, hash: u64, entry: Entry, fill: Option<&Arc<Fill>>) -> bool {
-        let now = self.now();
-        let mut gone = Vec::new();
-        let mut shard = self.shard(hash).write();
-        let before = shard.weight();
-        let stored = self.put(&mut shard, hash, entry, fill, &mut gone);
-        if stored {
-            let mut steps = TIMERS_PER_WRITE;
-            gone.extend(std::iter::from_fn(|| shard.expire(now, &mut steps)));
-        }
-        self.settle(hash, before, &shard);
-        if self.is_turn_of(&shard) {
-            self.evict(hash, &mut shard, &mut gone);
-        }
-        drop(shard);
-        if !stored && fill.is_some() {
-            self.count_refused();
-        }
-        self.farewell(gone);
-        self.make_room();
-        stored
-    }
-
-    pub(crate) fn put(
-        &self,
-        shard: &mut Shard,
-        hash: u64,
-        entry: Entry,
-        fill: Option<&Arc<Fill>>,
-        gone: &mut Vec<Gone>,
-    ) -> bool {
-        let key = entry.key();
-        if fill.is_some_and(|fill| !shard.fills.end(fill)) {
-            return false;
-        }
-        shard.fills.remove(hash, key);
-        let forgotten = entry.0.generation() != self.generation(key.namespace);
-        if forgotten || self.is_old(shard, hash, &entry) {
-            return false;
-        }
-        if u64::from(entry.weight()) > self.0.budget.0.max_entry_weight.load(Relaxed) {
-            gone.extend(shard.remove(hash, key));
-            return false;
-        }
-        gone.extend(shard.insert(hash, entry, self.0.settings.ranking));
-        true
-    }
-
-    /// Whether a newer version is known.
-    fn is_old(&self, shard: &Shard, hash: u64, new: &Entry) -> bool {
-        let version = new.version();
-        let held = shard.find(hash, new.key());
-        let held = held.filter(|held| held.0.generation() == new.0.generation());
-        let newer = held.is_some_and(|held| version != 0 && held.version() > version);
-        newer || !shard.floors.admit(hash, version, self.now())
-    }
-
-    /// Applies a change to a shard and to the weight of the whole. What it returns, entries among it,
-    /// is dropped by the caller when nothing is locked.
-    pub(crate) fn change<R>(&self, hash: u64, change: impl FnOnce(&mut Shard) -> R) -> R {
-        let mut shard = self.shard(hash).write();
-        let before = shard.weight();
-        let result = change(&mut shard);
-        self.settle(hash, before, &shard);
-        result
-    }
-
-    /// Tells the others what a change of a shard, which is still locked, did to its weight and age.
-    fn settle(&self, hash: u64, before: u64, shard: &Shard) {
-        let weight = &self.0.budget.0.weight;
-        match shard.weight().checked_sub(before) {
-            Some(0) => {}
-            Some(more) => drop(weight.fetch_add(more, Relaxed)),
-            None => drop(weight.fetch_sub(before - shard.weight(), Relaxed)),
-        }
-        self.shard(hash).age.store(shard.age().to_bits(), Relaxed);
-    }
-
-    fn is_over(&self) -> bool {
-        self.weight() > self.max_weight()
-    }
-
-    /// Whether a shard that is locked already may be the one to evict from: not if what it would throw
-    /// out is worth clearly more than what another would.
-    fn is_turn_of(&self, shard: &Shard) -> bool {
-        let other = self.0.budget.0.hand.load(Relaxed);
-        let other = self.shard(other as u64).age.load(Relaxed);
-        self.is_over() && shard.age() <= f64::from_bits(other) + shard.slack()
-    }
-
-    /// Evicts from one shard while the whole is over its budget, and returns whether it found anything.
-    fn evict(&self, hash: u64, shard: &mut Shard, gone: &mut Vec<Gone>) -> bool {
-        let mut found = false;
-        for _ in 0..BATCH {
-            if !self.is_over() {
-                break;
-            }
-            let before = shard.weight();
-            let Some(victim) = shard.evict(self.0.settings.ranking) else {
-                break;
-            };
-            gone.push(victim);
-            found = true;
-            self.settle(hash, before, shard);
-        }
-        found
-    }
-
-    /// Evicts until the weight is within the budget: from one of two shards at a time, that of the
-    /// lower age.
-    pub(crate) fn make_room(&self) {
-        let (mut idle, shards) = (0, self.0.shards.len());
-        // After as many idle looks all shards were empty: others have yet to count what they hold.
-        while self.is_over() && idle <= 2 * shards {
-            let hand = self.0.budget.0.hand.fetch_add(1, Relaxed);
-            let age = |at: usize| f64::from_bits(self.shard(at as u64).age.load(Relaxed));
-            let other = hand.wrapping_mul(0x9E37_79B9) >> 16;
-            let younger = idle < shards && age(other) < age(hand);
-            let at = if younger { other } else { hand } as u64;
-            let mut gone = Vec::new();
-            let mut shard = self.shard(at).write();
-            let found = self.evict(at, &mut shard, &mut gone);
-            drop(shard);
-            self.farewell(gone);
-            idle = if found { 0 } else { idle + 1 };
-        }
-    }
-
-    /// Counts what went out, tells the listener, and drops it. Nothing is locked.
-    pub(crate) fn farewell(&self, gone: impl IntoIterator<Item = Gone>) {
-        for Gone { entry, cause } in gone {
-            self.0.counters.gone(cause);
-            if let Some(listener) = &self.0.settings.listener {
-                listener(&entry, cause);
-            }
-        }
-    }
-
-    /// Counts one more fetch ahead of time, if there may be one.
-    pub(crate) fn may_refresh(&self) -> bool {
-        let (refreshing, max) = (&self.0.budget.0.refreshing, self.0.settings.refreshes_max);
-        let may = refreshing.fetch_add(1, Relaxed) < max;
-        if !may {
-            self.refreshed();
-        }
-        may
-    }
-
-    pub(crate) fn refreshed(&self) {
-        self.0.budget.0.refreshing.fetch_sub(1, Relaxed);
     }
 
     /// Checks what always holds, looking at everything.

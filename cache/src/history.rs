@@ -1,25 +1,22 @@
 //! What a shard remembers of keys that it does not hold. It is written on misses, evictions and
 //! expiries, never by a hit.
-#![allow(
-    clippy::indexing_slicing,
-    reason = "a place is below the number of words or ghosts"
-)]
+#![allow(clippy::indexing_slicing, reason = "a line is below their number")]
 #![allow(
     clippy::cast_possible_truncation,
     reason = "counters have four bits; of the time, the lower bits are wanted"
 )]
 
 use crate::index::spread;
+use crate::prefetch::prefetch;
 
 /// The most that four bits count to.
 pub(crate) const FREQUENCY_MAX: u8 = 15;
-/// Words of a line of the sketch.
-const WORDS: usize = 8;
 /// Everything is halved after so many additions for each key that can be held: old fame fades.
 const FADE_AFTER: usize = 3;
 const LEN_MIN: usize = 64;
-/// Ghosts, and so entries, for each line of the sketch: eight counters for one.
-const KEYS_PER_LINE: usize = 16;
+/// Ghosts, and so entries, for each line: it has eight counters for one.
+const KEYS_PER_LINE: usize = 8;
+const WORDS: usize = 4;
 
 /// The parts of a ghost, and how many ticks of its time pass while as many keys leave as there is room
 /// for ghosts.
@@ -27,7 +24,6 @@ const GHOST_HASH: u32 = (1 << 22) - 1;
 const GHOST_SET: u32 = 1 << 22;
 const GHOST_MAIN: u32 = 1 << 23;
 const GHOST_TICK: u32 = 1 << 24;
-const GHOST_TIME: u32 = 0xFF << 24;
 const GHOST_TICKS: u32 = 64;
 
 /// Which queue a key left.
@@ -37,17 +33,26 @@ pub(crate) enum Left {
     Main,
 }
 
-/// Frequencies of keys (a count-min sketch of four bits), and which ones left not long ago.
+/// Frequencies of keys (a count-min sketch of four bits), and which ones left not long ago. All that
+/// is known of a key is in one line of memory.
 #[derive(Debug)]
 pub(crate) struct History {
-    /// Lines of eight words of 16 counters; a key has one counter in each pair of words.
-    sketch: Box<[[u64; WORDS]]>,
+    lines: Box<[Line]>,
     additions: usize,
-    /// Direct mapped; 0 is none. See `ghost`.
-    ghosts: Box<[u32]>,
     /// Keys that left.
     left: u64,
 }
+
+#[repr(C, align(64))]
+#[derive(Clone, Debug, Default)]
+struct Line {
+    /// Words of 16 counters; a key has one in each.
+    counters: [u64; WORDS],
+    /// See `ghost`; 0 is none.
+    ghosts: [u32; KEYS_PER_LINE],
+}
+
+const _: () = assert!(size_of::<Line>() == 64);
 
 impl Default for History {
     fn default() -> History {
@@ -55,36 +60,40 @@ impl Default for History {
     }
 }
 
-/// Spreads a hash anew: ghosts and sketch should not collide for the same keys.
+/// Spreads a hash anew: a key's counters should not follow from its line.
 fn mix(hash: u32) -> u64 {
     let product = u64::from(hash | 1 << 31).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     product ^ (product >> 32)
 }
 
-/// The four counters of a key in its line: word and shift.
-fn counters(hash: u32) -> impl Iterator<Item = (usize, u32)> {
-    let mut bits = mix(hash) >> 8;
-    (0..WORDS / 2).map(move |pair| {
-        let word = 2 * pair + (bits & 1) as usize;
-        let shift = 4 * (bits >> 1 & 15) as u32;
-        bits >>= 5;
-        (word, shift)
-    })
+/// How far each counter of a key is shifted in its word.
+fn shifts(hash: u32) -> [u32; WORDS] {
+    let bits = mix(hash) >> 8;
+    [0, 4, 8, 12].map(|from| 4 * (bits >> from & 15) as u32)
+}
+
+/// For how long a ghost has been one, in ticks.
+fn age(ghost: u32, now: u32) -> u32 {
+    (now & !(GHOST_TICK - 1)).wrapping_sub(ghost & !(GHOST_TICK - 1)) / GHOST_TICK
 }
 
 impl History {
     fn with_len(len: usize) -> History {
         History {
-            sketch: vec![[0; WORDS]; len / KEYS_PER_LINE].into(),
+            lines: vec![Line::default(); len / KEYS_PER_LINE].into(),
             additions: 0,
-            ghosts: vec![0; len].into(),
             left: 0,
         }
     }
 
+    /// Keys that there is room for.
+    fn len(&self) -> usize {
+        self.lines.len() * KEYS_PER_LINE
+    }
+
     /// Keeps a history of about as many keys as `held`. One of another length has no ghosts yet.
     pub(crate) fn fit(&mut self, held: usize) {
-        let len = self.ghosts.len();
+        let len = self.len();
         let wanted = if held > len {
             2 * len
         } else if held < len / 3 && len > LEN_MIN {
@@ -94,67 +103,89 @@ impl History {
         };
         let mut fitted = History::with_len(wanted);
         // Lines are found by the upper bits of the hash, so line `n` becomes `2n` and `2n + 1`.
-        for (at, line) in fitted.sketch.iter_mut().enumerate() {
-            *line = self.sketch[at * self.sketch.len() / (wanted / KEYS_PER_LINE)];
+        for (at, line) in fitted.lines.iter_mut().enumerate() {
+            line.counters = self.lines[at * len / wanted].counters;
         }
         fitted.additions = self.additions;
         *self = fitted;
     }
 
     fn line(&self, hash: u32) -> usize {
-        spread(hash, self.sketch.len())
+        spread(hash, self.lines.len())
+    }
+
+    /// Has the memory of what is known of a key brought near.
+    pub(crate) fn prefetch(&self, hash: u32) {
+        prefetch(&self.lines[self.line(hash)]);
     }
 
     /// How often the key was asked for, as far as is remembered: up to 15.
     pub(crate) fn frequency(&self, hash: u32) -> u8 {
-        let line = &self.sketch[self.line(hash)];
-        let counts = counters(hash).map(|(word, shift)| (line[word] >> shift & 15) as u8);
+        let line = &self.lines[self.line(hash)];
+        let counters = line.counters.iter().zip(shifts(hash));
+        let counts = counters.map(|(word, shift)| (word >> shift & 15) as u8);
         counts.min().unwrap_or(0)
     }
 
     /// Remembers that the key was asked for so often, at least.
     pub(crate) fn remember(&mut self, hash: u32, frequency: u8) {
         let at = self.line(hash);
-        let line = &mut self.sketch[at];
-        for (word, shift) in counters(hash) {
-            let count = line[word] >> shift & 15;
+        let counters = self.lines[at].counters.iter_mut();
+        for (word, shift) in counters.zip(shifts(hash)) {
+            let count = *word >> shift & 15;
             let more = u64::from(frequency.min(FREQUENCY_MAX)).saturating_sub(count);
-            line[word] += more << shift;
+            *word += more << shift;
         }
         self.additions += 1;
-        if self.additions > FADE_AFTER * self.ghosts.len() {
+        if self.additions > FADE_AFTER * self.len() {
             self.fade();
         }
     }
 
     fn fade(&mut self) {
         self.additions = 0;
-        for word in self.sketch.as_flattened_mut() {
-            *word = *word >> 1 & 0x7777_7777_7777_7777;
+        for line in &mut self.lines {
+            for word in &mut line.counters {
+                *word = *word >> 1 & 0x7777_7777_7777_7777;
+            }
         }
     }
 
+    /// Notes which queue a key left, in place of the oldest ghost of its line.
     pub(crate) fn leave(&mut self, hash: u32, left: Left) {
         self.left += 1;
-        self.ghosts[spread(hash, self.ghosts.len())] = self.ghost(hash, left);
+        let new = self.ghost(hash, left);
+        let at = self.line(hash);
+        let ghosts = self.lines[at].ghosts.iter_mut();
+        let age = |ghost: &u32| {
+            if *ghost == 0 {
+                u32::MAX
+            } else {
+                age(*ghost, new)
+            }
+        };
+        if let Some(oldest) = ghosts.max_by_key(|ghost| age(ghost)) {
+            *oldest = new;
+        }
     }
 
     /// Which queue the key left not long ago. It is then forgotten.
     pub(crate) fn comes_back(&mut self, hash: u32) -> Option<Left> {
-        let at = spread(hash, self.ghosts.len());
-        let ghost = std::mem::take(&mut self.ghosts[at]);
-        let left = [Left::Small, Left::Main].into_iter();
-        let mut left = left.filter(|left| (self.ghost(hash, *left) ^ ghost) & !GHOST_TIME == 0);
-        let age = (self.ghost(hash, Left::Main) & GHOST_TIME).wrapping_sub(ghost & GHOST_TIME);
+        let now = self.ghost(hash, Left::Small);
+        let at = self.line(hash);
+        let mut ghosts = self.lines[at].ghosts.iter_mut();
+        let same = |ghost: &u32| (ghost ^ now) & (GHOST_HASH | GHOST_SET) == 0;
+        let ghost = std::mem::take(ghosts.find(|ghost| same(ghost))?);
         // Who left longer ago is no sign that there was too little room.
-        let recent = age / GHOST_TICK <= GHOST_TICKS / 2;
-        left.next().filter(|_| recent)
+        let recent = age(ghost, now) <= GHOST_TICKS / 2;
+        let main = ghost & GHOST_MAIN != 0;
+        recent.then_some(if main { Left::Main } else { Left::Small })
     }
 
     /// A ghost that leaves now: 22 bits of the hash, one that is set, one for the queue, and eight of
     /// the time, which passes as keys leave. The hash's upper bits are where it lies.
     fn ghost(&self, hash: u32, left: Left) -> u32 {
-        let ticks = self.left * u64::from(GHOST_TICKS) / self.ghosts.len() as u64;
+        let ticks = self.left * u64::from(GHOST_TICKS) / self.len() as u64;
         let time = (ticks as u32).wrapping_mul(GHOST_TICK);
         let from = if left == Left::Main { GHOST_MAIN } else { 0 };
         hash & GHOST_HASH | GHOST_SET | from | time

@@ -13,6 +13,7 @@
 )]
 
 use crate::Entry;
+use crate::prefetch::prefetch;
 
 const PLACES: usize = 7;
 /// Fuller than this, a table grows by half: too many keys would be in the next bucket.
@@ -94,6 +95,21 @@ impl Index {
     pub(crate) fn find(&self, hash: u32, is_it: impl Fn(&Entry) -> bool) -> Option<&Entry> {
         let (bucket, place) = self.locate(hash, is_it)?;
         self.buckets[bucket].entries[place].as_ref()
+    }
+
+    /// Has the line brought near where an entry of this hash is, or would be.
+    pub(crate) fn prefetch(&self, hash: u32) {
+        prefetch(&self.buckets[spread(hash, self.buckets.len())]);
+    }
+
+    /// Has the entries brought near that may be the one of this hash, as far as its line tells.
+    pub(crate) fn prefetch_entry(&self, hash: u32) {
+        let bucket = &self.buckets[spread(hash, self.buckets.len())];
+        for place in places(bucket.matches(tag(hash))) {
+            if let Some(entry) = &bucket.entries[place] {
+                entry.0.prefetch();
+            }
+        }
     }
 
     #[inline]

@@ -56,8 +56,17 @@ mod floors;
 mod history;
 mod index;
 mod key;
+#[cfg(test)]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests: an index out of range fails them"
+)]
+mod linear;
 mod lookup;
+mod prefetch;
 mod queues;
+mod room;
 #[cfg(test)]
 mod schedules;
 mod shard;

@@ -144,10 +144,12 @@ impl Queues {
             Place::Small => {
                 self.small_weight -= weight;
                 self.small.remove::<QUEUE>(slots, at);
+                self.small.prefetch_second::<QUEUE>(slots);
             }
             Place::Main(class) => {
                 self.main[usize::from(class)].remove::<QUEUE>(slots, at);
                 self.look_at_first(slots, class);
+                self.main[usize::from(class)].prefetch_second::<QUEUE>(slots);
             }
         }
     }
@@ -159,6 +161,11 @@ impl Queues {
             Place::Small => self.small.renumber::<QUEUE>(slots, new),
             Place::Main(class) => self.main[usize::from(class)].renumber::<QUEUE>(slots, new),
         }
+    }
+
+    /// Those of which one is likely to leave next.
+    pub(crate) fn likely_victims(&self) -> impl Iterator<Item = u32> {
+        self.small.first().into_iter().chain(self.first_of_main())
     }
 
     /// The entry whose turn it is to leave, still in its queue; `None` if there is none.

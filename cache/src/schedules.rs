@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use shuttle::sync::atomic::AtomicU64;
 use shuttle::thread;
@@ -196,6 +197,96 @@ fn a_waiter_that_is_dropped_leaves_nobody_waiting() {
         dropping.join().expect("it does not wait");
         waiting.join().expect("it leads");
         assert_eq!(node.read(), 7);
+    });
+}
+
+/// Stale values are served while one reader at a time fetches, whoever gives up; and none is served
+/// once the key is invalidated.
+#[test]
+fn one_of_many_fetches_what_is_stale() {
+    explore(|| {
+        let clock = Clock::manual(1);
+        let builder = Cache::builder(1 << 20).clock(clock.clone());
+        let builder = builder.stale_while_revalidate(Duration::from_secs(100));
+        let cache = builder.shards(1).build();
+        let minute = Duration::from_secs(60);
+        let aged = move |version| value(version).ttl(minute);
+        cache.insert(KEY, aged(0));
+        clock.set(70);
+        let (tickets, invalidated) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let shared = Arc::new((cache, tickets, invalidated));
+        let spawn = |gives_up: bool| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                let (cache, tickets, invalidated) = &*shared;
+                let floor = invalidated.load(SeqCst);
+                match cache.lookup(KEY, None) {
+                    Lookup::Stale(entry, ticket) => {
+                        assert_eq!((version(&entry), floor), (0, 0));
+                        let Some(ticket) = ticket else { return };
+                        assert_eq!(tickets.fetch_add(1, SeqCst), 0, "one at a time");
+                        thread::yield_now();
+                        tickets.fetch_sub(1, SeqCst);
+                        if !gives_up {
+                            ticket.complete(aged(1));
+                        }
+                    }
+                    Lookup::Hit(entry) => assert_eq!(version(&entry), 1),
+                    // After the key was invalidated, nothing is there to be served meanwhile.
+                    Lookup::Lead(ticket) => drop(ticket.complete(aged(1))),
+                    Lookup::Wait(waiter) => drop(waiter.wait()),
+                    Lookup::Refresh(..) => panic!("that was not asked for"),
+                }
+            })
+        };
+        let threads = [true, false, true, false].map(spawn);
+        thread::yield_now();
+        shared.0.invalidate(KEY);
+        shared.2.store(1, SeqCst);
+        for thread in threads {
+            thread.join().expect("a reader");
+        }
+        assert!(
+            shared
+                .0
+                .get(KEY, None)
+                .is_none_or(|entry| version(&entry) == 1)
+        );
+        shared.0.validate();
+    });
+}
+
+/// A source that lags behind brings old versions, before and after the cache is told of a new one: who
+/// is given something by the cache is never given less than was invalidated before it asked.
+#[test]
+fn a_fill_does_not_bring_back_what_is_below_the_floor() {
+    explore(|| {
+        let node = node(1 << 20);
+        let read = |node: Arc<Node>, lag: u64| {
+            thread::spawn(move || {
+                for _ in 0..2 {
+                    let known = node.acknowledged.load(SeqCst);
+                    let cached = node.cache.get(KEY, None);
+                    assert!(cached.is_none_or(|entry| entry.version() >= known));
+                    if let Lookup::Lead(ticket) = node.cache.lookup(KEY, None) {
+                        let written = node.source.load(SeqCst).saturating_sub(lag);
+                        thread::yield_now();
+                        drop(ticket.complete(value(written).version(written)));
+                    }
+                }
+            })
+        };
+        let threads = [0, 1, 2].map(|lag| read(Arc::clone(&node), lag));
+        (1..=3).for_each(|written| {
+            let tell = |cache: &Cache, written| cache.invalidate_version(KEY, written);
+            node.write(written, tell);
+        });
+        for thread in threads {
+            thread.join().expect("a reader");
+        }
+        let held = node.cache.get(KEY, None);
+        assert!(held.is_none_or(|entry| entry.version() == 3));
+        node.cache.validate();
     });
 }
 

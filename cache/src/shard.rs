@@ -1,5 +1,7 @@
 //! A part of the cache, used by one writer or many readers at a time.
 
+use smallvec::SmallVec;
+
 use crate::clock::{NEVER, Seconds};
 use crate::cost::Ranking;
 use crate::fill::Fills;
@@ -10,6 +12,9 @@ use crate::queues::Queues;
 use crate::slots::{Place, Slots};
 use crate::wheel::{Turned, Wheel};
 use crate::{Cause, Entry, Key};
+
+/// What a write took out: one entry, mostly.
+pub(crate) type Leaving = SmallVec<[Gone; 2]>;
 
 /// What went out. It is dropped when nothing is locked.
 #[derive(Debug)]
@@ -41,6 +46,25 @@ impl Shard {
     #[inline]
     pub(crate) fn find(&self, hash: u64, key: Key<'_>) -> Option<&Entry> {
         self.index.find(half(hash), |entry| entry.key() == key)
+    }
+
+    /// Has what a write of this hash reads brought near, all at once, and the entries of which one is
+    /// likely to leave for it; their lines of the index were fetched when the last one left.
+    pub(crate) fn prefetch(&self, hash: u64) {
+        self.index.prefetch(half(hash));
+        self.history.prefetch(half(hash));
+        for at in self.queues.likely_victims() {
+            self.index.prefetch_entry(self.slots.get(at).hash);
+        }
+    }
+
+    /// Has the index and the history of those brought near that are likely to leave next.
+    fn look_ahead(&self) {
+        for at in self.queues.likely_victims() {
+            let hash = self.slots.get(at).hash;
+            self.index.prefetch(hash);
+            self.history.prefetch(hash);
+        }
     }
 
     /// Puts an entry in, in place of what there was of its key, which is returned.
@@ -98,7 +122,9 @@ impl Shard {
         let victim = self.queues.victim(&mut self.slots, &self.index, ranking);
         let (at, left) = victim?;
         self.history.leave(self.slots.get(at).hash, left);
-        self.take_out(at, Cause::Size)
+        let gone = self.take_out(at, Cause::Size);
+        self.look_ahead();
+        gone
     }
 
     /// Takes out one entry that nobody may want any more; `None` if there is none. `steps` are left

@@ -10,6 +10,7 @@
 use std::ops::Range;
 
 use crate::clock::{NEVER, Seconds};
+use crate::prefetch::prefetch;
 
 /// No slot.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -106,6 +107,26 @@ impl List {
         (self.first != NONE).then_some(self.first)
     }
 
+    /// Has the memory of the second one brought near, whose turn comes after the first.
+    pub(crate) fn prefetch_second<const L: usize>(self, slots: &Slots) {
+        if let Some(second) = self.iter::<L>(slots).nth(1) {
+            slots.prefetch(second);
+        }
+    }
+
+    /// Puts a slot in front of the list.
+    fn push_first<const L: usize>(&mut self, slots: &mut Slots, at: u32) {
+        slots.get_mut(at).links[L] = Links {
+            next: self.first,
+            prev: NONE,
+        };
+        match self.first {
+            NONE => self.last = at,
+            first => slots.get_mut(first).links[L].prev = at,
+        }
+        self.first = at;
+    }
+
     pub(crate) fn push<const L: usize>(&mut self, slots: &mut Slots, at: u32) {
         slots.get_mut(at).links[L] = Links {
             next: NONE,
@@ -170,6 +191,14 @@ impl Slots {
         &mut self.chunks[at as usize / CHUNK][at as usize % CHUNK]
     }
 
+    /// Has the memory of a slot brought near: all of it, since a slot may lie on two lines.
+    pub(crate) fn prefetch(&self, at: u32) {
+        let slot = self.get(at);
+        prefetch(slot);
+        prefetch(&slot.frequency);
+        prefetch(&slot.links);
+    }
+
     /// Slots in use.
     pub(crate) fn used(&self) -> u32 {
         self.used
@@ -191,7 +220,7 @@ impl Slots {
             if let Ok(chunk) = chunk.into_boxed_slice().try_into() {
                 self.chunks.push(chunk);
             }
-            for at in from..self.capacity() {
+            for at in (from..self.capacity()).rev() {
                 self.link_free(at);
             }
         }
@@ -241,8 +270,9 @@ impl Slots {
     }
 
     fn link_free(&mut self, at: u32) {
+        // In front: the next newcomer takes the slot that was used last, which is still near.
         let mut free = self.free;
-        free.push::<QUEUE>(self, at);
+        free.push_first::<QUEUE>(self, at);
         self.free = free;
     }
 

@@ -4,6 +4,7 @@
 //! the entry was read from, so nobody who saw a write is given what was there before it, acknowledged or
 //! not; and no ticket is needed, however long a read takes.
 
+use crate::shard::Leaving;
 use crate::{Cache, Key, Value};
 
 impl Cache {
@@ -22,12 +23,12 @@ impl Cache {
         let key = key.into();
         let (hash, generation) = (self.hash(key), self.generation(key.namespace));
         let entry = self.newcomer(hash, key, value, self.now(), generation);
-        let mut gone = Vec::new();
+        let mut gone = Leaving::new();
         let stored = self.change(hash, |shard| {
             is_current() && self.put(shard, hash, entry, None, &mut gone)
         });
         if !stored {
-            self.count_refused();
+            self.0.counters.refuse();
         }
         self.farewell(gone);
         self.make_room();

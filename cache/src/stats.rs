@@ -46,21 +46,20 @@ pub(crate) enum Read {
     Coalesced,
 }
 
-const READS: usize = 5;
-/// More than the threads that read at the same time on most machines.
+/// Five kinds of reads, four causes of leaving, and refusals.
+const COUNTS: usize = 10;
+const FIRST_CAUSE: usize = 5;
+const REFUSED: usize = 9;
+/// More than the threads that work at the same time on most machines.
 const STRIPES: usize = 32;
 
-/// Counts of reads by some threads, on lines of their own: a hit writes nothing that others read.
+/// Counts of some threads, on lines of their own: a hit writes nothing that others read.
 #[repr(align(128))]
 #[derive(Debug, Default)]
-struct Stripe([AtomicU64; READS]);
+struct Stripe([AtomicU64; COUNTS]);
 
 #[derive(Debug, Default)]
-pub(crate) struct Counters {
-    reads: [Stripe; STRIPES],
-    gone: [AtomicU64; 4],
-    pub(crate) refused: AtomicU64,
-}
+pub(crate) struct Counters([Stripe; STRIPES]);
 
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
@@ -80,35 +79,42 @@ fn stripe(stripes: &[Stripe; STRIPES]) -> &Stripe {
 }
 
 impl Counters {
-    #[allow(clippy::indexing_slicing, reason = "there are as many as variants")]
+    #[allow(clippy::indexing_slicing, reason = "below the number of counts")]
     #[inline]
-    pub(crate) fn read(&self, read: Read) {
-        stripe(&self.reads).0[read as usize].fetch_add(1, Relaxed);
+    fn count(&self, what: usize) {
+        stripe(&self.0).0[what].fetch_add(1, Relaxed);
     }
 
-    #[allow(clippy::indexing_slicing, reason = "there are as many as variants")]
+    #[inline]
+    pub(crate) fn read(&self, read: Read) {
+        self.count(read as usize);
+    }
+
     pub(crate) fn gone(&self, cause: Cause) {
-        self.gone[cause as usize].fetch_add(1, Relaxed);
+        self.count(FIRST_CAUSE + cause as usize);
+    }
+
+    pub(crate) fn refuse(&self) {
+        self.count(REFUSED);
     }
 
     /// All but what is held.
     pub(crate) fn stats(&self) -> Stats {
-        let mut reads = [0; READS];
-        for Stripe(counts) in &self.reads {
-            for (sum, count) in reads.iter_mut().zip(counts) {
+        let mut counts = [0; COUNTS];
+        for Stripe(of_some) in &self.0 {
+            for (sum, count) in counts.iter_mut().zip(of_some) {
                 *sum += count.load(Relaxed);
             }
         }
+        let [reads @ .., evicted, expired, replaced, invalidated, refused] = counts;
         let [hits, negative_hits, stale_hits, misses, coalesced] = reads;
-        let [evicted, expired, replaced, invalidated] =
-            [0, 1, 2, 3].map(|cause: usize| self.gone.get(cause).map_or(0, |n| n.load(Relaxed)));
         Stats {
             hits,
             negative_hits,
             stale_hits,
             misses,
             coalesced,
-            refused: self.refused.load(Relaxed),
+            refused,
             evicted,
             expired,
             replaced,
