@@ -28,6 +28,12 @@ pub struct Args {
     /// Rounds in which engines take turns.
     #[arg(long, default_value_t = 7)]
     pub rounds: usize,
+    /// MiB that are live, about, in the workloads of `churn`.
+    #[arg(long, default_value_t = 128)]
+    pub live: u64,
+    /// Puts of which `stalls` looks for the longest.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub puts: u64,
     /// Under three minutes: few engines, and an error if a ratio is below its floor.
     #[arg(long)]
     pub short: bool,
@@ -43,6 +49,11 @@ pub struct Args {
     /// How often a hundredth of the keys was overwritten before the child began.
     #[arg(long, hide = true, default_value_t = 0)]
     pub fresh: u32,
+    /// The control group of the child, and the bytes of memory in it.
+    #[arg(long, hide = true)]
+    pub group: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    pub memory: Option<u64>,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -73,7 +84,26 @@ impl Args {
         let named = |kind: &Kind| self.engines.iter().any(|name| name == kind.name);
         let all = self.engines.is_empty();
         let kinds = KINDS.iter().copied();
-        kinds.filter(|kind| all || named(kind)).collect()
+        let kinds = kinds.filter(|kind| named(kind) || all && !kind.apart);
+        kinds.collect()
+    }
+
+    /// Those of some engines with files that take part, in a group that is too long for all of them.
+    /// Whoever is named takes part anyway.
+    pub fn few(&self, names: &[&str]) -> Vec<Kind> {
+        let kinds = if self.engines.is_empty() {
+            let few = KINDS.iter().copied();
+            few.filter(|kind| names.contains(&kind.name)).collect()
+        } else {
+            self.kinds()
+        };
+        kinds.into_iter().filter(|kind| kind.can.files).collect()
+    }
+
+    /// Whether nothing but rows of one group are asked for.
+    pub fn only(&self, group: &str) -> bool {
+        let within = |part: &String| group.contains(part.as_str());
+        !self.rows.is_empty() && self.rows.iter().all(within)
     }
 
     /// Whether a row is to be measured. `--short` measures the rows that have floors, no others.

@@ -1,5 +1,6 @@
 //! One run: its engines, their directories, and what was measured.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,6 +20,8 @@ pub struct Bench {
     pub data: Data,
     results: Results,
     floors: Vec<Floor>,
+    /// What was not measured, and why.
+    notes: Vec<String>,
     /// Where and of what everything is measured.
     setting: String,
     /// The file for all figures.
@@ -43,6 +46,7 @@ impl Bench {
             json: target.join("compare.json"),
             kinds: args.kinds(),
             results: Results::default(),
+            notes: Vec::new(),
             dir: tempfile::tempdir_in(parent).expect("a directory"),
             data,
             args,
@@ -53,6 +57,11 @@ impl Bench {
     pub fn stores(&self) -> Vec<Kind> {
         let kinds = self.kinds.iter().copied();
         kinds.filter(|kind| kind.can.files).collect()
+    }
+
+    /// Some engines with files; others only if they were named.
+    pub fn few(&self, names: &[&str]) -> Vec<Kind> {
+        self.args.few(names)
     }
 
     /// The directory of an engine, which may not exist yet.
@@ -86,8 +95,30 @@ impl Bench {
         eprintln!("{what}");
     }
 
+    /// Says what is not measured, now and at the end.
+    pub fn note(&mut self, what: String) {
+        self.say(&what);
+        self.notes.push(what);
+    }
+
     /// Runs a job of `child.rs` for one engine in a process of its own; what it reports.
     pub fn child(&self, kind: Kind, job: &str) -> Value {
+        self.child_with(kind, job, &[])
+    }
+
+    /// Runs `starved` in a control group with so much memory.
+    pub fn starved(&self, kind: Kind, memory: u64, group: &Path) -> Value {
+        let (memory, group) = (memory.to_string(), group.as_os_str());
+        let more = [
+            "--memory".as_ref(),
+            memory.as_ref(),
+            "--group".as_ref(),
+            group,
+        ];
+        self.child_with(kind, "starved", &more)
+    }
+
+    fn child_with(&self, kind: Kind, job: &str, more: &[&OsStr]) -> Value {
         let dir = self.setup(kind, false).dir;
         let values = format!("{:?}", self.data.values).to_lowercase();
         let output = Command::new(std::env::current_exe().expect("a program"))
@@ -95,6 +126,9 @@ impl Bench {
             .args(["--keys", &self.data.keys.to_string()])
             .args(["--fresh", &self.data.fresh.to_string()])
             .args(["--budget", &self.args.budget.to_string()])
+            .args(["--live", &self.args.live.to_string()])
+            .args(["--puts", &self.args.puts.to_string()])
+            .args(more)
             .arg("--dir")
             .arg(dir)
             .stderr(Stdio::inherit())
@@ -113,6 +147,7 @@ impl Bench {
     pub fn finish(&self) -> bool {
         println!("{}\n{} at the end", self.setting, machine::load());
         println!("{}", table::tables(&self.results));
+        self.notes.iter().for_each(|note| println!("{note}"));
         println!("all rounds: {}", self.json.display());
         if let Some(dir) = &self.args.plot {
             plot::draw(&self.results, &self.setting, dir).expect("draws");

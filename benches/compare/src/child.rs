@@ -8,9 +8,12 @@ use serde_json::{Value, json};
 use crate::args::Args;
 use crate::data::{Data, Entry, Key};
 use crate::engines::{Kind, Setup, Subject, Touch, stored};
+use crate::jobs::stalls::Stalls;
+use crate::jobs::{churn, starved};
+use crate::lives::Workload;
 use crate::process::{anonymous_bytes, die, process_time, read_bytes, written_bytes};
 use crate::stats::{median, percentile};
-use crate::{files, sequences};
+use crate::{cgroup, files, sequences};
 
 /// How often every key is overwritten to see what space that takes.
 const OVERWRITES: u32 = 5;
@@ -34,12 +37,16 @@ pub fn run(job: &str, args: &Args) {
     let mut data = Data::new(args.keys_within(), args.values);
     data.fresh = args.fresh;
     let child = Child { kind, dir, data };
+    let (job, which) = job.split_once(' ').unwrap_or((job, ""));
     let found = match job {
         "load" => child.load(),
         "open" => child.open_once(),
         "die" => child.die(),
         "cold" => child.cold(),
         "overwrite" => child.overwrite(),
+        "churn" => child.churn(which, args.live << 20),
+        "starved" => child.starved(args),
+        "stalls" => child.stalls(which, args.puts),
         _ => unreachable!("a job of this program"),
     };
     println!("{found}");
@@ -125,6 +132,38 @@ impl Child {
             "p99": percentile(&mut times, 0.99),
             "read": read as f64 / cold.len() as f64,
         })
+    }
+
+    fn churn(&self, name: &str, live: u64) -> Value {
+        let found = Workload::ALL.iter().find(|(other, _)| *other == name);
+        let workload = found.expect("a workload").1;
+        churn::run(self.kind, &self.dir, workload, live)
+    }
+
+    /// Gets in a control group with little memory.
+    fn starved(&self, args: &Args) -> Value {
+        cgroup::enter(args.group.as_ref().expect("a group"));
+        let mut setup = Setup::new(&self.dir, &self.data, false);
+        setup.memory = args.memory;
+        let subject = self.kind.open(&setup);
+        let found = starved::run(&*subject, self.data);
+        subject.close();
+        found
+    }
+
+    /// Gets and puts with compaction beside them.
+    fn stalls(&self, round: &str, puts: u64) -> Value {
+        let subject = self.open();
+        let stalls = Stalls {
+            subject: &*subject,
+            data: self.data,
+            tidies: self.kind.can.tidies,
+            puts,
+            round: round.parse().expect("a number"),
+        };
+        let found = stalls.run();
+        subject.close();
+        found
     }
 
     /// Overwrites every key at random several times.

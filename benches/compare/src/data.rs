@@ -83,6 +83,8 @@ pub struct Entry {
     pub key: Vec<u8>,
     pub metadata: Vec<u8>,
     pub value: Vec<u8>,
+    /// When it expires, in seconds since the Unix epoch, in engines that know of that.
+    pub expires: Option<u64>,
 }
 
 impl Entry {
@@ -162,6 +164,7 @@ impl Data {
             key,
             metadata,
             value,
+            expires: None,
         }
     }
 

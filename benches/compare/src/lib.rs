@@ -5,12 +5,15 @@
 
 mod args;
 mod bench;
+mod cgroup;
 mod child;
 mod data;
 mod engines;
 mod files;
 mod floors;
 mod groups;
+mod jobs;
+mod lives;
 mod machine;
 mod plot;
 mod process;

@@ -15,6 +15,8 @@ pub enum Unit {
     Bytes,
     /// Times of what is stored.
     Times,
+    /// So many.
+    Count,
 }
 
 impl Unit {
@@ -36,6 +38,7 @@ impl Unit {
             Unit::Rate => scaled(&[(1.0, "/s"), (1e3, "k/s"), (1e6, "M/s")]),
             Unit::Bytes => scaled(&[(1.0, "B"), (1024.0, "KiB"), (1048576.0, "MiB")]),
             Unit::Times => digits(value),
+            Unit::Count => format!("{value:.0}"),
         }
     }
 }

@@ -7,7 +7,7 @@ use fjall::{
 };
 
 use super::{Engine, Reader, Setup, parts, stored};
-use crate::data::{Entry, Values};
+use crate::data::Entry;
 
 pub(super) struct Fjall {
     db: Database,
@@ -26,11 +26,13 @@ impl Engine for Fjall {
             .journal_compression(CompressionType::None)
             .open()
             .expect("opens");
-        let apart = matches!(setup.values, Values::Mix | Values::Large);
+        let apart = setup
+            .apart
+            .map(|least| KvSeparationOptions::default().separation_threshold(least));
         let options = || {
             KeyspaceCreateOptions::default()
                 .data_block_compression_policy(CompressionPolicy::disabled())
-                .with_kv_separation(apart.then(KvSeparationOptions::default))
+                .with_kv_separation(apart.clone())
         };
         let keyspace = db.keyspace("bench", options).expect("a keyspace");
         let durable = setup.durable;
@@ -74,7 +76,15 @@ impl Engine for Fjall {
         self.db.persist(PersistMode::SyncAll).expect("flushes");
     }
 
-    fn compact(&mut self) {
+    fn remove(&self, keys: &[Vec<u8>]) {
+        let mut batch = self.db.batch().durability(Some(PersistMode::Buffer));
+        for key in keys {
+            batch.remove(&self.keyspace, &key[..]);
+        }
+        batch.commit().expect("commits");
+    }
+
+    fn tidy(&self) {
         self.keyspace.rotate_memtable_and_wait().expect("flushes");
         self.keyspace.major_compact().expect("compacts");
     }

@@ -74,6 +74,14 @@ impl Engine for Lmdb {
         txn.commit().expect("commits");
     }
 
+    fn remove(&self, keys: &[Vec<u8>]) {
+        let mut txn = self.env.write_txn().expect("a transaction");
+        for key in keys {
+            self.db.delete(&mut txn, key).expect("deletes");
+        }
+        txn.commit().expect("commits");
+    }
+
     fn sync(&self) {
         self.env.force_sync().expect("flushes");
     }

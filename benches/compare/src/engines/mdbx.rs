@@ -57,6 +57,15 @@ impl Engine for Mdbx {
         self.write(entries.iter().map(Cow::Borrowed));
     }
 
+    fn remove(&self, keys: &[Vec<u8>]) {
+        let txn = self.0.begin_rw_txn().expect("a transaction");
+        let table = txn.open_table(None).expect("a table");
+        for key in keys {
+            txn.del(&table, key, None).expect("deletes");
+        }
+        txn.commit().expect("commits");
+    }
+
     fn sync(&self) {
         self.0.sync(true).expect("flushes");
     }

@@ -18,6 +18,8 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use ::rimstone::Clock;
+
 use crate::data::{Data, Entry, Key, Values};
 
 /// How an engine is opened.
@@ -27,26 +29,44 @@ pub struct Setup {
     pub dir: PathBuf,
     /// Bytes that will be stored, about.
     pub bytes: u64,
-    /// What kind of values.
-    pub values: Values,
     /// Whether a commit is on the disk when it returns. If not, it survives the death of the
     /// process, but no power cut.
     pub durable: bool,
+    /// Values of at least so many bytes lie apart from their keys, in engines that can do so if told.
+    pub apart: Option<u32>,
+    /// Bytes of memory that the process may have, the system's cache of its files included.
+    pub memory: Option<u64>,
+    /// What an engine that expires entries by itself goes by: its clock, and the space it may take
+    /// in percent of what is live.
+    pub clock: Option<Clock>,
+    pub space: Option<u64>,
 }
+
+/// From how many bytes on values lie apart if large ones are stored; and in the engines that are named
+/// for it, whatever is stored.
+const LARGE: u32 = 4 << 10;
+const APART: u32 = 128;
 
 impl Setup {
     pub fn new(dir: &Path, data: &Data, durable: bool) -> Setup {
         Setup {
             dir: dir.to_path_buf(),
             bytes: data.bytes(),
-            values: data.values,
             durable,
+            apart: matches!(data.values, Values::Mix | Values::Large).then_some(LARGE),
+            memory: None,
+            clock: None,
+            space: None,
         }
     }
 
-    /// Bytes of a cache in which everything has room, pages and blocks included.
+    /// Bytes of a cache in which everything has room, pages and blocks included; or half of a memory
+    /// in which it has not, so that the system caches files in the other half.
     fn cache(&self) -> u64 {
-        (2 * self.bytes).max(256 << 20)
+        match self.memory {
+            Some(memory) => memory / 2,
+            None => (2 * self.bytes).max(256 << 20),
+        }
     }
 }
 
@@ -61,6 +81,10 @@ pub struct Abilities {
     pub files: bool,
     /// Gives space back when it is told to.
     pub compacts: bool,
+    /// Does so while others read and write.
+    pub tidies: bool,
+    /// Expires entries by itself.
+    pub expires: bool,
 }
 
 impl Abilities {
@@ -69,6 +93,8 @@ impl Abilities {
         writes: true,
         files: true,
         compacts: true,
+        tidies: true,
+        expires: false,
     };
 }
 
@@ -95,8 +121,18 @@ pub trait Engine: Send + Sync + Sized {
     /// Returns when all commits are on the disk.
     fn sync(&self) {}
 
+    /// Deletes keys that are stored, in one commit.
+    fn remove(&self, _keys: &[Vec<u8>]) {
+        unreachable!("no files: its abilities say so")
+    }
+
+    /// Gives back what space it can while others read and write.
+    fn tidy(&self) {}
+
     /// Gives back what space it can.
-    fn compact(&mut self) {}
+    fn compact(&mut self) {
+        self.tidy();
+    }
 
     fn close(self) {}
 }
@@ -175,7 +211,9 @@ pub trait Subject: Send + Sync {
     fn load(&mut self, batches: &mut dyn Iterator<Item = Vec<Entry>>);
     fn put(&self, entry: &Entry);
     fn put_all(&self, entries: &[Entry]);
+    fn remove(&self, keys: &[Vec<u8>]);
     fn sync(&self);
+    fn tidy(&self);
     fn compact(&mut self);
     fn close(self: Box<Self>);
 }
@@ -261,6 +299,14 @@ impl<E: Engine> Subject for Wrap<E> {
         self.0.sync();
     }
 
+    fn remove(&self, keys: &[Vec<u8>]) {
+        self.0.remove(keys);
+    }
+
+    fn tidy(&self) {
+        self.0.tidy();
+    }
+
     fn compact(&mut self) {
         self.0.compact();
     }
@@ -294,6 +340,8 @@ impl<E: Engine> Wrap<E> {
 pub struct Kind {
     pub name: &'static str,
     pub can: Abilities,
+    /// Keeps values apart from their keys even if they are small.
+    pub apart: bool,
     open: fn(&Setup) -> Box<dyn Subject>,
 }
 
@@ -301,10 +349,27 @@ impl Kind {
     pub fn open(&self, setup: &Setup) -> Box<dyn Subject> {
         (self.open)(setup)
     }
+
+    const fn apart(self) -> Kind {
+        Kind {
+            apart: true,
+            ..self
+        }
+    }
 }
 
 fn open<E: Engine + 'static>(setup: &Setup) -> Box<dyn Subject> {
     Box::new(Wrap(E::open(setup)))
+}
+
+/// With values apart from their keys even if they are small.
+fn open_apart<E: Engine + 'static>(setup: &Setup) -> Box<dyn Subject> {
+    let apart = Some(setup.apart.unwrap_or(APART));
+    let setup = Setup {
+        apart,
+        ..setup.clone()
+    };
+    open::<E>(&setup)
 }
 
 /// The engine that all are compared with.
@@ -313,16 +378,24 @@ pub const BASE: &str = "lmdb";
 pub const OWN: &str = "rimstone";
 
 const ALL: Abilities = Abilities::ALL;
-/// LMDB and MDBX give space back by copying the whole file while nobody uses it.
+const EXPIRES: Abilities = Abilities {
+    expires: true,
+    ..ALL
+};
+/// redb and SQLite give space back while nobody else uses them.
+const ALONE: Abilities = Abilities {
+    tidies: false,
+    ..ALL
+};
+/// LMDB and MDBX give space back by copying the whole file.
 const OFFLINE: Abilities = Abilities {
     compacts: false,
-    ..ALL
+    ..ALONE
 };
 const MEMORY: Abilities = Abilities {
     lists: false,
-    writes: true,
     files: false,
-    compacts: false,
+    ..OFFLINE
 };
 const LOADED_ONCE: Abilities = Abilities {
     lists: true,
@@ -330,23 +403,32 @@ const LOADED_ONCE: Abilities = Abilities {
     ..MEMORY
 };
 
-/// Every engine, in the order of the tables.
+/// Every engine, in the order of the tables. Those that keep small values apart take part only where space
+/// is measured.
 pub const KINDS: &[Kind] = &[
-    kind(OWN, ALL, open::<rimstone::Rimstone<false>>),
-    kind("rimstone-once", ALL, open::<rimstone::Rimstone<true>>),
+    kind(OWN, EXPIRES, open::<rimstone::Rimstone<false>>),
+    kind("rimstone-once", EXPIRES, open::<rimstone::Rimstone<true>>),
     kind("limit", LOADED_ONCE, open::<limit::Limit<false>>),
     kind("limit-crc", LOADED_ONCE, open::<limit::Limit<true>>),
     kind("ram-hash", MEMORY, open::<ram_hash::RamHash>),
     kind(BASE, OFFLINE, open::<lmdb::Lmdb>),
     kind("mdbx", OFFLINE, open::<mdbx::Mdbx>),
-    kind("redb", ALL, open::<redb::Redb>),
+    kind("redb", ALONE, open::<redb::Redb>),
     kind("fjall", ALL, open::<fjall::Fjall>),
+    kind("fjall-apart", ALL, open_apart::<fjall::Fjall>).apart(),
     kind("rocksdb", ALL, open::<rocksdb::Rocks>),
-    kind("sqlite", ALL, open::<sqlite::Sqlite>),
+    kind("rocksdb-blob", ALL, open_apart::<rocksdb::Rocks>).apart(),
+    kind("sqlite", ALONE, open::<sqlite::Sqlite>),
 ];
 
 const fn kind(name: &'static str, can: Abilities, open: fn(&Setup) -> Box<dyn Subject>) -> Kind {
-    Kind { name, can, open }
+    let apart = false;
+    Kind {
+        name,
+        can,
+        apart,
+        open,
+    }
 }
 
 /// The engine of this name.

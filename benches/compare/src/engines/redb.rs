@@ -57,6 +57,16 @@ impl Engine for Redb {
         write(self.begin(), entries.iter().map(Cow::Borrowed));
     }
 
+    fn remove(&self, keys: &[Vec<u8>]) {
+        let txn = self.begin();
+        let mut table = txn.open_table(TABLE).expect("a table");
+        for key in keys {
+            table.remove(&key[..]).expect("deletes");
+        }
+        drop(table);
+        txn.commit().expect("commits");
+    }
+
     /// An empty durable commit makes those before it durable.
     fn sync(&self) {
         self.begin().commit().expect("commits");

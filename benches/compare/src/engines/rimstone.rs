@@ -19,7 +19,7 @@ pub(super) struct Rimstone<const ONCE: bool> {
 impl<const ONCE: bool> Engine for Rimstone<ONCE> {
     type Reader<'r> = View<'r>;
 
-    /// Its defaults, but for the durability and when values are verified.
+    /// Its defaults, but for the durability, when values are verified, and what a row asks for.
     fn open(setup: &Setup) -> Self {
         let durability = if setup.durable {
             Durability::Immediate
@@ -31,7 +31,13 @@ impl<const ONCE: bool> Engine for Rimstone<ONCE> {
         } else {
             Verify::Always
         };
-        let options = Options::new().durability(durability).verify(verify);
+        let mut options = Options::new().durability(durability).verify(verify);
+        if let Some(clock) = &setup.clock {
+            options = options.clock(clock.clone());
+        }
+        if let Some(percent) = setup.space {
+            options = options.space_amplification(percent);
+        }
         let store = options.open(&setup.dir).expect("opens");
         let namespace = store.namespace("bench").expect("a namespace");
         Rimstone { store, namespace }
@@ -42,7 +48,7 @@ impl<const ONCE: bool> Engine for Rimstone<ONCE> {
     }
 
     fn put(&self, entry: &Entry) {
-        let options = PutOptions::new().metadata(&entry.metadata);
+        let options = options(entry);
         self.namespace
             .put_with(&entry.key, &entry.value, &options)
             .expect("puts");
@@ -52,8 +58,7 @@ impl<const ONCE: bool> Engine for Rimstone<ONCE> {
         for entries in entries.chunks(BATCH) {
             let mut batch = WriteBatch::new();
             for entry in entries {
-                let options = PutOptions::new().metadata(&entry.metadata);
-                batch.put_with(&self.namespace, &entry.key, &entry.value, &options);
+                batch.put_with(&self.namespace, &entry.key, &entry.value, &options(entry));
             }
             self.store.write(batch).expect("writes");
         }
@@ -63,12 +68,30 @@ impl<const ONCE: bool> Engine for Rimstone<ONCE> {
         self.store.sync().expect("flushes");
     }
 
-    fn compact(&mut self) {
+    fn remove(&self, keys: &[Vec<u8>]) {
+        for keys in keys.chunks(BATCH) {
+            let mut batch = WriteBatch::new();
+            for key in keys {
+                batch.delete(&self.namespace, key);
+            }
+            self.store.write(batch).expect("writes");
+        }
+    }
+
+    fn tidy(&self) {
         self.store.compact().expect("compacts");
     }
 
     fn close(self) {
         self.store.close().expect("closes");
+    }
+}
+
+fn options(entry: &Entry) -> PutOptions {
+    let options = PutOptions::new().metadata(&entry.metadata);
+    match entry.expires {
+        Some(seconds) => options.expiration(seconds),
+        None => options,
     }
 }
 

@@ -5,11 +5,12 @@ use rocksdb::{
 };
 
 use super::{Engine, Reader, Setup, parts, stored};
-use crate::data::{Entry, Key, Values};
+use crate::data::{Entry, Key};
 
 pub(super) struct Rocks {
     db: DB,
     durable: bool,
+    apart: bool,
 }
 
 impl Engine for Rocks {
@@ -27,15 +28,19 @@ impl Engine for Rocks {
         options.set_block_based_table_factory(&table);
         options.set_compression_type(DBCompressionType::None);
         options.increase_parallelism(2);
-        if matches!(setup.values, Values::Mix | Values::Large) {
+        if let Some(least) = setup.apart {
             options.set_enable_blob_files(true);
-            options.set_min_blob_size(4 << 10);
+            options.set_min_blob_size(u64::from(least));
             options.set_enable_blob_gc(true);
         }
         let families = [("default", options.clone())];
         let db = DB::open_cf_with_opts(&options, &setup.dir, families).expect("opens");
         let durable = setup.durable;
-        Rocks { db, durable }
+        Rocks {
+            db,
+            durable,
+            apart: setup.apart.is_some(),
+        }
     }
 
     fn read<R>(&self, f: impl FnOnce(&mut View<'_>) -> R) -> R {
@@ -64,8 +69,25 @@ impl Engine for Rocks {
         self.db.flush_wal(true).expect("flushes");
     }
 
-    fn compact(&mut self) {
+    fn remove(&self, keys: &[Vec<u8>]) {
+        let mut batch = WriteBatch::default();
+        keys.iter().for_each(|key| batch.delete(key));
+        self.db.write_opt(batch, &self.options()).expect("commits");
+    }
+
+    /// For as long as it takes, all blob files are old enough to be collected, not only a quarter.
+    fn tidy(&self) {
+        let old_enough = |share| {
+            let option = ("blob_garbage_collection_age_cutoff", share);
+            self.db.set_options(&[option]).expect("an option");
+        };
+        if self.apart {
+            old_enough("1.0");
+        }
         self.db.compact_range::<&[u8], &[u8]>(None, None);
+        if self.apart {
+            old_enough("0.25");
+        }
     }
 }
 

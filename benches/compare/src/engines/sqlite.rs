@@ -12,6 +12,7 @@ const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS entries \
     (key BLOB PRIMARY KEY, metadata BLOB NOT NULL, value BLOB NOT NULL) WITHOUT ROWID";
 const GET: &str = "SELECT metadata, value FROM entries WHERE key = ?";
 const LIST: &str = "SELECT key, metadata FROM entries WHERE key >= ? ORDER BY key LIMIT ?";
+const DELETE: &str = "DELETE FROM entries WHERE key = ?";
 const PUT: &str = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?)";
 
 pub(super) struct Sqlite {
@@ -71,6 +72,17 @@ impl Engine for Sqlite {
         self.connected(|connection| {
             connection.execute_batch("BEGIN IMMEDIATE").expect("begins");
             insert(connection, entries);
+            connection.execute_batch("COMMIT").expect("commits");
+        });
+    }
+
+    fn remove(&self, keys: &[Vec<u8>]) {
+        self.connected(|connection| {
+            connection.execute_batch("BEGIN IMMEDIATE").expect("begins");
+            let mut delete = connection.prepare_cached(DELETE).expect("compiles");
+            for key in keys {
+                delete.execute([key]).expect("deletes");
+            }
             connection.execute_batch("COMMIT").expect("commits");
         });
     }

@@ -114,3 +114,47 @@ fn puts_overwrite_and_survive_closing() {
         }
     }
 }
+
+#[test]
+fn what_was_removed_is_gone_and_the_rest_survives_tidying() {
+    let data = Data::new(3000, Values::Small);
+    let key = |id| data.key(id).as_ref().to_vec();
+    let (removed, kept): (Vec<u64>, Vec<u64>) = (0..data.keys).partition(|id| id % 3 == 0);
+    for kind in KINDS.iter().filter(|kind| kind.can.files) {
+        let (_dir, mut subject) = opened(*kind, &data);
+        subject.remove(&removed.iter().map(|id| key(*id)).collect::<Vec<_>>());
+        if kind.can.tidies {
+            subject.tidy();
+        }
+        if kind.can.compacts {
+            subject.compact();
+        }
+        for id in &removed {
+            assert_eq!(subject.find(&key(*id)), None, "{}", kind.name);
+        }
+        let kept: Vec<Entry> = kept.iter().map(|id| data.entry(*id)).collect();
+        assert!(subject.holds(&kept), "{}", kind.name);
+    }
+}
+
+#[test]
+fn who_expires_entries_goes_by_the_clock_of_the_set_up() {
+    let data = Data::new(100, Values::Small);
+    for kind in KINDS.iter().filter(|kind| kind.can.expires) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let clock = Clock::manual(1000);
+        let mut setup = Setup::new(dir.path(), &data, false);
+        setup.clock = Some(clock.clone());
+        let subject = kind.open(&setup);
+        let (one, other) = (data.entry(1), data.entry(2));
+        let mortal = Entry {
+            expires: Some(1060),
+            ..one.clone()
+        };
+        subject.put_all(&[mortal, other.clone()]);
+        assert!(subject.holds(&[one.clone(), other.clone()]));
+        clock.advance(60);
+        assert_eq!(subject.find(&one.key), None, "{}", kind.name);
+        assert!(subject.holds(&[other]));
+    }
+}

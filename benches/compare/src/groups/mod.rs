@@ -1,12 +1,16 @@
 //! What is measured, in the order in which it happens to an engine's files.
 
+mod churn;
 mod cold;
 mod large;
 mod load;
 mod open;
 mod puts;
 mod reads;
+mod shared;
 mod space;
+mod stalls;
+mod starved;
 mod turns;
 
 use crate::bench::Bench;
@@ -19,5 +23,8 @@ pub const ALL: &[fn(&mut Bench)] = &[
     puts::run,
     large::run,
     cold::run,
+    starved::run,
     space::run,
+    stalls::run,
+    churn::run,
 ];

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::shared;
 use super::turns::{Asked, ROWS, Row};
 use crate::bench::{Bench, turns};
 use crate::data::Entry;
@@ -10,12 +11,13 @@ use crate::engines::{Kind, Subject};
 /// Entries of a commit that makes a hundredth of the keys fresh.
 const FRESH: usize = 100;
 
-type Subjects = HashMap<&'static str, Box<dyn Subject>>;
+pub(super) type Subjects = HashMap<&'static str, Box<dyn Subject>>;
 
 pub fn run(bench: &mut Bench) {
     let wanted = |row: &&Row| row.names.iter().any(|name| bench.wants(row.group, name));
     let rows: Vec<&Row> = ROWS.iter().filter(wanted).collect();
-    if rows.is_empty() {
+    let shared = shared::wanted(bench);
+    if rows.is_empty() && !shared {
         return;
     }
     let subjects = open(bench);
@@ -23,6 +25,9 @@ pub fn run(bench: &mut Bench) {
     for row in rows {
         bench.say(row.names[0]);
         measure(bench, row, &subjects, &asked);
+    }
+    if shared {
+        shared::run(bench, &subjects);
     }
     subjects.into_values().for_each(Subject::close);
 }
