@@ -14,10 +14,17 @@ use crate::size;
 /// The variable with the token; a flag would show it to everybody who lists processes.
 const TOKEN: &str = "RIMSTONE_TOKEN";
 
+/// The least that the store takes for a capacity.
+const CAPACITY_MIN: u64 = 64 << 20;
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     data: Data,
+    /// Make the store a cache of so many bytes of disk, from 64M: instead of growing further it evicts what
+    /// was written long ago and not read lately.
+    #[arg(long, value_name = "SIZE", value_parser = capacity)]
+    capacity: Option<u64>,
     /// The address to answer on; port 0 takes a free one.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8787", value_parser = address)]
     listen: SocketAddr,
@@ -49,7 +56,10 @@ pub(crate) fn run(args: Args) -> Outcome {
     let server = runtime
         .block_on(server)
         .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
-    let options = Options::new().cache(args.cache);
+    let mut options = Options::new().cache(args.cache);
+    if let Some(bytes) = args.capacity {
+        options = options.capacity(bytes);
+    }
     let store = args.data.open_with(options)?;
     let served = runtime.block_on(serve(server, store.clone()));
     drop(runtime);
@@ -62,6 +72,13 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     let found = text.to_socket_addrs().map_err(|error| error.to_string());
     let none = "the host has no address".to_owned();
     found.and_then(|mut all| all.next().ok_or(none))
+}
+
+fn capacity(text: &str) -> Result<u64, String> {
+    match size::parse(text)? {
+        bytes @ CAPACITY_MIN.. => Ok(bytes),
+        _ => Err("a capacity is at least 64M".to_owned()),
+    }
 }
 
 async fn serve(server: Server, store: Store) -> Outcome {

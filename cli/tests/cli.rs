@@ -422,3 +422,50 @@ fn a_server_has_the_cache_that_it_is_told_to_have() {
         assert_eq!(get().as_deref(), expected, "with {cache}");
     }
 }
+
+#[test]
+fn deleting_many_keys_asks_first() {
+    let directory = store();
+    let at = directory.path();
+    for key in ["a1", "a2", "b"] {
+        let put = format!("key put {key} value --namespace flags --data d");
+        assert_eq!(run(at, &put, b"").0, 0);
+    }
+    let keys = || {
+        run(at, "key list --namespace flags --data d", b"")
+            .1
+            .matches("name")
+            .count()
+    };
+    let delete = "key delete --prefix a --namespace flags --data d";
+    let (code, _, asked) = run(at, delete, b"n\n");
+    assert_eq!(code, 1);
+    assert!(
+        asked.starts_with("Delete every key that begins with \"a\" in \"flags\"?"),
+        "{asked}"
+    );
+    assert_eq!(keys(), 3);
+    assert_eq!(run(at, delete, b"y\n").0, 0);
+    assert_eq!(keys(), 1);
+    let empty = "key delete --prefix= --namespace flags --data d";
+    fails(at, empty, b"y\n", "an empty prefix is every key: say --all");
+    assert_eq!(
+        run(at, "key delete --all --yes --namespace flags --data d", b"").0,
+        0
+    );
+    assert_eq!(keys(), 0);
+}
+
+#[test]
+fn a_capacity_is_a_size() {
+    let directory = store();
+    for size in ["64K", "12", "x", "64X", "99999999T"] {
+        let line = format!("serve --data d --listen localhost:0 --capacity {size}");
+        let (code, _, stderr) = run(directory.path(), &line, b"");
+        assert_eq!(code, 2, "{size}: {stderr}");
+        assert!(stderr.contains("--capacity"), "{stderr}");
+    }
+    let line = "serve --data d --listen localhost:0 --capacity 64M";
+    let (_served, address) = serve_with(directory.path(), line);
+    assert!(TcpStream::connect(address).is_ok());
+}

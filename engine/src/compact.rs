@@ -273,7 +273,6 @@ impl Core {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::*;
     use crate::{Clock, Durability, Namespace, Options, Store};
 
     /// Three sealed segments with puts and tombstones, of a namespace that exists and one that does not.

@@ -156,7 +156,7 @@ impl Core {
         }
     }
 
-    fn lead(&self, requests: &[Arc<Request>]) {
+    pub(crate) fn lead(&self, requests: &[Arc<Request>]) {
         let mut log = self.log.lock();
         let mut group = Group {
             core: self,

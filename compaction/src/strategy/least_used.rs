@@ -44,6 +44,7 @@ impl Strategy for LeastUsed {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
 
