@@ -252,6 +252,23 @@ fn the_cache_stays_within_its_budget() {
     assert!(cache.bytes > 128 << 10 && cache.evicted > 100, "{cache:?}");
 }
 
+/// Copies that push others out cost more than reads: of what is read once, few come in.
+#[test]
+fn a_full_cache_takes_in_a_part_of_what_is_read_once() {
+    let dir = tempdir().unwrap();
+    let options = Options::new().durability(Durability::None).cache(256 << 10);
+    let store = options.open(dir.path()).unwrap();
+    let ns = store.namespace("n").unwrap();
+    for n in 0..4000 {
+        ns.put(format!("{n}"), [1; 1000]).unwrap();
+        status(&ns, &format!("{n}"));
+    }
+    let evicted = cached(&store).evicted;
+    assert!((500..1500).contains(&evicted), "{evicted}");
+    // What is read again and again comes in, too.
+    assert!((0..100).any(|_| status(&ns, "7") == CacheStatus::Hit));
+}
+
 /// What compaction moves stays in the cache, and the cache keeps no segment.
 #[test]
 fn a_move_leaves_the_cache_alone_and_it_pins_no_segment() {
@@ -269,10 +286,14 @@ fn a_move_leaves_the_cache_alone_and_it_pins_no_segment() {
     for n in 0..1900 {
         ns.delete(format!("{n}")).unwrap();
     }
-    assert!(store.compact().unwrap() > 0);
-    let pre = cached(&store);
-    assert!(store.compact().unwrap() > 0);
-    eprintln!("{pre:?} {:?}", cached(&store));
+    // Maintenance may have been faster.
+    store.compact().unwrap();
+    assert!(
+        store
+            .segments()
+            .iter()
+            .any(|s| s.class.is_some() && s.live > 0)
+    );
     assert_eq!(status(&ns, "k"), CacheStatus::Hit);
     assert_eq!(ns.get_with("k", &hot()).unwrap().unwrap(), before);
     assert_eq!(ns.get_many(&["k"]).unwrap()[0].as_ref(), Some(&before));

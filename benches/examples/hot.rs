@@ -9,6 +9,11 @@
 //!   that have 224 MiB, the page cache included, in turns: one without a cache, one with 96 MiB of it. Needs
 //!   the memory controller of cgroup v1 or v2, and root.
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a bench that goes wrong should stop"
+)]
 
 #[path = "../sequences.rs"]
 mod sequences;

@@ -21,7 +21,8 @@ const WARMING: u32 = 16;
 const REST_MAX: u32 = 1024;
 /// The gain that is asked for, in 256ths of a doubling: 3 %. Less is noise.
 const GAIN: u64 = 11;
-/// A plain read fills one time in four, so that what is read once seldom comes in.
+/// One read in four fills, so that what is read once seldom comes in: copies that push others out cost more
+/// than the reads themselves.
 const FILLING: u32 = 4;
 
 thread_local! {
@@ -35,6 +36,11 @@ fn next() -> u32 {
     next
 }
 
+/// Whether a read of this turn fills: whatever its upper bits are, a multiple of it is spread evenly, too.
+fn fills(turn: u32) -> bool {
+    turn.wrapping_mul(0x85eb_ca6b) < u32::MAX / FILLING
+}
+
 /// How one read goes.
 pub(crate) struct Way {
     asks: bool,
@@ -44,10 +50,10 @@ pub(crate) struct Way {
 
 impl Way {
     /// By way of the cache, whatever it costs.
-    pub(crate) fn filling() -> Way {
+    pub(crate) fn asked_for() -> Way {
         Way {
             asks: true,
-            fills: true,
+            fills: fills(next()),
             timer: None,
         }
     }
@@ -158,13 +164,12 @@ impl Admission {
     pub(crate) fn way(&self) -> Way {
         let (turn, rests) = (next(), self.rests.load(Ordering::Relaxed));
         // Its upper bits go evenly through all values: six of them choose the timed reads, one their way.
-        // A multiple of it says which reads fill, whatever those bits are.
         let is_timed = turn >> 26 == 0;
         let is_around = is_timed && turn >> 25 & 1 == 1;
         let asks = !rests && !is_around;
         Way {
             asks,
-            fills: asks && turn.wrapping_mul(0x85eb_ca6b) < u32::MAX / FILLING,
+            fills: asks && fills(turn),
             timer: is_timed.then(Stopwatch::start),
         }
     }

@@ -47,7 +47,7 @@ impl Hot {
             self.clock.set(now);
         }
         let way = match options.cache_ttl {
-            Some(_) => Way::filling(),
+            Some(_) => Way::asked_for(),
             None => self.admission.way(),
         };
         HotRead {
@@ -113,7 +113,8 @@ impl HotRead<'_> {
         let fits = u64::try_from(len).is_ok_and(|len| len < room);
         // The cache's clock ends with 32 bits of seconds.
         let expiration = u32::try_from(entry.expiration);
-        if let (true, true, Ok(expiration)) = (self.way.fills(), fits, expiration) {
+        let fills = self.way.fills() || (self.is_asked_for() && !self.hot.is_full());
+        if let (true, true, Ok(expiration)) = (fills, fits, expiration) {
             let value = Value::from(entry.value).metadata(entry.metadata);
             let value = value.version(entry.generation);
             let value = match expiration {
@@ -127,6 +128,11 @@ impl HotRead<'_> {
             self.hot.cache.insert_if(self.key, value, is_current);
         }
         self.end();
+    }
+
+    /// Whether the reader wants the entry held. It comes in at once while there is room.
+    fn is_asked_for(&self) -> bool {
+        self.options.cache_ttl.is_some()
     }
 
     /// Ends a read that found nothing. That is not noted in the cache: the table, which is always in memory,

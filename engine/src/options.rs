@@ -40,8 +40,8 @@ impl ReadOptions {
         ReadOptions::default()
     }
 
-    /// Has the hot cache keep a verified copy for this long, in whole seconds, and takes one that is
-    /// younger. It says nothing about staleness: the entry is the newest, whatever the time.
+    /// Has the hot cache keep a verified copy for this long, in whole seconds, as long as there is room; and
+    /// takes one that is younger. It says nothing about staleness: the entry is the newest, whatever the time.
     #[must_use]
     pub fn cache_ttl(mut self, ttl: Duration) -> ReadOptions {
         self.cache_ttl = Some(ttl);
