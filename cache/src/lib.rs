@@ -64,6 +64,7 @@ mod linear;
 mod lookup;
 mod prefetch;
 mod queues;
+mod rates;
 mod room;
 #[cfg(test)]
 mod schedules;
