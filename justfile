@@ -11,6 +11,10 @@ test:
 long:
     RIMSTONE_CASES=20000 RIMSTONE_ACTS=3 cargo test --workspace --release
 
+# A million schedules of each scenario of the hot cache: about half an hour.
+schedules count="1000000":
+    RIMSTONE_SCHEDULES={{ count }} cargo test -p rimstone-cache --release --lib -- schedules linear
+
 # The fuzz targets on their saved inputs.
 corpus:
     cargo test --manifest-path fuzz/Cargo.toml

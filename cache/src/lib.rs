@@ -62,6 +62,7 @@ mod key;
 )]
 mod linear;
 mod lookup;
+mod parts;
 mod prefetch;
 mod queues;
 mod rates;
