@@ -51,6 +51,7 @@ mod cost;
 mod entry;
 mod fill;
 mod floors;
+mod freshness;
 mod history;
 mod index;
 mod key;

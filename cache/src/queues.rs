@@ -172,6 +172,11 @@ impl Queues {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn rates(&self) -> &Rates {
+        &self.rates
+    }
+
     /// Those of which one is likely to leave next.
     pub(crate) fn likely_victims(&self) -> impl Iterator<Item = u32> {
         self.small.first().into_iter().chain(self.first_of_main())
