@@ -15,6 +15,10 @@ long:
 planted *names:
     tests/planted/run {{ names }}
 
+# A million schedules of each scenario of the hot cache: about half an hour.
+schedules count="1000000":
+    RIMSTONE_SCHEDULES={{ count }} cargo test -p rimstone-cache --release --lib -- schedules linear
+
 # The fuzz targets on their saved inputs.
 corpus:
     cargo test --manifest-path fuzz/Cargo.toml

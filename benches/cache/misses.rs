@@ -287,21 +287,21 @@ pub fn run(part: &str, caches: &str) {
     println!("\nMisses in percent of the requests:\n");
     let mut rows = Vec::new();
     head();
-    for workload in workload::all() {
+    for workload in workload::all().into_iter().chain(workload::unseen()) {
         if workload.name.contains(part) {
             let row = row(&workload, caches);
             print_row(&row);
-            rows.push((row, workload.sized));
+            rows.push((row, workload.kind()));
         }
     }
-    for sized in [false, true] {
+    for kind in ["unit sizes", "with sizes", "unseen"] {
         let rows: Vec<Row> = rows
             .iter()
-            .filter(|row| row.1 == sized)
+            .filter(|row| row.1 == kind)
             .map(|row| row.0.clone())
             .collect();
         if !rows.is_empty() {
-            summarize(&rows, if sized { "with sizes" } else { "unit sizes" });
+            summarize(&rows, kind);
         }
     }
     if part.is_empty() && caches.is_empty() {

@@ -60,6 +60,17 @@ pub struct Workload {
     pub ttl: Option<u32>,
 }
 
+impl Workload {
+    /// Those that are summed up together.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Workload { sized: true, .. } => "with sizes",
+            Workload { name, .. } if name.starts_with("unseen") => "unseen",
+            Workload { .. } => "unit sizes",
+        }
+    }
+}
+
 const REQUESTS: usize = 1_000_000;
 const KEYS: usize = 200_000;
 
@@ -209,6 +220,46 @@ pub fn all() -> Vec<Workload> {
             0.02,
         ),
         with_sizes(unit("", 0, once()), "sizes, one-hit keys", 0.02),
+    ]
+}
+
+/// Hot keys that become others all at once, now and then; seeds and skews that nothing was tuned with.
+fn jumps(skew: f64, every: u64) -> impl Iterator<Item = u64> {
+    let (zipf, mut rng) = (Zipf::new(KEYS, skew), Rng::with_seed(11));
+    (0u64..).map(move |at| scramble(zipf.draw(&mut rng) ^ (at / every) << 40))
+}
+
+/// Tenants of different skews, of which another one is busy every while.
+fn tenants() -> impl Iterator<Item = u64> {
+    let skews = [0.6, 0.8, 1.0, 1.2];
+    let zipfs = skews.map(|skew| Zipf::new(KEYS / 4, skew));
+    let mut rng = Rng::with_seed(12);
+    (0usize..).map(move |at| {
+        let busy = at / 50_000 % zipfs.len();
+        let tenant = if rng.bool() {
+            busy
+        } else {
+            rng.usize(..zipfs.len())
+        };
+        (tenant as u64) << 40 | zipfs[tenant].draw(&mut rng)
+    })
+}
+
+/// A walk over all keys in a third of the time, and a zipf that drifts.
+fn walk_and_drift() -> impl Iterator<Item = u64> {
+    let (zipf, mut rng) = (Zipf::new(KEYS, 0.85), Rng::with_seed(13));
+    (0u64..).map(move |at| match at % 3 {
+        0 => 1 << 40 | at / 3 % 50_000,
+        _ => zipf.draw(&mut rng) + at / 40,
+    })
+}
+
+/// What the policy was not tuned with: run and told, but never looked at for a choice.
+pub fn unseen() -> Vec<Workload> {
+    vec![
+        unit("unseen: hot set jumps", 10_000, jumps(0.9, 150_000)),
+        unit("unseen: tenants take turns", 15_000, tenants()),
+        unit("unseen: walk and drift", 15_000, walk_and_drift()),
     ]
 }
 

@@ -43,9 +43,9 @@ impl MissCost {
         MissCost::new(1.0, 0.0)
     }
 
-    fn worth(self, frequency: u8, weight: u32) -> f64 {
+    fn worth(self, rate: f64, weight: u32) -> f64 {
         let weight = f64::from(weight.max(1));
-        f64::from(frequency.max(1)) * (self.fixed + self.per_byte * weight) / weight
+        rate * (self.fixed + self.per_byte * weight) / weight
     }
 }
 
@@ -65,14 +65,15 @@ pub(crate) struct Ranking {
 impl Ranking {
     pub(crate) fn new(cost: MissCost) -> Ranking {
         // Nothing is lighter than this, so nothing is worth more.
-        let most = cost.worth(u8::MAX, 96).to_bits() >> HALF;
+        let most = cost.worth(f64::from(u8::MAX), 96).to_bits() >> HALF;
         let base = most.saturating_sub(CLASSES as u64 - 1);
         Ranking { cost, base }
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "at most 63")]
-    pub(crate) fn class(self, frequency: u8, weight: u32) -> u8 {
-        let half = self.cost.worth(frequency, weight).to_bits() >> HALF;
+    /// The class of an entry that is asked for at this rate.
+    pub(crate) fn class(self, rate: f64, weight: u32) -> u8 {
+        let half = self.cost.worth(rate, weight).to_bits() >> HALF;
         half.saturating_sub(self.base).min(CLASSES as u64 - 1) as u8
     }
 
@@ -91,17 +92,14 @@ mod tests {
         for cost in [MissCost::objects(), MissCost::local(), MissCost::remote()] {
             let ranking = Ranking::new(cost);
             for weight in [96, 1000, 1 << 20, 1 << 25] {
-                for frequency in 1..15 {
-                    let class = ranking.class(frequency, weight);
-                    assert!(ranking.class(frequency + 1, weight) >= class);
-                    let (worth, least) = (cost.worth(frequency, weight), ranking.worth(class));
-                    assert!(
-                        least <= worth && worth < 2.0 * least,
-                        "{weight} {frequency}"
-                    );
+                for rate in (1..15).map(f64::from) {
+                    let class = ranking.class(rate, weight);
+                    assert!(ranking.class(rate + 1.0, weight) >= class);
+                    let (worth, least) = (cost.worth(rate, weight), ranking.worth(class));
+                    assert!(least <= worth && worth < 2.0 * least, "{weight} {rate}");
                 }
             }
-            assert!(ranking.class(1, 200) > ranking.class(1, 4000));
+            assert!(ranking.class(1.0, 200) > ranking.class(1.0, 4000));
         }
     }
 }

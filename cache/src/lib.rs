@@ -53,6 +53,7 @@ mod cost;
 mod entry;
 mod fill;
 mod floors;
+mod freshness;
 mod history;
 mod index;
 mod key;
@@ -64,8 +65,10 @@ mod key;
 )]
 mod linear;
 mod lookup;
+mod parts;
 mod prefetch;
 mod queues;
+mod rates;
 mod room;
 #[cfg(test)]
 mod schedules;

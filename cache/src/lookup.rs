@@ -4,8 +4,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::Freshness;
 use crate::fill::{Fill, Joined};
+use crate::freshness::Freshness;
 use crate::shard::Shard;
 use crate::stats::Read;
 use crate::{Cache, Entry, Key, Ticket, Value, Waited, Waiter};

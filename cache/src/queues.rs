@@ -5,7 +5,8 @@
 //! 2. Main has a queue for each class of worth. An entry is stamped with the shard's age plus its
 //!    worth, so each queue is sorted, and the victim is the least of the first ones. If it was read
 //!    since it was placed, it is placed again with what it is worth now; else it leaves, and its stamp
-//!    is the new age (GreedyDual: what is not read is overtaken by what is).
+//!    is the new age (GreedyDual: what is not read is overtaken by what is). How much frequency counts for worth is
+//!    learned at these looks.
 //! 3. A newcomer that left a moment ago goes to main at once, and moves the share of `small`: up, if
 //!    it had left there too soon, else down (as ARC does).
 #![allow(clippy::indexing_slicing, reason = "a class is below 64")]
@@ -13,6 +14,7 @@
 use crate::cost::{CLASSES, Ranking};
 use crate::history::{FREQUENCY_MAX, Left};
 use crate::index::Index;
+use crate::rates::Rates;
 use crate::slots::{List, Place, QUEUE, Slots};
 
 /// The share of the weight that `small` has at first, and its bounds.
@@ -37,6 +39,9 @@ pub(crate) struct Queues {
     age: f64,
     /// How many left `small` and main of late.
     left: [f64; 2],
+    /// How many left, ever: the time by which entries of main wait.
+    departures: u32,
+    rates: Rates,
     /// What the last victim of main was worth.
     last_worth: f64,
     weight: u64,
@@ -53,6 +58,8 @@ impl Default for Queues {
             occupied: 0,
             age: 0.0,
             left: [0.0; 2],
+            departures: 0,
+            rates: Rates::default(),
             last_worth: 0.0,
             weight: 0,
         }
@@ -100,6 +107,7 @@ impl Queues {
 
     /// Counts who leaves; half of it is forgotten after as many as there are entries.
     fn count_left(&mut self, slots: &Slots, left: Left) {
+        self.departures = self.departures.wrapping_add(1);
         self.left[left as usize] += 1.0;
         if self.left.iter().sum::<f64>() > f64::from(slots.used()) {
             self.left = self.left.map(|left| left / 2.0);
@@ -118,8 +126,9 @@ impl Queues {
     /// Places an entry in main by its frequency.
     pub(crate) fn push_main(&mut self, slots: &mut Slots, at: u32, ranking: Ranking) {
         let slot = slots.get_mut(at);
-        let class = ranking.class(slot.frequency, slot.weight);
+        let class = ranking.class(self.rates.of(slot.frequency), slot.weight);
         slot.place = Place::Main(class);
+        slot.placed = self.departures;
         slot.stamp = self.age + ranking.worth(class);
         self.weight += u64::from(slot.weight);
         self.main[usize::from(class)].push::<QUEUE>(slots, at);
@@ -161,6 +170,11 @@ impl Queues {
             Place::Small => self.small.renumber::<QUEUE>(slots, new),
             Place::Main(class) => self.main[usize::from(class)].renumber::<QUEUE>(slots, new),
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn rates(&self) -> &Rates {
+        &self.rates
     }
 
     /// Those of which one is likely to leave next.
@@ -209,7 +223,8 @@ impl Queues {
             }
             // The read that brought it in does not count here: in a loop, all newcomers would win
             // against those whose turn to be read again is yet to come.
-            let class = ranking.class(slot.frequency.saturating_sub(1), slot.weight);
+            let rate = self.rates.of(slot.frequency.saturating_sub(1));
+            let class = ranking.class(rate, slot.weight);
             let Some(rival) = rival else {
                 return Some((oldest, Left::Small));
             };
@@ -247,11 +262,17 @@ impl Queues {
         at: u32,
         ranking: Ranking,
     ) -> bool {
-        let read = count_reads(slots, index, at);
-        if read {
+        let slot = slots.get(at);
+        let (place, frequency, placed) = (slot.place, slot.frequency, slot.placed);
+        let reads = count_reads(slots, index, at);
+        if matches!(place, Place::Main(_)) {
+            let waited = self.departures.wrapping_sub(placed);
+            self.rates.look(frequency, reads, waited, slots.used());
+        }
+        if reads > 0 {
             self.promote(slots, at, ranking);
         }
-        read
+        reads > 0
     }
 
     /// The first entry of main, by stamp.
@@ -300,8 +321,8 @@ fn beats(slots: &Slots, class: u8, rival: u32) -> bool {
     matches!(slots.get(rival).place, Place::Main(of) if class > of)
 }
 
-/// Adds the reads since an entry was placed to its frequency, and returns whether there were any.
-fn count_reads(slots: &mut Slots, index: &Index, at: u32) -> bool {
+/// Adds the reads since an entry was placed to its frequency, and returns how many there were.
+fn count_reads(slots: &mut Slots, index: &Index, at: u32) -> u8 {
     let slot = slots.get_mut(at);
     let entry = index.find(slot.hash, |entry| entry.0.slot() == at);
     let hits = entry.map_or(0, |entry| entry.0.hits());
@@ -309,5 +330,5 @@ fn count_reads(slots: &mut Slots, index: &Index, at: u32) -> bool {
         entry.0.set_slot(at);
         slot.frequency = (slot.frequency + hits).min(FREQUENCY_MAX);
     }
-    hits > 0
+    hits
 }

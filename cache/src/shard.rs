@@ -249,3 +249,42 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::Life;
+    use crate::{MissCost, Value};
+
+    /// A few entries are read all the time, the others three times when they come and never again:
+    /// to have been asked for several times comes to count for little.
+    #[test]
+    fn those_read_most_count_less_once_they_are_seen_to_be_dead() {
+        let ranking = Ranking::new(MissCost::objects());
+        let (mut shard, mut alive) = (Shard::default(), Vec::new());
+        for n in 0..5_000u64 {
+            let hash = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let life = Life {
+                fetched: 0,
+                fresh_until: NEVER,
+                kept_until: NEVER,
+                generation: 0,
+                hash: half(hash),
+            };
+            let name = n.to_le_bytes();
+            let entry = Entry(Value::from("").into_block(Key::from(&name), life));
+            shard.insert(hash, entry.clone(), ranking);
+            (0..3).for_each(|_| entry.0.touch());
+            if n < 50 {
+                alive.push(entry);
+            }
+            alive.iter().for_each(|entry| entry.0.touch());
+            if shard.len() > 200 {
+                shard.evict(ranking);
+            }
+        }
+        shard.validate();
+        let rates = shard.queues.rates();
+        assert!(rates.of(7) < 4.0 && rates.of(15) > 15.0, "{rates:?}");
+    }
+}

@@ -40,6 +40,8 @@ pub(crate) struct Slot {
     pub(crate) weight: u32,
     /// When its timer goes off.
     pub(crate) timer: Seconds,
+    /// How many had left the shard when it was placed in main.
+    pub(crate) placed: u32,
     links: [Links; 2],
     pub(crate) place: Place,
     /// The bucket of the wheel, if it has a timer.
@@ -74,6 +76,7 @@ impl Slot {
             hash: 0,
             weight: 0,
             timer: NEVER,
+            placed: 0,
             links: [alone; 2],
             place: Place::Free,
             bucket: None,

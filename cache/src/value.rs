@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::Key;
-use crate::block::{Block, Body, Parts};
+use crate::block::Block;
 use crate::clock::{NEVER, Seconds, seconds};
+use crate::parts::{Body, Parts};
 
 /// Shorter bytes are copied next to their key, even if they are somebody's `Bytes`: that saves the
 /// reader a line of memory, and keeps no large buffer for a small slice of it.
