@@ -167,6 +167,47 @@ fn a_backup_holds_all_that_was_acknowledged_and_shares_its_files() {
     assert!(matches!(again, Err(Error::NotEmpty { .. })), "{again:?}");
 }
 
+/// Compaction in the background adds to class segments between its steps.
+#[test]
+fn a_backup_does_not_share_a_class_segment_that_is_still_added_to() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    let mut taken = Vec::new();
+    for n in 0..240u32 {
+        for key in 0..40 {
+            // Of each MiB a little is never written again.
+            let kept = if key == 0 {
+                n
+            } else {
+                1_000 + (n * 40 + key) % 333
+            };
+            ns.put(format!("key {kept}"), vec![7; 25_000]).unwrap();
+        }
+        if n < 100 || n % 4 != 0 || taken.len() == 10 {
+            continue;
+        }
+        let classes = store.segments().into_iter().filter(|s| s.class.is_some());
+        let classes: Vec<_> = classes.map(|s| format!("{:016x}.seg", s.id)).collect();
+        if !classes.is_empty() {
+            let dest = tempdir().unwrap();
+            store.backup(dest.path()).unwrap();
+            let of_class =
+                |(path, _): &(PathBuf, _)| classes.iter().any(|name| path.ends_with(name));
+            let held: Vec<_> = contents(dest.path()).into_iter().filter(of_class).collect();
+            taken.push((held, dest));
+        }
+    }
+    assert!(taken.len() > 5, "{}", taken.len());
+    for (path, bytes) in taken.iter().flat_map(|(held, _)| held) {
+        assert!(
+            is_same(bytes, &fs::read(path).unwrap()),
+            "{} changed",
+            path.display()
+        );
+    }
+}
+
 #[test]
 fn without_links_files_are_copied() {
     let (dir, dest, clock) = (tempdir().unwrap(), tempdir().unwrap(), Clock::manual(1));

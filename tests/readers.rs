@@ -1,12 +1,16 @@
 //! Reading a store beside the process that writes it.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rimstone::{Clock, Durability, Error, ListOptions, Options, PutOptions, Store, WriteBatch};
+use rimstone::{
+    Clock, Durability, Error, ListOptions, Options, OsVfs, PutOptions, Store, Vfs, VfsFile,
+    WriteBatch,
+};
 use rimstone_tests::{copy, open};
 use tempfile::tempdir;
 
@@ -103,6 +107,66 @@ fn a_value_that_was_replaced_under_a_reader_is_outdated_and_not_damaged() {
     assert!(matches!(got, Err(Error::Outdated)), "{got:?}");
     let newer = reader.refresh().unwrap().find_namespace("n").unwrap();
     assert_eq!(&newer.get("large").unwrap().unwrap()[..], &[2; 100_000]);
+}
+
+/// The real disk; somebody does something just after a directory was listed, once.
+struct Interrupted(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Vfs for Interrupted {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        OsVfs.create_dir(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let names = OsVfs.list(dir);
+        if let Some(interrupt) = self.0.lock().unwrap().take() {
+            interrupt();
+        }
+        names
+    }
+    fn create(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
+        OsVfs.create(path)
+    }
+    fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
+        OsVfs.open(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsVfs.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        OsVfs.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        OsVfs.sync_dir(dir)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        OsVfs.lock(path)
+    }
+}
+
+#[test]
+fn a_reader_whose_files_go_while_it_opens_opens_the_newer_ones() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
+    for round in 0..2 {
+        let store = open(dir.path(), &clock);
+        let ns = store.namespace("n").unwrap();
+        ns.put("key", format!("before {round}")).unwrap();
+    }
+    let store = open(dir.path(), &clock);
+    store.checkpoint().unwrap();
+    let interrupt = move || {
+        let ns = store.namespace("n").unwrap();
+        for round in 0..3 {
+            ns.put("key", format!("after {round}")).unwrap();
+            store.compact().unwrap();
+            store.checkpoint().unwrap();
+        }
+    };
+    let vfs = Arc::new(Interrupted(Mutex::new(Some(Box::new(interrupt)))));
+    let options = Options::new().clock(clock).vfs(vfs);
+    let reader = options.open_read_only(dir.path()).unwrap();
+    assert_eq!(reader.stats().damage, Vec::<String>::new());
+    let ns = reader.find_namespace("n").unwrap();
+    assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"after 2");
 }
 
 /// Not a test of its own: the process that writes in `a_second_process_follows_one_that_is_killed`. Each

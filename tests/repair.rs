@@ -214,6 +214,33 @@ fn whatever_file_is_missing_a_repair_keeps_the_rest_and_tells() {
 }
 
 #[test]
+fn a_key_that_is_listed_with_a_newer_write_does_not_get_the_older_value() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1_000));
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    for value in ["the old value", "the new value"] {
+        ns.put("key", value).unwrap();
+    }
+    ns.put("other", "value").unwrap();
+    store.checkpoint().unwrap();
+    drop((ns, store));
+    let path = rimstone_tests::newest(dir.path(), "seg").unwrap();
+    let mut content = fs::read(&path).unwrap();
+    // In the key: nobody can read whose record it is.
+    let at = content
+        .windows(16)
+        .position(|w| w == b"keythe new value")
+        .unwrap();
+    content[at] ^= 1;
+    fs::write(&path, content).unwrap();
+    let (into, repaired) = repair(dir.path(), &clock);
+    let lost: Vec<_> = repaired.lost.iter().map(|lost| &lost.key[..]).collect();
+    assert_eq!(lost, [b"key"]);
+    let kept: Vec<_> = state(into.path(), &clock).into_keys().collect();
+    assert_eq!(kept, [b"other"]);
+}
+
+#[test]
 fn a_key_whose_newest_value_is_damaged_is_left_out_and_named() {
     let (dir, clock) = (tempdir().unwrap(), Clock::manual(1_000));
     let store = open(dir.path(), &clock);

@@ -176,7 +176,7 @@ fn an_open_store_is_scrubbed_beside_writers_and_compaction() {
                 ns.put(format!("key {}", n % 50), vec![1; 40_000]).unwrap();
                 ns.put(format!("large {}", n % 3), vec![2; 70_000]).unwrap();
                 n += 1;
-                if n % 100 == 0 {
+                if n.is_multiple_of(100) {
                     store.compact().unwrap();
                 }
             }

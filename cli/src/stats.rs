@@ -30,6 +30,7 @@ pub(crate) fn run(args: Args) -> Outcome {
     }
     let all = Class::of(&segments);
     let mut numbers = json!({
+        "degraded": !stats.damage.is_empty(),
         "keys": stats.keys,
         "namespaces": stats.namespaces,
         "segments": stats.segments,

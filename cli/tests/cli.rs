@@ -319,6 +319,37 @@ fn a_store_that_is_being_served_is_backed_up_and_restored() {
 }
 
 #[test]
+fn a_degraded_store_says_so_in_stats_and_when_it_is_served() {
+    let directory = store();
+    let at = directory.path();
+    let stats = |line: &str| run(at, line, b"").1;
+    assert!(stats("stats --data d").contains("degraded false\n"));
+    for key in ["a", "b"] {
+        let put = format!("key put {key} --path - --namespace flags --data d");
+        assert_eq!(run(at, &put, format!("value of {key}").as_bytes()).0, 0);
+    }
+    // Behind the last checkpoint, so that whoever opens the store reads it.
+    flip(at, ".seg", b"value of a");
+    let json: serde_json::Value = serde_json::from_str(&stats("stats --json --data d")).unwrap();
+    assert_eq!(json.pointer("/degraded"), Some(&true.into()));
+    let shown = stats("stats --data d");
+    assert!(
+        shown.contains("degraded true\n") && shown.contains("damage d/"),
+        "{shown}"
+    );
+    let mut served = command(at, "serve --data d --listen localhost:0");
+    let mut served = Served(
+        served
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let mut lines = BufReader::new(served.0.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("the store is degraded")));
+}
+
+#[test]
 fn repair_asks_keeps_the_damaged_store_and_names_what_is_lost() {
     let directory = store();
     let at = std::fs::canonicalize(directory.path()).unwrap();

@@ -241,7 +241,7 @@ impl Scrub<'_> {
     /// The records of a segment. Without a number it is retired.
     fn segment(&mut self, number: Option<u32>, segment: &Segment, end: u64) -> Result<()> {
         let header = segment.bytes(0).and_then(|bytes| bytes.first_chunk());
-        if !header.is_some_and(|bytes: &[u8; HEADER_LEN]| Header::decode(bytes).is_ok()) {
+        if header.is_none_or(|bytes: &[u8; HEADER_LEN]| Header::decode(bytes).is_err()) {
             let loss = if number.is_some() {
                 Loss::Records
             } else {

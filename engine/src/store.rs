@@ -731,6 +731,7 @@ pub struct Stats {
     pub maintenance_error: Option<String>,
     /// Whether a failed write or flush stopped all writing.
     pub poisoned: bool,
-    /// What was found damaged when the store was opened, and of its table since, one sentence each.
+    /// What was found damaged when the store was opened, and of its table since, one sentence each. The
+    /// store is degraded if there is any.
     pub damage: Vec<String>,
 }

@@ -116,6 +116,9 @@ impl Server {
         if token.is_none() {
             tracing::warn!("no token is set: answering anybody, on loopback only");
         }
+        for damage in store.stats().damage {
+            tracing::warn!(damage, "the store is degraded");
+        }
         let shared = Arc::new(Shared {
             store,
             token,
