@@ -11,6 +11,10 @@ test:
 long:
     RIMSTONE_CASES=20000 RIMSTONE_ACTS=3 cargo test --workspace --release
 
+# Writes, expires, deletes and reads for so many minutes; an error if memory, descriptors or space grow.
+soak minutes="60" rate="10000":
+    cargo run --release -p rimstone-bench --example churn -- {{ minutes }} {{ rate }}
+
 # The fuzz targets on their saved inputs.
 corpus:
     cargo test --manifest-path fuzz/Cargo.toml
