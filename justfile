@@ -19,6 +19,10 @@ planted *names:
 schedules count="1000000":
     RIMSTONE_SCHEDULES={{ count }} cargo test -p rimstone-cache --release --lib -- schedules linear
 
+# Writes, expires, deletes and reads for so many minutes; an error if memory, descriptors or space grow.
+soak minutes="60" rate="10000":
+    cargo run --release -p rimstone-bench --example churn -- {{ minutes }} {{ rate }}
+
 # The fuzz targets on their saved inputs.
 corpus:
     cargo test --manifest-path fuzz/Cargo.toml

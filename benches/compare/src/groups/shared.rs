@@ -14,6 +14,7 @@ use crate::data::Key;
 use crate::engines::{Subject, Touch};
 use crate::process::thread_time;
 use crate::results::Unit;
+use crate::stats::median;
 
 const GROUP: &str = "shared";
 const THREADS: [usize; 3] = [1, 2, 4];
@@ -22,34 +23,39 @@ const THREADS: [usize; 3] = [1, 2, 4];
 const LONG: Duration = Duration::from_millis(50);
 const GETS: usize = 1000;
 
+/// Threads that had less of two cores than this did not meet often enough to say anything.
+const CORES: f64 = 1.5;
+
 pub fn run(bench: &mut Bench, subjects: &Subjects) {
     bench.say(GROUP);
-    let keys = bench.data.uniform(THREADS.len().max(4));
+    let keys = bench.data.uniform(4);
+    let mut cores = Vec::new();
     for round in 0..=bench.args.rounds {
         for kind in turns(&bench.kinds, round) {
-            let subject = &*subjects[kind.name];
             for (what, step) in [("the same key", 0), ("a key each", 1)] {
-                let mut first = None;
-                for threads in THREADS {
-                    let own = |n: usize| keys[n * step];
-                    let each = together(subject, threads, own);
-                    if round == 0 {
-                        continue;
-                    }
-                    let row = format!("{what}, {threads} at once");
-                    bench.add(GROUP, &row, Unit::Time, kind.name, each);
-                    let ratio = each / *first.get_or_insert(each);
-                    if threads > 1 {
-                        bench.add(
-                            GROUP,
-                            &format!("{row} / alone"),
-                            Unit::Times,
-                            kind.name,
-                            ratio,
-                        );
-                    }
+                let key = |n: usize| keys[n * step];
+                let turn = THREADS.map(|threads| together(&*subjects[kind.name], threads, key));
+                cores.push(turn[1].1);
+                if round > 0 {
+                    keep(bench, kind.name, what, turn.map(|(each, _)| each));
                 }
             }
+        }
+    }
+    let cores = median(&cores);
+    if cores < CORES {
+        let had = format!("two threads had {cores:.1} cores at once");
+        bench.note(format!("{GROUP} says nothing here: {had}"));
+    }
+}
+
+fn keep(bench: &mut Bench, engine: &'static str, what: &str, each: [f64; 3]) {
+    for (threads, time) in THREADS.into_iter().zip(each) {
+        let row = format!("{what}, {threads} at once");
+        bench.add(GROUP, &row, Unit::Time, engine, time);
+        if threads > 1 {
+            let (row, ratio) = (format!("{row} / alone"), time / each[0]);
+            bench.add(GROUP, &row, Unit::Times, engine, ratio);
         }
     }
 }
@@ -58,10 +64,11 @@ pub fn wanted(bench: &Bench) -> bool {
     bench.wants(GROUP, "the same key, at once")
 }
 
-/// Nanoseconds of processor time for a get, a mean over threads that begin together.
-fn together(subject: &dyn Subject, threads: usize, key: impl Fn(usize) -> Key) -> f64 {
+/// Nanoseconds of processor time for a get, a mean over threads that begin together, and how many cores
+/// they had.
+fn together(subject: &dyn Subject, threads: usize, key: impl Fn(usize) -> Key) -> (f64, f64) {
     let ready = Barrier::new(threads);
-    let times: Vec<f64> = thread::scope(|scope| {
+    let found: Vec<(f64, f64)> = thread::scope(|scope| {
         let readers: Vec<_> = (0..threads)
             .map(|n| {
                 let (keys, ready) = (vec![key(n); GETS], &ready);
@@ -72,14 +79,16 @@ fn together(subject: &dyn Subject, threads: usize, key: impl Fn(usize) -> Key) -
                         subject.get(&keys, 1, Touch::Ends);
                         gets += keys.len();
                     }
-                    (thread_time() - cpu).as_nanos() as f64 / gets as f64
+                    let (cpu, wall) = (thread_time() - cpu, start.elapsed());
+                    let each = cpu.as_nanos() as f64 / gets as f64;
+                    (each, cpu.as_secs_f64() / wall.as_secs_f64())
                 })
             })
             .collect();
-        readers
-            .into_iter()
-            .map(|reader| reader.join().expect("reads"))
-            .collect()
+        let found = readers.into_iter().map(|r| r.join().expect("reads"));
+        found.collect()
     });
-    times.iter().sum::<f64>() / threads as f64
+    let each: f64 = found.iter().map(|(each, _)| each).sum();
+    let cores = found.iter().map(|(_, cores)| cores).sum();
+    (each / threads as f64, cores)
 }

@@ -19,8 +19,9 @@ const PAGE: usize = 1000;
 const BATCH: usize = 100;
 /// Gets between two puts of the background writer, and with one view.
 const MIXED: usize = 99;
-/// Entries of a commit of the writer that never rests.
+/// Entries of a commit of the writer that never rests, at most, and their bytes, about.
 const BUSY: u64 = 1000;
+const BUSY_BYTES: u64 = 4 << 20;
 /// Where the numbers of its entries begin.
 const BUSY_FROM: u64 = 1 << 28;
 
@@ -207,13 +208,14 @@ fn busy(engine: &dyn Subject, asked: &Asked, round: usize) -> Turn {
     let keys = asked.take(&asked.uniform, round, 1);
     let mut times = Vec::with_capacity(keys.len());
     let done = AtomicBool::new(false);
+    let busy = (BUSY_BYTES / asked.data.values.mean()).clamp(1, BUSY);
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut n = BUSY_FROM + ((round as u64) << 20);
             while !done.load(Ordering::Relaxed) {
-                let entries: Vec<Entry> = (n..n + BUSY).map(|n| asked.data.another(n)).collect();
+                let entries: Vec<Entry> = (n..n + busy).map(|n| asked.data.another(n)).collect();
                 engine.put_all(&entries);
-                n += BUSY;
+                n += busy;
             }
         });
         engine.get_timed(keys, MIXED, &mut times);
