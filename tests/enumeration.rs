@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use rimstone::Durability;
-use rimstone_tests::{Cut, Fault, SimDisk};
+use rimstone_tests::{Cut, Fault, SimDisk, say};
 
 use crate::session::{Act, Session};
 
@@ -68,10 +68,12 @@ fn prepared() -> SimDisk {
 }
 
 /// Cuts the power at every place. What leaves the same disk, with the same promises, is tried once.
-fn cut_everywhere(session: &Session, context: &[Act]) {
-    let mut tried = HashSet::new();
+/// Returns how many states were tried, and how many cuts led to them.
+fn cut_everywhere(session: &Session, context: &[Act]) -> (usize, usize) {
+    let (mut tried, mut cuts) = (HashSet::new(), 0);
     for place in session.opened()..=session.disk.place() {
         for cut in Cut::kinds(u64::try_from(place).unwrap()) {
+            cuts += 1;
             let digest = session.disk.digest_at(place, cut);
             if tried.insert((digest, session.history.possible(place))) {
                 let left = session.disk.crash_at(place, cut);
@@ -79,26 +81,33 @@ fn cut_everywhere(session: &Session, context: &[Act]) {
             }
         }
     }
+    (tried.len(), cuts)
 }
 
-/// Runs every sequence and cuts the power everywhere in it.
-fn cut_all(length: u32) {
+/// Runs every sequence, or one in `step`, and cuts the power everywhere in it.
+fn cut_all(length: u32, step: usize) {
     let prepared = prepared();
-    for sequence in sequences(length) {
+    let (mut states, mut cuts) = (0, 0);
+    for sequence in sequences(length).step_by(step) {
         let disk = prepared.crash(Cut::KEPT);
         let mut session = Session::start(disk, Durability::Immediate);
         sequence.iter().for_each(|act| session.run(act));
-        cut_everywhere(&session, &sequence);
+        let (tried, made) = cut_everywhere(&session, &sequence);
+        (states, cuts) = (states + tried, cuts + made);
     }
+    say(&format!(
+        "{cuts} cuts of histories of {length} acts left {states} different states"
+    ));
 }
 
-/// Runs every sequence with a fault at its first operation, its second, and so on; reopens, and cuts
+/// Runs every sequence, or one in `step`, with a fault at its first operation, its second, and so on; reopens, and cuts
 /// the power.
-fn fail_all(length: u32) {
-    let prepared = prepared();
-    for sequence in sequences(length) {
+fn fail_all(length: u32, step: usize) {
+    let (prepared, mut runs) = (prepared(), 0);
+    for sequence in sequences(length).step_by(step) {
         for (fault, lasting) in Fault::ALL.iter().flat_map(|f| [(*f, false), (*f, true)]) {
             for skip in 0.. {
+                runs += 1;
                 let disk = prepared.crash(Cut::KEPT);
                 let mut session = Session::start(disk, Durability::Immediate);
                 let calls = session.disk.calls();
@@ -116,6 +125,9 @@ fn fail_all(length: u32) {
             }
         }
     }
+    say(&format!(
+        "{runs} runs of histories of {length} acts, each with another failing operation"
+    ));
 }
 
 /// How many acts a sequence has: as told by `RIMSTONE_ACTS`, else 2.
@@ -128,7 +140,14 @@ fn length() -> u32 {
 /// than what was acknowledged as durable, and is called undamaged.
 #[test]
 fn every_short_history_survives_a_cut_at_every_operation() {
-    cut_all(length());
+    cut_all(length(), 1);
+}
+
+/// The same of some histories that are one act longer; the step has no factor in common with the number of
+/// acts, so that each act comes in each place.
+#[test]
+fn some_longer_histories_survive_a_cut_at_every_operation() {
+    cut_all(length() + 1, 13);
 }
 
 /// Rules 1 and 6: whatever a user does, an operation that fails leaves what was acknowledged, readable
@@ -136,5 +155,11 @@ fn every_short_history_survives_a_cut_at_every_operation() {
 #[test]
 fn every_short_history_survives_the_failure_of_every_operation() {
     // Every sequence is run anew for each operation and each way to fail: one act less.
-    fail_all(length().saturating_sub(1));
+    fail_all(length().saturating_sub(1), 1);
+}
+
+/// The same of some histories that are one act longer.
+#[test]
+fn some_longer_histories_survive_the_failure_of_every_operation() {
+    fail_all(length(), 4);
 }

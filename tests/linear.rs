@@ -113,8 +113,9 @@ fn perform(store: &Store, histories: u64) -> Vec<Vec<Vec<(usize, Call)>>> {
             scope.spawn(move || {
                 let history = |history: u64| {
                     if together.wait().is_leader() {
-                        (0..KEYS)
-                            .for_each(|key| drop(ns.delete([u8::try_from(key).unwrap()]).unwrap()));
+                        for key in 0..KEYS {
+                            ns.delete([u8::try_from(key).unwrap()]).unwrap();
+                        }
                     }
                     together.wait();
                     call_all(&ns, history * THREADS as u64 + number)

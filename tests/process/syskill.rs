@@ -84,7 +84,7 @@ fn a_kill_at_any_system_call_loses_nothing_acknowledged() {
     }
     let first = tempdir().unwrap();
     let points = points(first.path());
-    let rounds = usize::try_from(cases(200)).unwrap();
+    let rounds = usize::try_from(cases(240)).unwrap();
     let (mut killed, mut dir, mut performed) = (0, tempdir().unwrap(), 0);
     for round in 0..rounds {
         // Every other child has to recover from the kill of the one before.
@@ -101,8 +101,6 @@ fn a_kill_at_any_system_call_loses_nothing_acknowledged() {
         "{killed} kills at {} points in {rounds} rounds",
         points.len()
     ));
-    assert!(
-        killed * 10 > rounds * 8,
-        "{killed} kills in {rounds} rounds"
-    );
+    // Who recovers makes fewer calls than who begins, and may end before it gets there.
+    assert!(killed * 2 > rounds, "{killed} kills in {rounds} rounds");
 }
