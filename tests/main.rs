@@ -11,6 +11,7 @@ mod enumeration;
 mod format;
 mod kill;
 mod lifecycle;
+mod listing;
 mod model;
 mod model_cut;
 mod recovery;

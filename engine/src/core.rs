@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::brake::Brake;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::format::record::Record;
+use crate::format::record::{Address, Record};
 use crate::format::segment::StoreId;
 use crate::index::checkpoint::damaged_table;
 use crate::index::keys::Keys;
@@ -86,6 +86,14 @@ pub(crate) struct Found<'g> {
 }
 
 impl Found<'_> {
+    /// Where the record lies, for ever.
+    pub(crate) fn address(&self) -> Address {
+        Address {
+            segment: self.segment.id,
+            offset: u32::try_from(self.location.offset()).unwrap_or(u32::MAX),
+        }
+    }
+
     /// Whether a reader at `now` no longer sees the record.
     pub(crate) fn is_expired(&self, now: u64) -> bool {
         let expiration = self.record.header.expiration;

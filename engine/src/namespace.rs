@@ -424,6 +424,7 @@ impl Namespace {
             metadata_len: 0,
             expiration: 0,
             condition: Condition::None,
+            alike: None,
             moved: None,
         }
     }
