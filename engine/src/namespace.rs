@@ -245,6 +245,9 @@ impl Namespace {
         secret.copy_from_slice(core.id.secret.get(8..24).unwrap_or(&[0; 16]));
         let now = core.clock.now();
         let listed = core.keys.list(self.state.number, options, &secret, now);
+        if core.keys.wants_memtable_merge() {
+            core.work.wake();
+        }
         listed.inspect_err(|error| core.distrust_runs_after(error))
     }
 

@@ -52,6 +52,16 @@ impl Keys {
         self.memtable.insert(changes);
     }
 
+    /// Whether merging what lies in memory would make pages cheaper than it costs.
+    pub(crate) fn wants_memtable_merge(&self) -> bool {
+        self.memtable.wants_merge()
+    }
+
+    /// Merges what lies in memory. Called by one thread at a time.
+    pub(crate) fn merge_memtable(&self) {
+        self.memtable.merge();
+    }
+
     /// Memory in use.
     pub(crate) fn bytes(&self) -> usize {
         let frozen: usize = self.older.read().frozen.iter().map(|f| f.bytes()).sum();
