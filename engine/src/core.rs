@@ -129,6 +129,9 @@ impl Core {
             let mut others = Vec::new();
             self.table.find(hash, guard, |location| {
                 let segment = self.segments.get(location.number(), guard);
+                if let Some(segment) = segment {
+                    segment.prefetch(location.offset(), self.verify);
+                }
                 match segment.map(|segment| (segment, segment.record(location.offset()))) {
                     Some((segment, Ok(record)))
                         if record.header.namespace == namespace && record.key == key =>

@@ -11,7 +11,6 @@ use crate::list::{ListOptions, Page};
 use crate::log::commit::Op;
 use crate::log::large::Large;
 use crate::log::segment::{Slice, large_path};
-use crate::mem::prefetch;
 use crate::namespaces::{NamespaceId, State};
 use crate::options::{Condition, Durability, PutOptions};
 use crate::store::Owner;
@@ -24,9 +23,6 @@ pub(crate) const VALUE_MAX: u64 = 25 << 20;
 const COPY_MAX: usize = 4096;
 /// Keys of a `get_many` whose buckets, and then records, are fetched ahead together.
 const PREFETCHED: usize = 32;
-/// Cache lines of each record that are fetched ahead with it: header, key and the start of a value.
-const PREFETCHED_LINES: usize = 4;
-const LINE: usize = 64;
 
 /// A set of keys of its own inside a store. Cheap to clone, usable from any thread.
 ///
@@ -114,8 +110,8 @@ impl Namespace {
         key: impl AsRef<[u8]>,
         f: impl FnOnce(EntryRef<'_>) -> R,
     ) -> Result<Option<R>> {
-        let guard = crossbeam_epoch::pin();
         let hash = self.hash(key.as_ref())?;
+        let guard = self.pin(hash);
         let lent = self.lookup(key.as_ref(), hash, &guard, |found| self.lend(found))?;
         Ok(lent.map(|lent| f(lent.entry())))
     }
@@ -166,14 +162,13 @@ impl Namespace {
         let hashes = keys.iter().map(|key| self.hash(key.as_ref()));
         let hashes = hashes.collect::<Result<Vec<u64>>>()?;
         for hash in &hashes {
-            core.table.prefetch(*hash, guard);
+            core.table.prefetch(*hash);
         }
         for hash in &hashes {
             core.table.candidates(*hash, guard, |location| {
-                let segment = core.segments.get(location.number(), guard);
-                let record = segment.and_then(|segment| segment.bytes(location.offset()));
-                let lines = record.unwrap_or_default().chunks(LINE);
-                lines.take(PREFETCHED_LINES).for_each(prefetch);
+                if let Some(segment) = core.segments.get(location.number(), guard) {
+                    segment.prefetch(location.offset(), core.verify);
+                }
             });
         }
         Ok(hashes)
@@ -184,8 +179,8 @@ impl Namespace {
     /// # Errors
     /// As for [`get`](Namespace::get); a large value is verified piece by piece as it is read.
     pub fn stream(&self, key: impl AsRef<[u8]>) -> Result<Option<ValueStream>> {
-        let guard = crossbeam_epoch::pin();
         let hash = self.hash(key.as_ref())?;
+        let guard = self.pin(hash);
         self.lookup(key.as_ref(), hash, &guard, |f| self.open_stream(&f))
     }
 
@@ -196,9 +191,9 @@ impl Namespace {
     /// # Errors
     /// As for [`stream`](Namespace::stream).
     pub fn try_stream(&self, key: impl AsRef<[u8]>) -> Result<Option<Option<ValueStream>>> {
-        let guard = crossbeam_epoch::pin();
         let (key, core) = (key.as_ref(), self.core());
         let hash = self.hash(key)?;
+        let guard = self.pin(hash);
         let mut resident = true;
         core.table.candidates(hash, &guard, |location| {
             let segment = core.segments.get(location.number(), &guard);
@@ -290,6 +285,13 @@ impl Namespace {
     fn hash(&self, key: &[u8]) -> Result<u64> {
         self.check_key(key)?;
         Ok(self.core().hash(self.state.number, key))
+    }
+
+    /// A guard under which to look for a key. Loads wait for what pins it, but the bucket need not: it is
+    /// asked for before, so that it comes while the get before this one still waits for its record.
+    fn pin(&self, hash: u64) -> Guard {
+        self.core().table.prefetch(hash);
+        crossbeam_epoch::pin()
     }
 
     /// What `f` makes of the live, verified record of a key.

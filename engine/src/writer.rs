@@ -495,7 +495,7 @@ impl Core {
         };
         to.usage.receive(&moved.moved);
         for relocation in &moved.moved.relocations {
-            self.table.prefetch(relocation.hash, guard);
+            self.table.prefetch(relocation.hash);
         }
         let mut is_empty = false;
         for relocation in &moved.moved.relocations {
