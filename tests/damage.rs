@@ -185,3 +185,64 @@ fn a_condition_over_a_damaged_record_fails() {
     ns.put("key", "whoever").unwrap();
     assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"whoever");
 }
+
+/// Writes an entry twice with the metadata `new`, damages the first of these records, and lists. The second
+/// says that a list shows nothing of it, which is not so any more.
+fn a_list_after_damage_shows_the_newest_metadata(of: &str, has_checkpoint: bool) {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let (store, ns) = open(dir.path(), &clock);
+    let put = |value: &str, metadata: &str| {
+        let options = PutOptions::new().metadata(metadata);
+        ns.put_with("key", value, &options).unwrap();
+    };
+    put("first", "old");
+    if has_checkpoint {
+        store.checkpoint().unwrap();
+    }
+    put("second", "new");
+    put("third", "new");
+    drop(ns);
+    store.close().unwrap();
+    flip(dir.path(), &format!("{of}newsecond"), 0);
+    for _ in 0..2 {
+        let (store, ns) = open(dir.path(), &clock);
+        let page = ns.list(&ListOptions::new()).unwrap();
+        let listed: Vec<_> = page.keys().map(|key| key.metadata).collect();
+        assert_eq!(listed, [b"new"]);
+        assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"third");
+        drop(ns);
+        store.close().unwrap();
+    }
+}
+
+#[test]
+fn a_list_shows_the_newest_metadata_after_a_record_was_lost() {
+    for has_checkpoint in [false, true] {
+        a_list_after_damage_shows_the_newest_metadata("key", has_checkpoint);
+    }
+}
+
+#[test]
+fn a_list_shows_the_newest_metadata_after_metadata_was_damaged() {
+    for has_checkpoint in [false, true] {
+        a_list_after_damage_shows_the_newest_metadata("", has_checkpoint);
+    }
+}
+
+/// A put compares its metadata with what the log holds only as far as that is verified.
+#[test]
+fn a_put_over_damaged_metadata_is_listed_with_its_own() {
+    let dir = tempdir().unwrap();
+    let (store, ns) = open(dir.path(), &Clock::manual(1));
+    let put = |metadata: &str| {
+        let options = PutOptions::new().metadata(metadata);
+        ns.put_with("key", "value", &options).unwrap();
+    };
+    put("abc");
+    flip(dir.path(), "abcvalue", 0);
+    put("`bc");
+    let page = ns.list(&ListOptions::new()).unwrap();
+    assert_eq!(page.keys().next().unwrap().metadata, b"`bc");
+    drop(store);
+}

@@ -19,6 +19,7 @@ mod hot_history;
 mod kill;
 mod lifecycle;
 mod linear;
+mod listing;
 mod model;
 mod model_cut;
 mod process;

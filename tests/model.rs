@@ -145,7 +145,7 @@ proptest! {
                         let page = ns.list(&options).unwrap();
                         prop_assert!(page.len() <= limit);
                         listed.extend(page.keys().map(|k| {
-                            (k.name.to_vec(), k.metadata.to_vec(), k.expiration, k.generation)
+                            (k.name.to_vec(), k.metadata.to_vec(), k.expiration)
                         }));
                         match page.cursor {
                             Some(cursor) => options = options.cursor(cursor),
@@ -155,7 +155,7 @@ proptest! {
                     let mut expected: Vec<_> = model
                         .iter()
                         .filter(|(key, _)| key.starts_with(prefix.as_bytes()))
-                        .map(|(k, e)| (k.clone(), e.metadata.clone(), e.expiration, e.generation))
+                        .map(|(k, e)| (k.clone(), e.metadata.clone(), e.expiration))
                         .collect();
                     if reverse {
                         expected.reverse();

@@ -14,7 +14,7 @@ use crate::capacity::{Capacity, PREALLOCATED};
 use crate::clock::Clock;
 use crate::damage::Damage;
 use crate::error::{Error, Result};
-use crate::format::record::Record;
+use crate::format::record::{Address, Record};
 use crate::format::segment::StoreId;
 use crate::hot::Hot;
 use crate::index::checkpoint::damaged_table;
@@ -98,6 +98,14 @@ pub(crate) struct Found<'g> {
 }
 
 impl Found<'_> {
+    /// Where the record lies, for ever.
+    pub(crate) fn address(&self) -> Address {
+        Address {
+            segment: self.segment.id,
+            offset: u32::try_from(self.location.offset()).unwrap_or(u32::MAX),
+        }
+    }
+
     /// Whether who reads this namespace at `now` sees the record.
     pub(crate) fn is_visible(&self, view: &View, now: u64) -> bool {
         let header = &self.record.header;
@@ -141,6 +149,9 @@ impl Core {
             let mut others = Vec::new();
             self.table.find(hash, guard, |location| {
                 let segment = self.segments.get(location.number(), guard);
+                if let Some(segment) = segment {
+                    segment.prefetch(location.offset(), self.verify);
+                }
                 match segment.map(|segment| (segment, segment.record(location.offset()))) {
                     Some((segment, Ok(record)))
                         if record.header.namespace == namespace && record.key == key =>

@@ -157,6 +157,7 @@ fn check_encoded(mut input: Input<'_>, place: Place) {
         len: input.u32(),
         expires: input.u32(),
         large: flags & 2 != 0,
+        lists_alike: flags & 4 != 0,
     };
     let seed = input.below(usize::from(u16::MAX));
     let key = input.bytes(key_len);

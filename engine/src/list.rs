@@ -94,7 +94,6 @@ pub(crate) struct Item {
     pub(crate) key_len: usize,
     pub(crate) metadata_len: usize,
     pub(crate) expiration: u64,
-    pub(crate) generation: u64,
 }
 
 /// A key as a page lists it.
@@ -106,8 +105,6 @@ pub struct ListedKey<'a> {
     pub metadata: &'a [u8],
     /// When the entry expires, in seconds since the Unix epoch.
     pub expiration: Option<u64>,
-    /// The sequence number of the key's newest write.
-    pub generation: u64,
 }
 
 impl Page {
@@ -132,7 +129,6 @@ impl Page {
                 name,
                 metadata: rest.get(..item.metadata_len).unwrap_or_default(),
                 expiration: (item.expiration != 0).then_some(item.expiration),
-                generation: item.generation,
             }
         })
     }
@@ -147,7 +143,7 @@ impl Page {
         }
     }
 
-    pub(crate) fn push(&mut self, key: &[u8], metadata: &[u8], expiration: u64, generation: u64) {
+    pub(crate) fn push(&mut self, key: &[u8], metadata: &[u8], expiration: u64) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(metadata);
@@ -156,7 +152,6 @@ impl Page {
             key_len: key.len(),
             metadata_len: metadata.len(),
             expiration,
-            generation,
         });
     }
 }

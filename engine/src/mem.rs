@@ -231,12 +231,18 @@ impl<T> Drop for EpochCell<T> {
 
 /// Starts to bring the cache line in which `items` begin into the cache, without waiting for it.
 pub(crate) fn prefetch<T>(items: &[T]) {
+    prefetch_at(items.as_ptr().addr());
+}
+
+/// Starts to bring the cache line at an address into the cache, whatever may be there.
+pub(crate) fn prefetch_at(address: usize) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let at = std::ptr::without_provenance(address);
         // SAFETY: a prefetch changes nothing and faults at no address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(items.as_ptr().cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = items;
+    let _ = address;
 }

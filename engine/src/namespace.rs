@@ -12,7 +12,6 @@ use crate::list::{ListOptions, Page};
 use crate::log::commit::Op;
 use crate::log::large::Large;
 use crate::log::segment::{Slice, large_path};
-use crate::mem::prefetch;
 use crate::namespaces::{NamespaceId, State, View};
 use crate::options::{Condition, Durability, PutOptions, ReadOptions};
 use crate::read::{Lent, copied, end_if_missing, streamed};
@@ -26,9 +25,6 @@ pub(crate) const VALUE_MAX: u64 = 25 << 20;
 pub(crate) const COPY_MAX: usize = 4096;
 /// Keys of a `get_many` whose buckets, and then records, are fetched ahead together.
 const PREFETCHED: usize = 32;
-/// Cache lines of each record that are fetched ahead with it: header, key and the start of a value.
-const PREFETCHED_LINES: usize = 4;
-const LINE: usize = 64;
 
 /// A set of keys of its own inside a store. Cheap to clone, usable from any thread.
 ///
@@ -110,7 +106,7 @@ impl Namespace {
         if let Some(held) = self.held(read.as_ref(), hash) {
             return Ok(Some(copied(&held)));
         }
-        let guard = crossbeam_epoch::pin();
+        let guard = self.pin(hash);
         let lent = self.lend(&view, key, hash, read.as_ref(), &guard)?;
         Ok(lent.map(Lent::into_entry))
     }
@@ -151,7 +147,7 @@ impl Namespace {
         if let Some(held) = self.held(read.as_ref(), hash) {
             return Ok(Some(f(hot::lend(&held))));
         }
-        let guard = crossbeam_epoch::pin();
+        let guard = self.pin(hash);
         let lent = self.lend(&view, key, hash, read.as_ref(), &guard)?;
         Ok(lent.map(|lent| f(lent.entry())))
     }
@@ -203,14 +199,13 @@ impl Namespace {
         let hashes = keys.iter().map(|key| self.hash(view, key.as_ref()));
         let hashes = hashes.collect::<Result<Vec<u64>>>()?;
         for hash in &hashes {
-            core.table.prefetch(*hash, guard);
+            core.table.prefetch(*hash);
         }
         for hash in &hashes {
             core.table.candidates(*hash, guard, |location| {
-                let segment = core.segments.get(location.number(), guard);
-                let record = segment.and_then(|segment| segment.bytes(location.offset()));
-                let lines = record.unwrap_or_default().chunks(LINE);
-                lines.take(PREFETCHED_LINES).for_each(prefetch);
+                if let Some(segment) = core.segments.get(location.number(), guard) {
+                    segment.prefetch(location.offset(), core.verify);
+                }
             });
         }
         Ok(hashes)
@@ -240,7 +235,7 @@ impl Namespace {
         if let Some(held) = self.held(read.as_ref(), hash) {
             return Ok(Some(streamed(&held)));
         }
-        let guard = crossbeam_epoch::pin();
+        let guard = self.pin(hash);
         let stream = self.lookup(&view, key, hash, &guard, |found| {
             self.fill_inline(&view, &found, hash, read.as_ref(), &guard);
             self.open_stream(&found)
@@ -274,7 +269,7 @@ impl Namespace {
         if let Some(held) = self.held(read.as_ref(), hash) {
             return Ok(Some(Some(streamed(&held))));
         }
-        let guard = crossbeam_epoch::pin();
+        let guard = self.pin(hash);
         let mut resident = true;
         core.table.candidates(hash, &guard, |location| {
             let segment = core.segments.get(location.number(), &guard);
@@ -340,6 +335,9 @@ impl Namespace {
         let core = self.core();
         let (view, now) = (self.state.view()?, core.clock.now());
         let listed = core.keys.list(&view, options, &core.secret(), now);
+        if core.keys.wants_memtable_merge() {
+            core.work.wake();
+        }
         listed.inspect_err(|error| core.distrust_runs_after(error))
     }
 
@@ -376,6 +374,13 @@ impl Namespace {
             return Err(Error::InvalidKey { len: key.len() });
         }
         Ok(self.core().hash(view.number, key))
+    }
+
+    /// A guard under which to look for a key. Loads wait for what pins it, but the bucket need not: it is
+    /// asked for before, so that it comes while the get before this one still waits for its record.
+    fn pin(&self, hash: u64) -> Guard {
+        self.core().table.prefetch(hash);
+        crossbeam_epoch::pin()
     }
 
     /// What `f` makes of the live, verified record of a key.
@@ -513,6 +518,7 @@ impl Namespace {
             metadata_len: 0,
             expiration: 0,
             condition: Condition::None,
+            alike: None,
             moved: None,
         }
     }

@@ -104,7 +104,7 @@ fn copy(from: &Namespace, to: &Namespace, key: &[u8], generation: u64) -> Result
         let Some(entry) = from.stream(key)? else {
             return Ok(Some("its record is gone".to_owned()));
         };
-        if entry.generation() != generation {
+        if entry.generation() < generation {
             let older = entry.generation();
             return Ok(Some(format!(
                 "write {generation} of it is gone; what is left of it is write {older}"

@@ -3,6 +3,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::mem::prefetch;
+
 /// A bit for each piece of a file.
 #[derive(Debug)]
 pub(crate) struct Verified {
@@ -22,6 +24,12 @@ impl Verified {
     pub(crate) fn has(&self, piece: usize) -> bool {
         let word = self.words.get().and_then(|words| words.get(piece / 64));
         word.is_some_and(|word| word.load(Ordering::Relaxed) >> (piece % 64) & 1 == 1)
+    }
+
+    /// Starts to bring the bit of a piece into the cache.
+    pub(crate) fn prefetch(&self, piece: usize) {
+        let words = self.words.get().and_then(|words| words.get(piece / 64..));
+        words.into_iter().for_each(prefetch);
     }
 
     pub(crate) fn add(&self, piece: usize) {

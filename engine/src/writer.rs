@@ -8,7 +8,7 @@ use rimstone_cache::Key;
 
 use crate::core::{Core, Found};
 use crate::error::{Error, Result};
-use crate::format::record::{Address, HEADER_LEN, Header, Kind, Replaced, expires};
+use crate::format::record::{HEADER_LEN, Header, Kind, Replaced, expires};
 use crate::index::runs::KeyRecord;
 use crate::index::table::Location;
 use crate::log::appender::Appender;
@@ -18,6 +18,8 @@ use crate::options::Condition;
 
 /// Largest batch, encoded: it lies in one segment.
 pub(crate) const BATCH_MAX: usize = 32 << 20;
+/// Bodies up to this are verified to compare metadata with that of a put.
+const COMPARED_MAX: usize = 4096;
 /// A group is flushed once it has this many bytes, so that memory stays bounded.
 const GROUP_MAX: usize = 8 << 20;
 
@@ -78,7 +80,7 @@ struct Group<'a> {
 
 impl Core {
     /// Commits operations together and returns the outcome of the last.
-    pub(crate) fn commit(&self, ops: Vec<Op>, immediate: bool) -> Result<Outcome> {
+    pub(crate) fn commit(&self, mut ops: Vec<Op>, immediate: bool) -> Result<Outcome> {
         let new: usize = ops.iter().filter(|op| op.is_put()).map(space).sum();
         self.brake.wait(u64::try_from(new).unwrap_or(u64::MAX));
         let all = ops.iter().map(space).sum();
@@ -86,7 +88,7 @@ impl Core {
             self.remove_larges(&ops);
             return Err(error);
         }
-        self.warm(&ops);
+        self.warm(&mut ops);
         let request = Request::new(ops, immediate);
         let writable = self.check_writable().and_then(|()| {
             if request.frees_space() {
@@ -148,12 +150,32 @@ impl Core {
     }
 
     /// Touches the records that will be replaced, in the writer's own thread: overwriting a cold key
-    /// must not make other writers wait for the disk.
-    fn warm(&self, ops: &[Op]) {
+    /// must not make other writers wait for the disk. Notes which of them list alike.
+    fn warm(&self, ops: &mut [Op]) {
         let guard = crossbeam_epoch::pin();
-        for op in ops.iter().filter(|op| !op.key.is_empty()) {
-            let _ = self.find(op.namespace, &op.key, op.hash, &guard);
+        for op in ops.iter_mut().filter(|op| !op.key.is_empty()) {
+            let found = self.find(op.namespace, &op.key, op.hash, &guard);
+            let alike = found.ok().flatten().filter(|f| self.lists_alike(f, op));
+            op.alike = alike.map(|found| found.address());
         }
+    }
+
+    /// Whether a record has the metadata and expiration of a put. Only what was verified is compared.
+    fn lists_alike(&self, found: &Found<'_>, op: &Op) -> bool {
+        let Found {
+            location,
+            segment,
+            record,
+        } = found;
+        let is_intact = || {
+            record.body.len() <= COMPARED_MAX
+                && segment.body_is_intact(location.offset(), record, self.verify)
+        };
+        let metadata = op.metadata();
+        op.is_put()
+            && record.header.expiration == op.expiration
+            && record.metadata() == metadata
+            && (metadata.is_empty() || is_intact())
     }
 
     pub(crate) fn lead(&self, requests: &[Arc<Request>]) {
@@ -255,7 +277,12 @@ impl<'a> Group<'a> {
             }
             outcome.existed = generation.is_some();
             let damaged = damaged.is_some();
-            let old = found.map(|found| old(&found));
+            let old = found.map(|found| {
+                // Keys that a list does not show are not there for it.
+                let is_listed = found.is_visible(&view, now);
+                let lists_alike = is_listed && op.alike == Some(found.address());
+                old(&found, lists_alike)
+            });
             let logged = op.kind != Kind::Tombstone || old.is_some() || damaged;
             // Once a put has expired and its segment is gone, a rebuild from the log must not find an
             // older version again.
@@ -397,31 +424,49 @@ impl<'a> Group<'a> {
     fn publish(&mut self, decided: &[Decided<'_>]) {
         let changes = || decided.iter().flat_map(|d| &d.changes);
         let guard = crossbeam_epoch::pin();
+        let mut listed = Vec::with_capacity(changes().count());
         for change in changes() {
-            self.work |= self.core.publish(change, &guard);
+            let published = self.core.publish(change, &guard);
+            self.work |= published.leaves_work;
+            if !published.lists_alike {
+                listed.extend(change.listed());
+            }
         }
         drop(guard);
-        self.core.keys.apply(changes().filter_map(|change| {
-            let Change { op, header, .. } = change;
-            let tombstone = op.kind == Kind::Tombstone;
-            (tombstone || op.is_put()).then(|| KeyRecord {
-                namespace: op.namespace,
-                key: &op.key,
-                metadata: op
-                    .body
-                    .get(..usize::from(op.metadata_len))
-                    .unwrap_or_default(),
-                expiration: op.expiration,
-                seqno: header.seqno,
-                tombstone,
-            })
-        }));
+        self.core.keys.apply(listed);
     }
 }
 
+impl Change<'_> {
+    /// What the ordered keys take of it.
+    fn listed(&self) -> Option<KeyRecord<'_>> {
+        let op = self.op;
+        let tombstone = op.kind == Kind::Tombstone;
+        (tombstone || op.is_put()).then(|| KeyRecord {
+            namespace: op.namespace,
+            key: &op.key,
+            metadata: op.metadata(),
+            expiration: op.expiration,
+            seqno: self.header.seqno,
+            tombstone,
+        })
+    }
+}
+
+/// What came of publishing a change.
+#[derive(Default)]
+struct Published {
+    /// Whether there is work for maintenance.
+    leaves_work: bool,
+    /// Whether the ordered keys hold what they would take of it: it took the place of a record that
+    /// lists alike.
+    lists_alike: bool,
+}
+
 impl Core {
-    /// Applies one change that is in the log; returns whether it leaves work for maintenance.
-    fn publish(&self, change: &Change<'_>, guard: &Guard) -> bool {
+    /// Applies one change that is in the log to the table.
+    fn publish(&self, change: &Change<'_>, guard: &Guard) -> Published {
+        let mut published = Published::default();
         let Change {
             op,
             header,
@@ -442,10 +487,11 @@ impl Core {
                     segment.usage.pin(bytes, header.seqno.saturating_sub(1));
                 }
                 // Maintenance takes away the slots of what is dead.
-                let is_found = self.change_key(op, || {
-                    let replaced = at.is_some_and(|at| self.table.replace(op.hash, at, *new));
-                    replaced || self.table.insert(op.hash, *new)
+                let (is_replaced, is_found) = self.change_key(op, || {
+                    let is_replaced = at.is_some_and(|at| self.table.replace(op.hash, at, *new));
+                    (is_replaced, is_replaced || self.table.insert(op.hash, *new))
                 });
+                published.lists_alike = is_replaced && header.replaced.lists_alike;
                 if !is_found {
                     // More than 32 keys of one hash: nobody meets that by chance. The write is in
                     // the log but cannot be found, so no later one may build on it.
@@ -467,14 +513,18 @@ impl Core {
                     hot.forget(number);
                 }
             }
-            Kind::Move => return op.moved.as_ref().is_some_and(|m| self.relocate(m, guard)),
+            Kind::Move => {
+                let moved = op.moved.as_ref();
+                published.leaves_work = moved.is_some_and(|m| self.relocate(m, guard));
+                return published;
+            }
             Kind::Retire | Kind::Close => {}
         }
         let large = op.large_pointer().map(|pointer| pointer.segment);
         if let Some(large) = large {
             self.larges.lock().insert(large);
         }
-        let Some(old) = old else { return false };
+        let Some(old) = old else { return published };
         let garbage = old.large.filter(|id| large != Some(*id));
         if let Some(garbage) = garbage {
             self.larges.lock().remove(&garbage);
@@ -484,7 +534,9 @@ impl Core {
         let segment = self.segments.get(old.location.number(), guard);
         let segment = segment.filter(|s| s.id == old.replaced.address.segment);
         let (bytes, expires) = (u64::from(old.replaced.len), old.replaced.expires);
-        segment.is_some_and(|s| s.usage.lose(bytes, expires)) || garbage.is_some()
+        let is_empty = segment.is_some_and(|s| s.usage.lose(bytes, expires));
+        published.leaves_work = is_empty || garbage.is_some();
+        published
     }
 
     /// Changes what the table has for a key, which the hot cache forgets.
@@ -504,7 +556,7 @@ impl Core {
         };
         to.usage.receive(&moved.moved);
         for relocation in &moved.moved.relocations {
-            self.table.prefetch(relocation.hash, guard);
+            self.table.prefetch(relocation.hash);
         }
         let mut is_empty = false;
         for relocation in &moved.moved.relocations {
@@ -519,20 +571,17 @@ impl Core {
     }
 }
 
-fn old(found: &Found<'_>) -> Old {
+fn old(found: &Found<'_>, lists_alike: bool) -> Old {
     let header = &found.record.header;
-    let address = Address {
-        segment: found.segment.id,
-        offset: u32::try_from(found.location.offset()).unwrap_or(u32::MAX),
-    };
     let large = found.record.large_pointer().map(|pointer| pointer.segment);
     Old {
         location: found.location,
         replaced: Replaced {
-            address,
+            address: found.address(),
             len: u32::try_from(header.record_len()).unwrap_or(u32::MAX),
             expires: expires(header.expiration),
             large: large.is_some(),
+            lists_alike,
         },
         large,
         expiration: header.expiration,

@@ -295,7 +295,7 @@ fn observe(store: &Store, history: &History, forged: bool) -> Seen {
                 Ok(page) => {
                     for key in page.keys() {
                         let name = (ns.name(), key.name.to_vec());
-                        let rest = (key.metadata.to_vec(), key.expiration, key.generation);
+                        let rest = (key.metadata.to_vec(), key.expiration);
                         let before = listed.insert(name, rest);
                         assert!(before.is_none() || forged, "listed twice");
                     }
@@ -315,7 +315,7 @@ fn observe(store: &Store, history: &History, forged: bool) -> Seen {
     if !forged && !seen.reported {
         let got = seen.state.1.iter().map(|(name, entry)| {
             let expiration = (entry.expiration != 0).then_some(entry.expiration);
-            let rest = (entry.metadata.clone(), expiration, entry.generation);
+            let rest = (entry.metadata.clone(), expiration);
             (name.clone(), rest)
         });
         assert_eq!(got.collect::<BTreeMap<_, _>>(), listed);

@@ -209,12 +209,7 @@ impl Session {
                 assert!(page.len() <= limit);
                 let item = |k: rimstone::ListedKey<'_>| {
                     let expiration = k.expiration.unwrap_or(0);
-                    (
-                        k.name.to_vec(),
-                        k.metadata.to_vec(),
-                        expiration,
-                        k.generation,
-                    )
+                    (k.name.to_vec(), k.metadata.to_vec(), expiration)
                 };
                 listed.extend(page.keys().map(item));
                 let Some(cursor) = page.cursor else { break };
@@ -224,7 +219,7 @@ impl Session {
                 .iter()
                 .filter(|(_, e)| e.expiration == 0 || e.expiration > now)
                 .filter(|(key, _)| key.starts_with(prefix.as_bytes()))
-                .map(|(k, e)| (k.clone(), e.metadata.clone(), e.expiration, e.generation))
+                .map(|(k, e)| (k.clone(), e.metadata.clone(), e.expiration))
                 .collect();
             if flags & 4 != 0 {
                 expected.reverse();

@@ -19,6 +19,7 @@ pub(crate) const LIST_MAX: usize = 24 << 20;
 
 const MORE: u8 = 1;
 const REPLACED_LARGE: u8 = 2;
+const LISTS_ALIKE: u8 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -68,6 +69,8 @@ pub(crate) struct Replaced {
     pub(crate) expires: u32,
     /// Whether its value lay in a segment of its own.
     pub(crate) large: bool,
+    /// Whether it had the same metadata and expiration: a list shows the same.
+    pub(crate) lists_alike: bool,
 }
 
 /// An expiration in seconds as statistics keep it: 0 for never, and for the years after 2106.
@@ -144,6 +147,7 @@ impl Header {
                 len: field!(bytes, 56, u32),
                 expires: field!(bytes, 60, u32),
                 large: field!(bytes, 5, u8) & REPLACED_LARGE != 0,
+                lists_alike: field!(bytes, 5, u8) & LISTS_ALIKE != 0,
             },
             durable_lag: field!(bytes, 52, u32),
         };
@@ -162,13 +166,10 @@ impl Header {
 pub(crate) fn encode(out: &mut Vec<u8>, header: &Header, place: Place, key: &[u8], body: &[u8]) {
     let mut raw = [0u8; HEADER_LEN];
     set!(raw, 4, header.kind as u8);
-    let more = if header.more { MORE } else { 0 };
-    let large = if header.replaced.large {
-        REPLACED_LARGE
-    } else {
-        0
-    };
-    set!(raw, 5, more | large);
+    let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+    let large = flag(header.replaced.large, REPLACED_LARGE);
+    let lists_alike = flag(header.replaced.lists_alike, LISTS_ALIKE);
+    set!(raw, 5, flag(header.more, MORE) | large | lists_alike);
     set!(raw, 6, header.key_len);
     set!(raw, 8, header.body_len);
     set!(raw, 12, header.metadata_len);
@@ -297,6 +298,7 @@ mod tests {
                 len: 80,
                 expires: 13,
                 large: true,
+                lists_alike: true,
             },
             durable_lag: 2,
         }
@@ -347,7 +349,7 @@ mod tests {
         let place = place(0x0102_0304);
         encode(&mut bytes, &sample(key, body, 4), place, key, body);
         let expected = [
-            "14de99d7010303000900000004000000",
+            "17556562010703000900000004000000",
             "09000000000000000a00000000000000",
             "0b0000006c5bf4d30c00000000000000",
             "8800000002000000500000000d000000",

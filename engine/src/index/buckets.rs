@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::mem::{Bucket, BucketMemory, Map, Region, prefetch};
+use crate::mem::{Bucket, BucketMemory, Map, Region};
 use crate::verified::Verified;
 
 pub(crate) const PARTITIONS: usize = 1024;
@@ -22,6 +22,8 @@ pub(super) const SLOTS: usize = 8;
 /// Buckets a key may sit in: its home and the three that follow.
 const REACH: usize = 4;
 const MAX_DOUBLINGS: u32 = 14;
+/// The bits of a hint that do not belong to an address.
+const HINT_DOUBLINGS: u64 = 63;
 /// Buckets of a new partition: four sizes, so that the partitions do not all double at one moment.
 const BASES: [u32; 4] = [4, 5, 6, 7];
 /// Buckets under one checksum in a checkpoint: a page.
@@ -231,18 +233,25 @@ impl Buckets {
         self.memory.buckets().iter().flat_map(|bucket| &bucket.0)
     }
 
-    pub(super) fn prefetch(&self, hash: u64) {
-        let (home, _) = self.spot(hash);
-        prefetch(&self.memory.buckets()[home..]);
+    pub(super) fn partition(&self) -> usize {
+        self.partition
     }
 
-    fn base(&self) -> u32 {
-        BASES[self.partition & 3]
+    /// In one word where the buckets begin, which is a multiple of 64, and how often they were doubled.
+    pub(super) fn hint(&self) -> u64 {
+        self.memory.buckets().as_ptr().addr() as u64 | u64::from(self.doublings)
+    }
+
+    /// The address of the home bucket of a hash, if buckets still lie where the hint of their partition says.
+    pub(super) fn hinted(hint: u64, partition: usize, hash: u64) -> u64 {
+        let (first, doublings) = (hint & !HINT_DOUBLINGS, hint & HINT_DOUBLINGS);
+        let home = (product(hash, partition) << doublings) >> 32;
+        first.wrapping_add(home * size_of::<Bucket>() as u64)
     }
 
     /// The home bucket and the tag of a hash.
     pub(super) fn spot(&self, hash: u64) -> (usize, u64) {
-        let product = (hash >> 22 & 0xFFFF_FFFF) * u64::from(self.base());
+        let product = product(hash, self.partition);
         // The product's upper half is the bucket before any doubling; each doubling takes one more
         // bit of its lower half, from the top. At most 35 + 14 bits, so nothing is shifted out.
         let home = (product << self.doublings) >> 32;
@@ -250,6 +259,12 @@ impl Buckets {
             (home & 0xFFFF_FFFF) as usize,
             (product & 0xFFFF_FFFF) >> (32 - TAG_BITS),
         )
+    }
+
+    /// The address of the home bucket of a hash.
+    #[cfg(test)]
+    pub(super) fn home(&self, hash: u64) -> u64 {
+        self.memory.buckets()[self.spot(hash).0].0.as_ptr().addr() as u64
     }
 
     /// Calls `f` with the locations that may be those of `hash`, until it returns true.
@@ -393,6 +408,11 @@ impl Buckets {
             (all && new.place(home, tag, location)).then_some(new)
         })
     }
+}
+
+/// What places a hash in its partition.
+fn product(hash: u64, partition: usize) -> u64 {
+    (hash >> 22 & 0xFFFF_FFFF) * u64::from(BASES[partition & 3])
 }
 
 /// A bucket as a checkpoint holds it.

@@ -53,6 +53,16 @@ impl Keys {
         self.memtable.insert(changes);
     }
 
+    /// Whether merging what lies in memory would make pages cheaper than it costs.
+    pub(crate) fn wants_memtable_merge(&self) -> bool {
+        self.memtable.wants_merge()
+    }
+
+    /// Merges what lies in memory. Called by one thread at a time.
+    pub(crate) fn merge_memtable(&self) {
+        self.memtable.merge();
+    }
+
     /// Memory in use.
     pub(crate) fn bytes(&self) -> usize {
         let frozen: usize = self.older.read().frozen.iter().map(|f| f.bytes()).sum();
@@ -185,7 +195,7 @@ impl Keys {
         let sources = self.sources();
         let mut page = Page::with_room_for(limit);
         let outcome = runs::list(&sources, &query, |record| {
-            page.push(record.key, record.metadata, record.expiration, record.seqno);
+            page.push(record.key, record.metadata, record.expiration);
         });
         let outcome = outcome.map_err(|damage| corrupt(&damage))?;
         if let Outcome::More { after } = outcome {

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 use super::buckets::{Buckets, Regions, SLOTS, point, saved_size, set};
 pub(crate) use super::buckets::{Image, Location, PARTITIONS};
-use crate::mem::{Bucket, EpochCell, Map};
+use crate::mem::{Bucket, EpochCell, Map, prefetch_at};
 
 #[derive(Default)]
 struct PartState {
@@ -64,6 +64,9 @@ impl Partition {
 /// The point index. It holds no keys: whoever asks compares them.
 pub(crate) struct Table {
     partitions: Box<[Partition; PARTITIONS]>,
+    /// For each partition the hint that leads to its buckets, or to those it had just now: enough to fetch
+    /// them ahead, before a guard is there.
+    hints: Box<[AtomicU64; PARTITIONS]>,
     regions: Regions,
     /// Counts captures; see [`begin_capture`](Table::begin_capture).
     capture: AtomicU64,
@@ -80,8 +83,12 @@ impl Table {
     }
 
     fn of(partitions: Box<[Partition; PARTITIONS]>, regions: Regions) -> Table {
+        let guard = crossbeam_epoch::pin();
+        let hint = |p: usize| AtomicU64::new(partitions[p].buckets.load(&guard).hint());
+        let hints = Box::new(array::from_fn(hint));
         Table {
             partitions,
+            hints,
             regions,
             capture: AtomicU64::new(0),
         }
@@ -126,8 +133,13 @@ impl Table {
             return;
         }
         if let Some(copy) = buckets.copied(&self.regions) {
-            partition.buckets.replace(copy, &guard);
+            self.replace_buckets(partition, copy, &guard);
         }
+    }
+
+    fn replace_buckets(&self, partition: &Partition, new: Buckets, guard: &Guard) {
+        self.hints[new.partition()].store(new.hint(), Ordering::Relaxed);
+        partition.buckets.replace(new, guard);
     }
 
     /// Whether no partition lies in a checkpoint any more.
@@ -220,8 +232,12 @@ impl Table {
     }
 
     /// Starts to bring the home bucket of `hash` into the cache.
-    pub(crate) fn prefetch(&self, hash: u64, guard: &Guard) {
-        self.partition(hash).buckets.load(guard).prefetch(hash);
+    pub(crate) fn prefetch(&self, hash: u64) {
+        let partition = (hash >> 54) as usize;
+        let hint = self.hints[partition].load(Ordering::Relaxed);
+        if let Ok(address) = usize::try_from(Buckets::hinted(hint, partition, hash)) {
+            prefetch_at(address);
+        }
     }
 
     /// Adds an entry; the caller knows that its key is not in the table.
@@ -257,7 +273,7 @@ impl Table {
             state.entries += usize::from(placed);
             return placed;
         };
-        partition.buckets.replace(grown, &guard);
+        self.replace_buckets(partition, grown, &guard);
         state.entries += 1;
         drop(state);
         // Outgrown buckets may be megabytes: do not leave them in this thread's bag.
@@ -322,7 +338,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{Location, SLOTS, Table};
+    use super::{Buckets, Location, SLOTS, Table};
 
     /// The record of key `id` in its `version`: a location that tells whose it is.
     fn at(version: u32, id: u64) -> Location {
@@ -446,6 +462,19 @@ mod tests {
             for id in 0..600 {
                 prop_assert_eq!(find(&table, hash(id), id), model.get(&hash(id)).copied());
             }
+        }
+    }
+
+    #[test]
+    fn hints_lead_to_the_home_bucket_also_after_growth() {
+        let table = Table::new();
+        for id in 0..100_000 {
+            assert!(table.insert(mix(id), at(1, id)));
+            let (hash, guard) = (mix(id / 2), crossbeam_epoch::pin());
+            let partition = (hash >> 54) as usize;
+            let hint = table.hints[partition].load(Ordering::Relaxed);
+            let home = table.partition(hash).buckets.load(&guard).home(hash);
+            assert_eq!(Buckets::hinted(hint, partition, hash), home);
         }
     }
 

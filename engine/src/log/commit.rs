@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::error::Result;
 use crate::format::lists::Move;
-use crate::format::record::{Kind, LargePointer};
+use crate::format::record::{Address, Kind, LargePointer};
 use crate::options::Condition;
 
 /// One change of one key or namespace.
@@ -26,6 +26,8 @@ pub(crate) struct Op {
     pub(crate) metadata_len: u16,
     pub(crate) expiration: u64,
     pub(crate) condition: Condition,
+    /// A record of the key that was found to list alike: with the same metadata and expiration.
+    pub(crate) alike: Option<Address>,
     /// What a move says, which is its body, too.
     pub(crate) moved: Option<Moved>,
 }
@@ -51,6 +53,7 @@ impl Op {
             metadata_len: 0,
             expiration: 0,
             condition: Condition::None,
+            alike: None,
             moved: None,
         }
     }
@@ -66,6 +69,12 @@ impl Op {
 
     pub(crate) fn is_put(&self) -> bool {
         matches!(self.kind, Kind::Put | Kind::PutLarge)
+    }
+
+    pub(crate) fn metadata(&self) -> &[u8] {
+        self.body
+            .get(..usize::from(self.metadata_len))
+            .unwrap_or_default()
     }
 
     /// Where the value of a put lies, if that is large.

@@ -17,8 +17,10 @@ use crate::vfs::VfsFile;
 
 use super::usage::Usage;
 
-/// Cache lines behind a header that are fetched ahead: the key, and metadata or the start of a value.
-const PREFETCHED_LINES: usize = 2;
+/// Cache lines of a record that are fetched ahead: header, key, and metadata or the start of a value; more
+/// where all of the value will be read, to be verified.
+const LINES: usize = 3;
+const LINES_VERIFIED: usize = 8;
 const LINE: usize = 64;
 
 /// A front or class segment. Its bytes up to `published` never change.
@@ -127,15 +129,24 @@ impl Segment {
             .slice(usize::try_from(offset).ok()?, usize::try_from(len).ok()?)
     }
 
+    /// Starts to bring into the cache what a get looks at of the record at `offset`: its first lines, which
+    /// come together while the header is waited for, and whether its value was verified.
+    pub(crate) fn prefetch(&self, offset: u64, verify: Verify) {
+        let lines = match verify {
+            Verify::Always => LINES_VERIFIED,
+            Verify::FirstRead => LINES,
+        };
+        let record = self.bytes(offset).unwrap_or_default();
+        record.chunks(LINE).take(lines).for_each(prefetch);
+        if verify == Verify::FirstRead {
+            self.verified.prefetch(piece(offset));
+        }
+    }
+
     /// The record at `offset`, header and key verified; damage is an error.
     pub(crate) fn record(&self, offset: u64) -> Result<Record<'_>> {
         let place = self.place(u32::try_from(offset).unwrap_or(u32::MAX));
-        let bytes = self.bytes(offset);
-        // The key and the start of the body come while the header is waited for.
-        let behind = bytes.and_then(|bytes| bytes.get(HEADER_LEN..));
-        let lines = behind.unwrap_or_default().chunks(LINE);
-        lines.take(PREFETCHED_LINES).for_each(prefetch);
-        bytes
+        self.bytes(offset)
             .and_then(|bytes| record::decode(bytes, place))
             .ok_or_else(|| self.damage(offset, "record header or key checksum"))
     }
@@ -145,8 +156,7 @@ impl Segment {
         if verify == Verify::Always {
             return record.body_is_intact();
         }
-        // No two records begin within the length of a header.
-        let piece = usize::try_from(offset).unwrap_or(usize::MAX) / HEADER_LEN;
+        let piece = piece(offset);
         self.verified.has(piece) || {
             let is_intact = record.body_is_intact();
             if is_intact {
@@ -168,6 +178,11 @@ impl Segment {
             reason,
         }
     }
+}
+
+/// The bit of the record at `offset`: no two begin within the length of a header.
+fn piece(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX) / HEADER_LEN
 }
 
 /// A slice of a segment that keeps the segment mapped.

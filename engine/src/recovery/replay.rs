@@ -420,6 +420,7 @@ impl Replay {
             len,
             expires,
             large,
+            ..
         } = record.header.replaced;
         let named = self.location(address);
         if self.is_exact && self.damage.is_empty() {
@@ -462,7 +463,11 @@ impl Replay {
         let is_intact = record.body_is_intact();
         match header.kind {
             Kind::Namespace | Kind::Retire | Kind::Move if !is_intact => return,
-            Kind::Put | Kind::PutLarge => self.apply_put(record, segment, offset),
+            Kind::Put | Kind::PutLarge => {
+                if self.apply_put(record, segment, offset) {
+                    return;
+                }
+            }
             Kind::Tombstone => {
                 segment.usage.add(header);
                 let hash = key_hash(&self.id, header.namespace, record.key);
@@ -501,16 +506,21 @@ impl Replay {
         }]);
     }
 
-    fn apply_put(&mut self, record: &Record<'_>, segment: &Arc<Segment>, offset: u32) {
+    /// Lets the table point to a put. Returns whether the ordered keys hold what they would take of it:
+    /// it took the place of the very record that it names, and which lists alike. Where that record may
+    /// have been lost, or may not be what was taken, nobody knows.
+    fn apply_put(&mut self, record: &Record<'_>, segment: &Arc<Segment>, offset: u32) -> bool {
         let hash = key_hash(&self.id, record.header.namespace, record.key);
         let address = Address {
             segment: segment.id,
             offset,
         };
         let Some(new) = self.location(address) else {
-            return;
+            return false;
         };
         segment.usage.add(&record.header);
+        let lists_alike =
+            record.header.replaced.lists_alike && self.is_exact && self.damage.is_empty();
         let old = self.old(record, hash);
         let replaced = old.filter(|old| self.table.replace(hash, old.location, new));
         if let Some(old) = &replaced {
@@ -523,6 +533,7 @@ impl Replay {
         if let Some(pointer) = record.large_pointer() {
             self.larges.insert(pointer.segment);
         }
+        lists_alike && replaced.is_some()
     }
 
     /// Counts a record that the table no longer points to.

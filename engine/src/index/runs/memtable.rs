@@ -3,6 +3,10 @@
 //! Arrivals go to the end of a small array. When it is full it is sorted into a chunk of tier 0; eight
 //! chunks of a tier become one of the next. A merge is done in steps, a few each time a chunk is
 //! sorted, so an insert never waits for a whole one; its inputs are read until its output is there.
+//!
+//! A page asks every chunk. Once pages have asked so many that merging all of them costs less, maintenance
+//! makes them one, beside the tiers, which begin anew in front of it.
+//!
 //! Chunks are shared by counting, so a snapshot copies pointers and at most [`ARRIVALS`] arrivals.
 
 #![allow(
@@ -26,6 +30,10 @@ const FANOUT: usize = 8;
 /// Records each unfinished merge moves when a chunk is sorted. At twice the arrivals a merge is done
 /// when half of the next eight chunks are there, in every tier.
 const STEP: usize = 2 * ARRIVALS;
+/// So few chunks are not worth a merge of all.
+const CHUNKS_MIN: usize = 4;
+/// Records whose merge costs as much as asking a chunk: 0.1 against 0.4 µs, twice over.
+const RECORDS_PER_ASKED: usize = 2;
 /// Chunks are not merged beyond this, as their entries hold 32-bit offsets.
 const CHUNK_BYTES_MAX: usize = 1 << 30;
 
@@ -52,8 +60,9 @@ impl Memtable {
     /// Returns the records as they are now.
     pub(crate) fn snapshot(&self) -> MemSnapshot {
         let (chunks, arrivals, version) = {
-            let inner = self.inner.lock();
+            let mut inner = self.inner.lock();
             let chunks = inner.published.clone();
+            inner.asked += chunks.len();
             if inner.arrivals.entries.is_empty() {
                 return MemSnapshot {
                     newest: None,
@@ -78,6 +87,40 @@ impl Memtable {
         MemSnapshot {
             newest: Some(sorted),
             chunks,
+        }
+    }
+
+    /// Returns whether pages ask so many chunks that it pays to merge them.
+    pub(crate) fn wants_merge(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.published.len() > CHUNKS_MIN
+            && inner.asked.saturating_mul(RECORDS_PER_ASKED) >= inner.chunk_entries
+            && inner.chunk_bytes <= CHUNK_BYTES_MAX
+    }
+
+    /// Merges all chunks into one, without keeping inserts and snapshots from going on. Called by one
+    /// thread at a time.
+    pub(crate) fn merge(&self) {
+        let inputs = self.begin_merge();
+        self.end_merge(&inputs, all_merged(&inputs));
+    }
+
+    /// Sets all chunks apart from the tiers, and returns them.
+    pub(super) fn begin_merge(&self) -> Arc<[Arc<Chunk>]> {
+        let mut inner = self.inner.lock();
+        inner.older = inner.published.to_vec();
+        inner.tiers.clear();
+        inner.asked = 0;
+        inner.published.clone()
+    }
+
+    /// Puts what they became in their place, unless they were frozen meanwhile.
+    pub(super) fn end_merge(&self, inputs: &[Arc<Chunk>], merged: Vec<Arc<Chunk>>) {
+        let mut inner = self.inner.lock();
+        let both = inner.older.first().zip(inputs.first());
+        if both.is_some_and(|(a, b)| Arc::ptr_eq(a, b)) {
+            inner.older = merged;
+            inner.publish();
         }
     }
 
@@ -160,8 +203,12 @@ struct Inner {
     version: u64,
     /// Oldest chunks in the last tier.
     tiers: Vec<Tier>,
-    /// The chunks of all tiers, newest first.
+    /// What was merged into one, or is about to be: older than the tiers, newest first.
+    older: Vec<Arc<Chunk>>,
+    /// The chunks of all tiers and the older ones, newest first.
     published: Arc<[Arc<Chunk>]>,
+    /// Chunks that snapshots gave to pages since the last merge of all.
+    asked: usize,
     chunk_bytes: usize,
     chunk_entries: usize,
     order: Vec<Order>,
@@ -199,8 +246,12 @@ impl Inner {
             finished = tier.step();
             i += 1;
         }
+        self.publish();
+    }
+
+    fn publish(&mut self) {
         let newest_first = self.tiers.iter().flat_map(|tier| tier.chunks.iter().rev());
-        self.published = newest_first.cloned().collect();
+        self.published = newest_first.chain(&self.older).cloned().collect();
         self.chunk_bytes = self.published.iter().map(|chunk| chunk.memory()).sum();
         self.chunk_entries = self.published.iter().map(|chunk| chunk.len()).sum();
     }
@@ -212,7 +263,7 @@ impl Tier {
         if self.merge.is_none() && self.chunks.len() >= FANOUT {
             let inputs = &self.chunks[..FANOUT];
             if inputs.iter().map(|chunk| chunk.bytes.len()).sum::<usize>() <= CHUNK_BYTES_MAX {
-                self.merge = Some(ChunkMerge::new(inputs));
+                self.merge = Some(ChunkMerge::new(inputs.iter().rev()));
             }
         }
         let merge = self.merge.as_mut()?;
@@ -418,6 +469,22 @@ fn common_len<'a>(mut keys: impl Iterator<Item = (u32, &'a [u8])>) -> usize {
     len
 }
 
+/// Chunks, newest first, as one; none if there are none.
+pub(super) fn all_merged(newest_first: &[Arc<Chunk>]) -> Vec<Arc<Chunk>> {
+    let mut chunks = newest_first.to_vec();
+    while chunks.len() > 1 {
+        chunks = chunks.chunks(FANOUT).map(merged).collect();
+    }
+    chunks
+}
+
+/// Up to [`FANOUT`] chunks, newest first, as one.
+fn merged(newest_first: &[Arc<Chunk>]) -> Arc<Chunk> {
+    let mut merge = ChunkMerge::new(newest_first.iter());
+    while !merge.step(STEP) {}
+    Arc::new(merge.output)
+}
+
 /// A merge of chunks that can be left and taken up again.
 struct ChunkMerge {
     /// Newest first.
@@ -433,19 +500,21 @@ struct MergeInput {
 }
 
 impl ChunkMerge {
-    fn new(oldest_first: &[Arc<Chunk>]) -> Self {
-        let ends = oldest_first.iter().flat_map(|chunk| {
+    /// Of [`FANOUT`] chunks at most, newest first.
+    fn new<'a>(newest_first: impl Iterator<Item = &'a Arc<Chunk>> + Clone) -> Self {
+        let chunks = || newest_first.clone();
+        let ends = chunks().flat_map(|chunk| {
             [chunk.entries.first(), chunk.entries.last()]
                 .into_iter()
                 .flatten()
                 .map(|entry| (entry.namespace, chunk.key(entry)))
         });
         let skip = common_len(ends);
-        let entries = oldest_first.iter().map(|chunk| chunk.len()).sum();
-        let bytes = oldest_first.iter().map(|chunk| chunk.bytes.len()).sum();
-        let newest = oldest_first.len() - 1;
-        let inputs = std::array::from_fn(|i| {
-            let chunk = oldest_first[newest - i].clone();
+        let entries = chunks().map(|chunk| chunk.len()).sum();
+        let bytes = chunks().map(|chunk| chunk.bytes.len()).sum();
+        let mut chunks = chunks().cloned();
+        let inputs = std::array::from_fn(|_| {
+            let chunk = chunks.next().unwrap_or_default();
             let mut input = MergeInput {
                 chunk,
                 at: 0,

@@ -246,6 +246,8 @@ enum Op {
     Freeze,
     Flush,
     Merge(usize, usize),
+    /// Merges the chunks of the memtable; these writes, and with `true` a freeze, come meanwhile.
+    MergeChunks(Vec<Write>, bool),
     List(Ask),
 }
 
@@ -320,6 +322,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Freeze),
         2 => Just(Op::Flush),
         2 => (0usize..6, 1usize..6).prop_map(|(from, width)| Op::Merge(from, width)),
+        1 => (prop::collection::vec(write(), 0..600), prop::bool::weighted(0.3))
+            .prop_map(|(writes, freezes)| Op::MergeChunks(writes, freezes)),
         6 => ask().prop_map(Op::List),
     ]
 }
@@ -417,6 +421,15 @@ proptest! {
                 }
                 Op::Freeze => store.freeze(),
                 Op::Flush => store.flush(),
+                Op::MergeChunks(writes, freezes) => {
+                    let inputs = store.memtable.begin_merge();
+                    store.insert(&writes);
+                    if freezes {
+                        store.freeze();
+                        store.insert(&writes);
+                    }
+                    store.memtable.end_merge(&inputs, memtable::all_merged(&inputs));
+                }
                 Op::Merge(from, width) => {
                     store.erased = store.erased.max(store.seqno % 50);
                     store.merge(from, width);
@@ -823,6 +836,35 @@ fn a_snapshot_does_not_see_later_inserts() {
     for (inserted, snapshot) in &snapshots {
         assert_eq!(count(snapshot), *inserted);
     }
+}
+
+#[test]
+fn chunks_that_pages_ask_often_become_one() {
+    let memtable = Memtable::new();
+    for i in 0..20_000u64 {
+        let key = format!("{:05}", i * 7919 % 20_000);
+        memtable.insert([put(key.as_bytes(), i + 1)]);
+    }
+    assert!(!memtable.wants_merge(), "nobody asked");
+    let mut asked = 0;
+    while !memtable.wants_merge() {
+        asked += memtable.snapshot().chunks().count();
+        assert!(asked < 20_000);
+    }
+    let before = memtable.snapshot();
+    memtable.merge();
+    assert_eq!(memtable.len(), 20_000);
+    let chunks = |snapshot: &MemSnapshot| snapshot.chunks().map(|chunk| chunk.len()).collect();
+    let left: Vec<usize> = chunks(&memtable.snapshot());
+    assert!(
+        left.len() <= 2,
+        "what arrived last, and all the others: {left:?}"
+    );
+    assert_eq!(
+        before.chunks().map(|chunk| chunk.len()).sum::<usize>(),
+        20_000
+    );
+    assert!(!memtable.wants_merge());
 }
 
 #[test]

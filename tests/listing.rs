@@ -1,0 +1,110 @@
+//! What the ordered keys take of writes that a list shows nothing of.
+
+use std::time::Duration;
+
+use rimstone::{Clock, ListOptions, Namespace, PutOptions, Store};
+use rimstone_tests::{copy, open};
+use tempfile::tempdir;
+
+const KEYS: u32 = 2_000;
+
+fn put_all(ns: &Namespace, value: &str, metadata: &str, expiration: Option<u64>) {
+    for n in 0..KEYS {
+        let mut options = PutOptions::new().metadata(format!("{metadata}{n}"));
+        if let Some(expiration) = expiration {
+            options = options.expiration(expiration);
+        }
+        ns.put_with(format!("key {n}"), value, &options).unwrap();
+    }
+}
+
+fn assert_listed(ns: &Namespace, metadata: &str, expiration: Option<u64>) {
+    let page = ns.list(&ListOptions::new().limit(10_000)).unwrap();
+    assert_eq!(page.len(), KEYS as usize);
+    for key in page.keys() {
+        let n = String::from_utf8_lossy(&key.name[4..]).into_owned();
+        assert_eq!(key.metadata, format!("{metadata}{n}").as_bytes());
+        assert_eq!(key.expiration, expiration);
+    }
+}
+
+fn index_bytes(store: &Store) -> u64 {
+    store.stats().index_bytes
+}
+
+#[test]
+fn an_overwrite_that_a_list_does_not_show_takes_no_memory() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1_000));
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    put_all(&ns, "first", "m", Some(5_000));
+    store.checkpoint().unwrap();
+    let without = index_bytes(&store);
+    put_all(&ns, "second", "m", Some(5_000));
+    assert_eq!(index_bytes(&store), without);
+    assert_listed(&ns, "m", Some(5_000));
+
+    let killed = copy(dir.path());
+    let opened = open(killed.path(), &clock);
+    let ns_opened = opened.namespace("n").unwrap();
+    assert_eq!(index_bytes(&opened), without, "neither does replaying it");
+    assert_listed(&ns_opened, "m", Some(5_000));
+    assert_eq!(&ns_opened.get("key 7").unwrap().unwrap()[..], b"second");
+
+    put_all(&ns, "third", "other", Some(5_000));
+    assert!(index_bytes(&store) > without, "metadata changed");
+    assert_listed(&ns, "other", Some(5_000));
+    store.checkpoint().unwrap();
+    put_all(&ns, "fourth", "other", None);
+    assert!(index_bytes(&store) > without, "the expiration changed");
+    assert_listed(&ns, "other", None);
+}
+
+/// What replaces an entry that expired is not like it, whatever a run still holds of that.
+#[test]
+fn a_put_after_an_expiry_is_listed() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1_000));
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    put_all(&ns, "first", "m", Some(1_010));
+    store.checkpoint().unwrap();
+    clock.advance(5_000);
+    put_all(&ns, "second", "m", Some(7_000));
+    store.checkpoint().unwrap();
+    put_all(&ns, "third", "m", Some(7_000));
+    assert_listed(&ns, "m", Some(7_000));
+    drop(ns);
+    store.close().unwrap();
+    let store = open(dir.path(), &clock);
+    assert_listed(&store.namespace("n").unwrap(), "m", Some(7_000));
+}
+
+#[test]
+fn a_key_that_was_deleted_and_put_again_is_listed() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1_000));
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    let options = PutOptions::new()
+        .metadata("m")
+        .expiration_ttl(Duration::from_secs(50));
+    for value in ["first", "second"] {
+        ns.put_with("key", value, &options).unwrap();
+    }
+    store.checkpoint().unwrap();
+    ns.put_with("key", "third", &options).unwrap();
+    ns.delete("key").unwrap();
+    ns.put_with("key", "fourth", &options).unwrap();
+    ns.put_with("key", "fifth", &options).unwrap();
+    for _ in 0..2 {
+        let killed = copy(dir.path());
+        let opened = open(killed.path(), &clock);
+        let page = opened
+            .namespace("n")
+            .unwrap()
+            .list(&ListOptions::new())
+            .unwrap();
+        let listed: Vec<_> = page.keys().map(|key| (key.name, key.metadata)).collect();
+        assert_eq!(listed, [(&b"key"[..], &b"m"[..])]);
+        store.checkpoint().unwrap();
+    }
+}
