@@ -188,7 +188,7 @@ impl Core {
                 .keys
                 .list(&state.all_of(*number), &options, &self.secret(), 0);
             let page = page.inspect_err(|error| self.distrust_runs_after(error))?;
-            let older = page.keys().filter(|key| key.generation < deletion.seqno);
+            let older = page.keys().filter(|key| key.seqno < deletion.seqno);
             let ops: Vec<Op> = older
                 .map(|key| self.deletion_before(*number, key.name, deletion.seqno))
                 .collect();

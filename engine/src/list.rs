@@ -94,6 +94,7 @@ pub(crate) struct Item {
     pub(crate) key_len: usize,
     pub(crate) metadata_len: usize,
     pub(crate) expiration: u64,
+    pub(crate) seqno: u64,
 }
 
 /// A key as a page lists it.
@@ -105,6 +106,8 @@ pub struct ListedKey<'a> {
     pub metadata: &'a [u8],
     /// When the entry expires, in seconds since the Unix epoch.
     pub expiration: Option<u64>,
+    /// The newest write that changed what a list shows of the key; it may have been overwritten since.
+    pub(crate) seqno: u64,
 }
 
 impl Page {
@@ -129,6 +132,7 @@ impl Page {
                 name,
                 metadata: rest.get(..item.metadata_len).unwrap_or_default(),
                 expiration: (item.expiration != 0).then_some(item.expiration),
+                seqno: item.seqno,
             }
         })
     }
@@ -143,7 +147,7 @@ impl Page {
         }
     }
 
-    pub(crate) fn push(&mut self, key: &[u8], metadata: &[u8], expiration: u64) {
+    pub(crate) fn push(&mut self, key: &[u8], metadata: &[u8], expiration: u64, seqno: u64) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(metadata);
@@ -152,6 +156,7 @@ impl Page {
             key_len: key.len(),
             metadata_len: metadata.len(),
             expiration,
+            seqno,
         });
     }
 }

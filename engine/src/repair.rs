@@ -80,8 +80,8 @@ pub(crate) fn repair(
         let to = new
             .namespace_by_id(from.id())
             .ok_or(Error::NoSuchNamespace)?;
-        old.core().each_key(&view, |key, generation| {
-            match copy(&from, &to, key, generation)? {
+        old.core().each_key(&view, |key, seqno| {
+            match copy(&from, &to, key, seqno)? {
                 None => repaired.entries += 1,
                 Some(reason) => repaired.lost.push(LostKey {
                     namespace: from.name(),
@@ -98,16 +98,16 @@ pub(crate) fn repair(
     Ok(repaired)
 }
 
-/// Copies the entry of a key that was listed with this generation. Returns why it cannot be kept, if so.
-fn copy(from: &Namespace, to: &Namespace, key: &[u8], generation: u64) -> Result<Option<String>> {
+/// Copies the entry of a key that had this write. Returns why it cannot be kept, if so.
+fn copy(from: &Namespace, to: &Namespace, key: &[u8], seqno: u64) -> Result<Option<String>> {
     let kept = || -> Result<Option<String>> {
         let Some(entry) = from.stream(key)? else {
             return Ok(Some("its record is gone".to_owned()));
         };
-        if entry.generation() < generation {
+        if entry.generation() < seqno {
             let older = entry.generation();
             return Ok(Some(format!(
-                "write {generation} of it is gone; what is left of it is write {older}"
+                "write {seqno} of it is gone; what is left of it is write {older}"
             )));
         }
         // Before anything of it is written.

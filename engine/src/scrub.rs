@@ -68,7 +68,7 @@ impl Core {
         Ok(found)
     }
 
-    /// Calls `f` with every key of a namespace that is listed, and its generation.
+    /// Calls `f` with every key of a namespace that is listed, and a write that it had at least.
     pub(crate) fn each_key(
         &self,
         view: &View,
@@ -78,7 +78,7 @@ impl Core {
         loop {
             let page = self.keys.list(view, &options, &self.secret(), now)?;
             for key in page.keys() {
-                f(key.name, key.generation)?;
+                f(key.name, key.seqno)?;
             }
             match page.cursor {
                 Some(cursor) => options = options.cursor(cursor),

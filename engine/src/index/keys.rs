@@ -195,7 +195,7 @@ impl Keys {
         let sources = self.sources();
         let mut page = Page::with_room_for(limit);
         let outcome = runs::list(&sources, &query, |record| {
-            page.push(record.key, record.metadata, record.expiration);
+            page.push(record.key, record.metadata, record.expiration, record.seqno);
         });
         let outcome = outcome.map_err(|damage| corrupt(&damage))?;
         if let Outcome::More { after } = outcome {
