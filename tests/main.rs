@@ -3,6 +3,7 @@
 
 mod basics;
 mod checkpoint;
+mod clock;
 mod compaction;
 mod damage;
 mod deletions;

@@ -22,8 +22,32 @@ pub struct Clock(Arc<Inner>);
 struct Inner {
     /// The latest time ever returned.
     latest: AtomicU64,
-    manual: bool,
+    source: Source,
     erase: Mutex<Erase>,
+}
+
+/// What the time is taken from: a wall clock, which may jump, and time that passes.
+#[derive(Debug)]
+enum Source {
+    System { begin: Instant },
+    Manual { wall: AtomicU64, elapsed: AtomicU64 },
+}
+
+impl Source {
+    fn wall(&self) -> u64 {
+        match self {
+            Source::System { .. } => wall(),
+            Source::Manual { wall, .. } => wall.load(Ordering::SeqCst),
+        }
+    }
+
+    /// Seconds since the clock was made.
+    fn elapsed(&self) -> u64 {
+        match self {
+            Source::System { begin } => begin.elapsed().as_secs(),
+            Source::Manual { elapsed, .. } => elapsed.load(Ordering::SeqCst),
+        }
+    }
 }
 
 /// A slower clock for what cannot be undone: it advances at most with elapsed time and adopts a
@@ -31,8 +55,9 @@ struct Inner {
 #[derive(Debug)]
 struct Erase {
     time: u64,
-    since: Instant,
-    jumped_at: Option<Instant>,
+    /// When that was, and when the wall clock jumped, in seconds since the clock was made.
+    since: u64,
+    jumped_at: Option<u64>,
 }
 
 impl Default for Clock {
@@ -45,32 +70,43 @@ impl Clock {
     /// The system's clock.
     #[must_use]
     pub fn system() -> Clock {
-        Clock::new(wall(), false)
+        let begin = Instant::now();
+        Clock::new(wall(), Source::System { begin })
     }
 
-    /// A clock that stands at `seconds` until it is advanced.
+    /// A clock that stands at `seconds` until it is told otherwise.
     #[must_use]
     pub fn manual(seconds: u64) -> Clock {
-        Clock::new(seconds, true)
+        let (wall, elapsed) = (AtomicU64::new(seconds), AtomicU64::new(0));
+        Clock::new(seconds, Source::Manual { wall, elapsed })
     }
 
-    fn new(seconds: u64, manual: bool) -> Clock {
+    fn new(seconds: u64, source: Source) -> Clock {
         let erase = Mutex::new(Erase {
             time: seconds,
-            since: instant(),
+            since: 0,
             jumped_at: None,
         });
         Clock(Arc::new(Inner {
             latest: AtomicU64::new(seconds),
-            manual,
+            source,
             erase,
         }))
     }
 
-    /// Moves a manual clock forward; a system clock is left alone.
+    /// Lets time pass on a manual clock; a system clock is left alone.
     pub fn advance(&self, seconds: u64) {
-        if self.0.manual {
-            self.0.latest.fetch_add(seconds, Ordering::SeqCst);
+        if let Source::Manual { wall, elapsed } = &self.0.source {
+            elapsed.fetch_add(seconds, Ordering::SeqCst);
+            wall.fetch_add(seconds, Ordering::SeqCst);
+        }
+    }
+
+    /// Sets a manual clock, forward or back, while no time passes; a system clock is left alone. The time that
+    /// it tells never goes back all the same.
+    pub fn jump(&self, to: u64) {
+        if let Source::Manual { wall, .. } = &self.0.source {
+            wall.store(to, Ordering::SeqCst);
         }
     }
 
@@ -78,10 +114,7 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> u64 {
         let latest = self.0.latest.load(Ordering::Relaxed);
-        if self.0.manual {
-            return latest;
-        }
-        let wall = wall();
+        let wall = self.0.source.wall();
         if wall > latest {
             self.0.latest.fetch_max(wall, Ordering::Relaxed);
         }
@@ -91,6 +124,9 @@ impl Clock {
     /// Raises the time to at least `seconds`, which an earlier process had seen.
     pub(crate) fn raise(&self, seconds: u64) {
         self.0.latest.fetch_max(seconds, Ordering::SeqCst);
+        if let Source::Manual { wall, .. } = &self.0.source {
+            wall.fetch_max(seconds, Ordering::SeqCst);
+        }
         let mut erase = self.0.erase.lock();
         erase.time = erase.time.max(seconds);
     }
@@ -98,32 +134,27 @@ impl Clock {
     /// The time by which data may be erased, and the time that may be persisted: a forward jump of
     /// the wall clock counts only once it has lasted an hour.
     pub(crate) fn confirmed(&self) -> u64 {
-        let now = self.now();
-        if self.0.manual {
-            return now;
-        }
+        let (now, instant) = (self.now(), self.0.source.elapsed());
         let mut erase = self.0.erase.lock();
-        let elapsed = erase.since.elapsed().as_secs();
+        let elapsed = instant.saturating_sub(erase.since);
         let expected = erase.time.saturating_add(elapsed);
         if now <= expected.saturating_add(JUMP_SECONDS) {
             erase.jumped_at = None;
             erase.time = now.max(erase.time);
-            erase.since = instant();
+            erase.since = instant;
         } else {
-            let jumped_at = *erase.jumped_at.get_or_insert_with(instant);
-            if jumped_at.elapsed().as_secs() >= PROOF_SECONDS {
+            let jumped_at = *erase.jumped_at.get_or_insert(instant);
+            if instant.saturating_sub(jumped_at) >= PROOF_SECONDS {
                 erase.time = now;
-                erase.since = instant();
+                erase.since = instant;
                 erase.jumped_at = None;
             }
-            return erase.time.saturating_add(erase.since.elapsed().as_secs());
+            return erase
+                .time
+                .saturating_add(instant.saturating_sub(erase.since));
         }
         erase.time
     }
-}
-
-fn instant() -> Instant {
-    Instant::now()
 }
 
 /// The coarse clock: it is read on every get and costs a fifth of the precise one.
