@@ -241,3 +241,22 @@ fn a_segment_that_cannot_be_created_refuses_writes_until_it_can() {
         assert_eq!(ns.get(format!("{key}")).unwrap().unwrap().len(), 60_000);
     }
 }
+
+/// Going ahead of the writers is for logs of some MiB: a small store stays as large as it is.
+#[test]
+fn a_small_store_does_not_grow_by_itself() {
+    let dir = tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let ns = store.namespace("n").unwrap();
+    for n in 0..50 {
+        ns.put(format!("{n}"), vec![7; 60_000]).unwrap();
+        // Three megabytes in the end: what is preallocated doubles, and there is no second segment.
+        let bytes = store.stats().disk_bytes;
+        assert!(bytes <= 4 << 20, "{bytes} bytes after {n}");
+    }
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(10));
+        let bytes = store.stats().disk_bytes;
+        assert!(bytes <= 4 << 20, "{bytes} bytes");
+    }
+}

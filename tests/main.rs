@@ -11,6 +11,7 @@ mod disk;
 mod documents;
 mod enumeration;
 mod format;
+mod full;
 mod kill;
 mod lifecycle;
 mod model;
