@@ -196,8 +196,10 @@ fn a_damaged_segment_is_not_given_up() {
     let bytes = disk.bytes(&sealed);
     let at = bytes.windows(100).position(|w| w == [51; 100]).unwrap();
     disk.rot(&sealed, at as u64 + 50, &[0]);
+    assert_eq!(store.stats().stuck_segments, 0);
     store.compact().unwrap();
     store.compact().unwrap();
+    assert_eq!(store.stats().stuck_segments, 1);
     let ns = store.find_namespace("n").unwrap();
     assert!(matches!(ns.get([51]), Err(Error::Corrupt { .. })));
     assert_eq!(&ns.get([53]).unwrap().unwrap()[..], [53; 100]);
@@ -219,6 +221,64 @@ fn find_move(bytes: &[u8]) -> Option<(usize, usize)> {
             _ => at += (64 + key + body).next_multiple_of(8),
         }
     }
+}
+
+/// Where the last record of this kind begins in a segment, and the length of its body.
+fn find_last(bytes: &[u8], kind: u8) -> Option<(usize, usize)> {
+    let (mut at, mut last) = (128, None);
+    while let Some(header) = bytes.get(at..at + 64).filter(|header| header[4] != 0) {
+        let key = usize::from(u16::from_le_bytes([header[6], header[7]]));
+        let body = u32::from_le_bytes(header[8..12].try_into().unwrap()) as usize;
+        if header[4] == kind {
+            last = Some((at, body));
+        }
+        at += (64 + key + body).next_multiple_of(8);
+    }
+    last
+}
+
+/// What it retired is gone, and nothing else says that this is right.
+#[test]
+fn a_damaged_retirement_is_reported_and_the_log_opens() {
+    let (disk, clock) = (SimDisk::new(), Clock::manual(1));
+    let (store, ns) = half_deleted(&disk, &clock);
+    store.compact().unwrap();
+    drop((store, ns));
+    let store = open_on(&disk, &clock, Durability::Immediate).unwrap();
+    for key in (1..100u8).step_by(4) {
+        let ns = store.find_namespace("n").unwrap();
+        ns.put([key], [key; 100]).unwrap();
+    }
+    store.compact().unwrap();
+    drop(store);
+    let mut damaged = 0;
+    for (path, _) in segments(&disk) {
+        let bytes = disk.bytes(&path);
+        let Some((at, len)) = find_last(&bytes, 6) else {
+            continue;
+        };
+        let left = disk.crash(Cut::KEPT);
+        let last = at + 64 + len - 1;
+        left.rot(&path, last as u64, &[bytes[last] ^ 1]);
+        let vfs: &dyn rimstone::Vfs = &left;
+        for path in left.files() {
+            if path.extension().is_none_or(|e| e != "seg") && !path.ends_with("LOCK") {
+                vfs.remove(&path).unwrap();
+            }
+        }
+        let store = open_on(&left, &clock, Durability::Immediate).unwrap();
+        let damage = store.stats().damage;
+        damaged += damage
+            .iter()
+            .filter(|text| text.contains("missing"))
+            .count();
+        let ns = store.find_namespace("n").unwrap();
+        for key in (1..100u8).step_by(2) {
+            let value = ns.get([key]).unwrap().map(|value| value.to_vec());
+            assert_eq!(value, Some(vec![key; 100]), "key {key}: {damage:?}");
+        }
+    }
+    assert!(damaged > 0, "the damaged record was not needed");
 }
 
 /// The retire record that follows a damaged move must not take the keys along that were not moved.

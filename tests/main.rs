@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod basics;
+mod capacity;
 mod checkpoint;
 mod clock;
 mod compaction;

@@ -16,8 +16,8 @@ pub(crate) enum Command {
     Put(Put),
     /// Print a value, byte for byte.
     Get(One),
-    /// Delete a key; a missing one is fine.
-    Delete(One),
+    /// Delete a key, where a missing one is fine; or all keys that begin alike, or all there are.
+    Delete(Delete),
     /// Print the keys as a JSON array.
     List(List),
 }
@@ -58,6 +58,26 @@ pub(crate) struct One {
 }
 
 #[derive(clap::Args)]
+pub(crate) struct Delete {
+    /// The key.
+    #[arg(required_unless_present_any = ["prefix", "all"])]
+    key: Option<String>,
+    /// Delete every key that begins so.
+    #[arg(long, value_name = "PREFIX", conflicts_with_all = ["key", "all"])]
+    prefix: Option<String>,
+    /// Delete every key of the namespace.
+    #[arg(long, conflicts_with = "key")]
+    all: bool,
+    /// Do not ask before deleting many.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    data: Data,
+}
+
+#[derive(clap::Args)]
 pub(crate) struct List {
     /// Only keys that begin so.
     #[arg(long, value_name = "PREFIX", default_value = "")]
@@ -72,12 +92,7 @@ pub(crate) fn run(command: Command) -> Outcome {
     match command {
         Command::Put(args) => put(args),
         Command::Get(args) => get(args),
-        Command::Delete(args) => {
-            kv::check_key(&args.key)?;
-            let store = args.data.open()?;
-            args.which.find(&store)?.delete(&args.key)?;
-            Ok(store.close()?)
-        }
+        Command::Delete(args) => delete(args),
         Command::List(args) => list(args),
     }
 }
@@ -100,6 +115,41 @@ fn put(args: Put) -> Outcome {
         .find(&store)?
         .put_with(&args.key, value, &options)?;
     Ok(store.close()?)
+}
+
+fn delete(args: Delete) -> Outcome {
+    let prefix = args.prefix.unwrap_or_default();
+    if let Some(key) = &args.key {
+        kv::check_key(key)?;
+    } else if prefix.is_empty() && !args.all {
+        return Err("an empty prefix is every key: say --all".into());
+    }
+    let store = args.data.open()?;
+    let ns = args.which.find(&store)?;
+    if let Some(key) = &args.key {
+        ns.delete(key)?;
+    } else {
+        if !args.yes {
+            confirm(&prefix, &ns.name())?;
+        }
+        ns.delete_prefix(prefix)?;
+    }
+    Ok(store.close()?)
+}
+
+/// Asks a person whether so much is to be deleted.
+fn confirm(prefix: &str, namespace: &str) -> Outcome {
+    let what = match prefix {
+        "" => "every key".to_owned(),
+        prefix => format!("every key that begins with {prefix:?}"),
+    };
+    eprint!("Delete {what} in {namespace:?}? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err("nothing was deleted; say y, or --yes".into()),
+    }
 }
 
 // One byte more than a value may have is enough to know.

@@ -25,7 +25,18 @@ impl Data {
 
     /// Opens a store, creating it if missing.
     pub(crate) fn open_or_create(&self) -> Outcome<Store> {
-        Store::open(&self.data).map_err(|error| explain(error, &self.data))
+        self.open_as(None)
+    }
+
+    /// Opens a store, creating it if missing; with a capacity it evicts.
+    pub(crate) fn open_as(&self, capacity: Option<u64>) -> Outcome<Store> {
+        let options = Options::new();
+        let options = match capacity {
+            Some(bytes) => options.capacity(bytes),
+            None => options,
+        };
+        let opened = options.open(&self.data);
+        opened.map_err(|error| explain(error, &self.data))
     }
 }
 

@@ -40,6 +40,7 @@ pub(crate) fn run(args: Args) -> Outcome {
         "tombstone_bytes": all.tombstones,
         "dead_bytes": all.dead,
         "held_bytes": stats.held_bytes,
+        "stuck_segments": stats.stuck_segments,
         "index_bytes": stats.index_bytes,
         "last_seqno": stats.last_seqno,
         "durable_seqno": stats.durable_seqno,

@@ -259,3 +259,58 @@ fn stats_tell_what_segments_hold_and_draw_them() {
     assert_eq!(json.pointer("/live_bytes"), Some(&144.into()));
     assert_eq!(json.pointer("/classes/1/class"), Some(&"for ever".into()));
 }
+
+#[test]
+fn deleting_many_keys_asks_first() {
+    let directory = store();
+    let at = directory.path();
+    for key in ["a1", "a2", "b"] {
+        let put = format!("key put {key} value --namespace flags --data d");
+        assert_eq!(run(at, &put, b"").0, 0);
+    }
+    let keys = || {
+        run(at, "key list --namespace flags --data d", b"")
+            .1
+            .matches("name")
+            .count()
+    };
+    let delete = "key delete --prefix a --namespace flags --data d";
+    let (code, _, asked) = run(at, delete, b"n\n");
+    assert_eq!(code, 1);
+    assert!(
+        asked.starts_with("Delete every key that begins with \"a\" in \"flags\"?"),
+        "{asked}"
+    );
+    assert_eq!(keys(), 3);
+    assert_eq!(run(at, delete, b"y\n").0, 0);
+    assert_eq!(keys(), 1);
+    let empty = "key delete --prefix= --namespace flags --data d";
+    fails(at, empty, b"y\n", "an empty prefix is every key: say --all");
+    assert_eq!(
+        run(at, "key delete --all --yes --namespace flags --data d", b"").0,
+        0
+    );
+    assert_eq!(keys(), 0);
+}
+
+#[test]
+fn a_capacity_is_a_size() {
+    let directory = store();
+    for size in ["64K", "12", "x", "64X", "99999999T"] {
+        let line = format!("serve --data d --listen localhost:0 --capacity {size}");
+        let (code, _, stderr) = run(directory.path(), &line, b"");
+        assert_eq!(code, 2, "{size}: {stderr}");
+        assert!(stderr.contains("--capacity"), "{stderr}");
+    }
+    let line = "serve --data d --listen localhost:0 --capacity 64M";
+    let mut child = command(directory.path(), line)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut first)
+        .unwrap();
+    let _served = Served(child);
+    assert!(first.starts_with("listening on"), "{first}");
+}

@@ -93,6 +93,8 @@ impl<C> Compactor<C> {
             None
         } else if is_erasable(record.last_visible(), self.now) {
             return segments.erase(record);
+        } else if !segments.is_wanted(&record) {
+            return segments.evict(record);
         } else {
             Some(class(remaining(&record, self.now)))
         };

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! [`Strategy`] looks at [`SegmentStats`] and makes a [`Plan`]; the same numbers give the same plan.
-//! [`Dead`] takes what costs nothing, [`CostBenefit`] also what is worth copying for. A [`Compactor`]
+//! [`Dead`] takes what costs nothing, [`CostBenefit`] also what is worth copying for, [`LeastUsed`] what a
+//! cache can best do without. A [`Compactor`]
 //! carries one plan out in steps of bounded size, and a [`Pace`] says when the next step is due.
 //!
 //! ```
@@ -66,7 +67,7 @@ pub use compactor::{Compactor, Progress, run};
 pub use expiries::Expiries;
 pub use pace::Pace;
 pub use segments::{Record, SegmentStats, Segments};
-pub use strategy::{CostBenefit, Dead, Plan, Strategy, Thorough};
+pub use strategy::{CostBenefit, Dead, LeastUsed, Plan, Strategy, Thorough};
 
 /// What has expired is erased this many seconds later, in case the clock was wrong.
 pub const GRACE: u64 = 3600;

@@ -61,6 +61,11 @@ impl Pace {
         self.tokens.saturating_add(self.debt)
     }
 
+    /// There is nothing that compaction could do: whatever it is behind, nobody waits for it.
+    pub fn forgive(&mut self) {
+        self.debt = 0;
+    }
+
     /// Compaction read or copied so many bytes.
     pub fn spend(&mut self, bytes: u64) {
         let rest = bytes.saturating_sub(self.debt);
@@ -94,6 +99,10 @@ mod tests {
         assert_eq!((pace.available(), pace.debt()), (8_000, 7_000));
         pace.spend(7_500);
         assert_eq!((pace.available(), pace.debt()), (500, 0));
+        pace.written(1_000, 2_000);
+        assert_eq!(pace.debt(), 7_500);
+        pace.forgive();
+        assert_eq!((pace.available(), pace.debt()), (1_000, 0));
         pace.written(1_000, 2_000);
         pace.written(0, 0);
         assert_eq!((pace.available(), pace.debt()), (1_000, 0));

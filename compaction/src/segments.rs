@@ -30,6 +30,8 @@ pub struct SegmentStats {
     pub mean_seqno: u64,
     /// The last second in which any of its records is visible, `u64::MAX` for ever.
     pub last_visible: u64,
+    /// About how many of its records were read lately.
+    pub hits: u64,
     /// The class of what was copied into it; `None` for what users wrote.
     pub class: Option<u8>,
 }
@@ -115,6 +117,22 @@ pub trait Segments {
     ///
     /// When that cannot be noted.
     fn erase(&mut self, record: Self::Record) -> Result<(), Self::Error>;
+
+    /// Whether a live record is kept when its segment is given up. A cache that is full evicts others.
+    fn is_wanted(&self, record: &Self::Record) -> bool {
+        let _ = record;
+        true
+    }
+
+    /// Deletes a record that is live and not [wanted](Self::is_wanted), as a user would: the log says so
+    /// before the plan is installed.
+    ///
+    /// # Errors
+    ///
+    /// When that cannot be written.
+    fn evict(&mut self, record: Self::Record) -> Result<(), Self::Error> {
+        self.erase(record)
+    }
 
     /// Makes the copies durable, then lets the index point to each if it still points to its original,
     /// then retires all victims by one record: after a crash all of them are retired or none. Their

@@ -82,13 +82,14 @@ impl Core {
     /// store takes more space than it may. Works in proportion to what was written since the last time,
     /// with no such limit when the store is idle; writers wait for what it did not get done.
     pub(crate) fn compact(&self, state: &mut Maintenance, idle: bool) -> Result<()> {
-        self.look_for_dropped(state, self.namespaces.dropped() > state.dropped);
+        self.look_for_dropped(state, self.namespaces.dropped() > state.dropped, TURN);
+        state.reclaim.filters.get_mut().allow(TURN);
         let mut turn = TURN;
         let mut worked = Ok(true);
         while turn > 0 && matches!(worked, Ok(true)) && !self.work.is_stopped() {
             self.earn(state);
             worked = self.work_on(state, idle, &mut turn);
-            self.brake.set(state.pacing.pace.debt());
+            self.set_brake(state, matches!(worked, Ok(false)));
         }
         if worked? {
             // Others first; then it goes on.
@@ -97,11 +98,25 @@ impl Core {
         Ok(())
     }
 
-    /// Finds out where there is something of dropped namespaces.
-    fn look_for_dropped(&self, state: &mut Maintenance, wanted: bool) {
+    /// Finds out where there is something of dropped namespaces, in so many bytes of segments; in the others
+    /// later.
+    fn look_for_dropped(&self, state: &mut Maintenance, wanted: bool, bytes: u64) {
         state.dropped = self.namespaces.dropped();
         if wanted {
-            self.find_dropped();
+            state.unseen = self.segments.all().iter().map(|(_, s)| s.id).collect();
+        }
+        let mut left = bytes;
+        while let Some(id) = state.unseen.last().copied().filter(|_| left > 0) {
+            if let Some((number, segment)) = self.segment(id) {
+                if !self.find_dropped(number, &segment) {
+                    return;
+                }
+                left = left.saturating_sub(segment.end());
+            }
+            state.unseen.pop();
+        }
+        if !state.unseen.is_empty() {
+            self.work.wake();
         }
     }
 
@@ -121,6 +136,15 @@ impl Core {
         let stats = self.as_log(state).stats(self.clock.confirmed());
         state.pacing.fullness = background.fullness(&stats);
         state.pacing.pace.written(bytes, state.pacing.fullness);
+    }
+
+    /// Lets writers wait for as much as compaction is behind.
+    fn set_brake(&self, state: &mut Maintenance, is_done: bool) {
+        if is_done && state.reclaim.under_way.is_none() {
+            // Nothing is worth copying: they would wait in vain.
+            state.pacing.pace.forgive();
+        }
+        self.brake.set(state.pacing.pace.debt());
     }
 
     /// Takes one step, of a new plan if none is under way; false if there is nothing to do now.
@@ -154,7 +178,8 @@ impl Core {
         let before: Vec<u64> = self.segments.all().iter().map(|(_, s)| s.id).collect();
         self.rotate(&mut self.log.lock())?;
         self.as_log(state).close_classes();
-        self.look_for_dropped(state, self.namespaces.dropped() > 0);
+        self.look_for_dropped(state, self.namespaces.dropped() > 0, u64::MAX);
+        state.reclaim.filters.get_mut().allow(u64::MAX);
         let strategy = Thorough {
             garbage_min: THOROUGH_PERCENT,
         };
@@ -191,6 +216,7 @@ impl Core {
         };
         // A plan must not need more space than there is.
         let most = self.reserve.len() / 2;
+        state.reclaim.filters.get_mut().allow(u64::MAX);
         self.as_log(state).drop_plan();
         while !self.work.is_stopped() {
             if !state.retired.is_empty() {
@@ -213,7 +239,7 @@ impl Core {
     }
 
     /// Carries the plan that is under way to its end.
-    fn finish_plan(&self, state: &mut Maintenance) -> Result<()> {
+    pub(crate) fn finish_plan(&self, state: &mut Maintenance) -> Result<()> {
         while state.reclaim.under_way.is_some() && !self.work.is_stopped() {
             self.step(state, STEP)?;
         }
@@ -236,10 +262,110 @@ impl Core {
         Ok(bytes)
     }
 
-    fn as_log<'a>(&'a self, state: &'a mut Maintenance) -> Log<'a> {
+    pub(crate) fn as_log<'a>(&'a self, state: &'a mut Maintenance) -> Log<'a> {
         Log {
             core: self,
             state: &mut state.reclaim,
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use crate::{Clock, Durability, Namespace, Options, Store};
+
+    /// Three sealed segments with puts and tombstones, of a namespace that exists and one that does not.
+    fn prepared(dir: &std::path::Path) -> (Store, Namespace) {
+        let options = || {
+            let options = Options::new().clock(Clock::manual(1));
+            options.durability(Durability::None)
+        };
+        for round in 0..3u8 {
+            let store = options().open(dir).unwrap();
+            let (ns, doomed) = (store.namespace("n").unwrap(), store.namespace("d").unwrap());
+            for key in 0..200u8 {
+                ns.put([round, key], [key; 50]).unwrap();
+                doomed.put([round, key], [key; 50]).unwrap();
+            }
+            ns.delete([round, 0]).unwrap();
+        }
+        let store = options().open(dir).unwrap();
+        let ns = store.namespace("n").unwrap();
+        let doomed = store.find_namespace("d").unwrap().id();
+        // Before maintenance can look: its lock is held by the test.
+        let core = std::sync::Arc::clone(ns.core());
+        let held = core.maintenance.lock();
+        store.drop_namespace(doomed).unwrap();
+        drop(held);
+        (store, ns)
+    }
+
+    #[test]
+    fn looking_for_dropped_namespaces_goes_on_where_it_was_and_ends_with_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_store, ns) = prepared(dir.path());
+        let core = ns.core();
+        let mut state = core.maintenance.lock();
+        core.look_for_dropped(&mut state, true, 1);
+        let unseen = state.unseen.len();
+        assert!(unseen > 1, "one segment at a time");
+        core.look_for_dropped(&mut state, false, 1);
+        assert_eq!(state.unseen.len(), unseen - 1);
+        core.look_for_dropped(&mut state, false, u64::MAX);
+        assert_eq!(state.unseen.len(), 0);
+        let dropped = |(_, s): &(u32, std::sync::Arc<crate::log::segment::Segment>)| {
+            s.usage.state().dropped > 200 * 100
+        };
+        assert_eq!(core.segments.all().iter().filter(|s| dropped(s)).count(), 3);
+        core.work.stop();
+        core.look_for_dropped(&mut state, true, u64::MAX);
+        assert_eq!(state.unseen.len(), unseen + 1, "the store is being closed");
+    }
+
+    #[test]
+    fn filters_are_made_a_few_at_a_time_and_not_while_the_store_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_store, ns) = prepared(dir.path());
+        let core = ns.core();
+        let all = core.segments.all();
+        let (_, newest) = all
+            .iter()
+            .rfind(|(_, s)| s.usage.counts().pins > 0)
+            .unwrap();
+        let reading = crate::filters::Reading {
+            store: core.id,
+            work: &core.work,
+        };
+        let needed = |filters: &mut crate::filters::Filters, bytes| {
+            filters.allow(bytes);
+            filters.needed(newest.id, &all, &reading)
+        };
+        let mut filters = crate::filters::Filters::default();
+        assert_eq!(needed(&mut filters, 0), None);
+        assert_eq!(
+            needed(&mut filters, 1),
+            None,
+            "its own, and none of the others"
+        );
+        // The tombstone is of a key that no other segment has.
+        let whole = (0..4).find_map(|_| needed(&mut filters, 1));
+        assert_eq!(whole, Some(0));
+        core.work.stop();
+        let mut filters = crate::filters::Filters::default();
+        assert_eq!(needed(&mut filters, u64::MAX), None);
+    }
+
+    #[test]
+    fn writers_do_not_wait_when_nothing_is_worth_compacting() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_store, ns) = prepared(dir.path());
+        let core = ns.core();
+        let mut state = core.maintenance.lock();
+        state.pacing.pace.written(1 << 30, 1000);
+        core.set_brake(&mut state, false);
+        assert!(core.brake.debt() > 1 << 30, "there is something to do");
+        core.set_brake(&mut state, true);
+        assert_eq!(core.brake.debt(), 0);
     }
 }

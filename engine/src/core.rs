@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::brake::Brake;
+use crate::capacity::{Capacity, PREALLOCATED};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::format::record::Record;
@@ -38,6 +39,8 @@ pub(crate) struct Core {
     pub(crate) verify: Verify,
     /// Space that the store may take, in percent of what is live.
     pub(crate) space: u64,
+    /// What bounds the store, if it is a cache.
+    pub(crate) capacity: Option<Capacity>,
     pub(crate) segments: Segments,
     pub(crate) table: Table,
     pub(crate) keys: Keys,
@@ -59,6 +62,8 @@ pub(crate) struct Core {
     pub(crate) maintenance: Mutex<Maintenance>,
     /// Retired segments, as long as somebody reads them.
     pub(crate) held: Mutex<Vec<Weak<Segment>>>,
+    /// Segments that compaction cannot read.
+    pub(crate) stuck: AtomicU64,
     /// Why maintenance failed when it last tried.
     pub(crate) trouble: Mutex<Option<String>>,
     /// Whether a key run was found damaged.
@@ -270,6 +275,7 @@ impl Core {
         self.check_writable()?;
         // Its length can be relied on, then.
         log.sync().inspect_err(|_| self.poison())?;
+        self.take_capacity(PREALLOCATED, false)?;
         let next = log.prepare(self.new_file_id(), self.clock.confirmed())?;
         log.rotate(&self.segments, next)
             .inspect_err(|_| self.poison())

@@ -220,3 +220,92 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::log::commit::Request;
+    use crate::{Clock, Durability, Namespace, Options, PutOptions, Store};
+
+    fn open(dir: &std::path::Path) -> Store {
+        let options = Options::new().durability(Durability::None);
+        options.clock(Clock::manual(1)).open(dir).unwrap()
+    }
+
+    fn prepared(dir: &std::path::Path) -> (Store, Namespace) {
+        let store = open(dir);
+        let ns = store.namespace("n").unwrap();
+        for key in ["k1", "k2", "other"] {
+            ns.put(key, "old").unwrap();
+        }
+        (store, ns)
+    }
+
+    fn keys(ns: &Namespace) -> Vec<Vec<u8>> {
+        let page = ns.list(&ListOptions::new()).unwrap();
+        page.keys().map(|key| key.name.to_vec()).collect()
+    }
+
+    /// Nobody carries it out here, as the test holds the lock on maintenance.
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "what a killed process leaves")]
+    fn a_deletion_goes_with_the_namespace_into_checkpoints_and_retirements() {
+        let (dir, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (_store, ns) = prepared(dir.path());
+        let core = ns.core();
+        let mut state = core.maintenance.lock();
+        ns.delete_prefix("k").unwrap();
+        ns.put("k2", "new").unwrap();
+        core.checkpoint(&mut state).unwrap();
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), killed.path().join(entry.file_name())).unwrap();
+        }
+        let again = open(killed.path());
+        let again = again.find_namespace("n").unwrap();
+        for ns in [&ns, &again] {
+            assert_eq!(keys(ns), [&b"k2"[..], b"other"]);
+            assert_eq!(ns.get("k1").unwrap(), None);
+            assert_eq!(&ns.get("k2").unwrap().unwrap()[..], b"new");
+        }
+        core.carry_out_all(&mut state).unwrap();
+        assert!(!core.is_deleting());
+        assert_eq!(core.table.len(), 2);
+        assert_eq!(keys(&ns), [&b"k2"[..], b"other"]);
+    }
+
+    /// A put may come between the look at the list of keys and the tombstone.
+    #[test]
+    fn the_tombstone_of_a_deletion_spares_what_was_put_since() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_store, ns) = prepared(dir.path());
+        let (core, number) = (ns.core(), ns.state.number());
+        let generation = ns.put("k1", "new").unwrap();
+        let delete = |before| core.commit(vec![core.deletion_before(number, b"k1", before)], false);
+        delete(generation).unwrap();
+        assert_eq!(&ns.get("k1").unwrap().unwrap()[..], b"new");
+        delete(generation + 1).unwrap();
+        assert_eq!(ns.get("k1").unwrap(), None);
+    }
+
+    /// Both come in one group of the committer.
+    #[test]
+    fn a_condition_behind_a_deletion_knows_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_store, ns) = prepared(dir.path());
+        let core = ns.core();
+        let generation = ns.put("k1", "seen").unwrap();
+        let _held = core.maintenance.lock();
+        let mut body = ns.state.body(false);
+        body.deletions.push(Deletion {
+            seqno: 0,
+            prefix: b"k".to_vec(),
+        });
+        let deletion = Op::keyless(Kind::Namespace, ns.state.number(), body.encode());
+        let same = PutOptions::new().if_generation(generation);
+        let put = ns.put_op(b"k1", b"built on what was seen", &same).unwrap();
+        core.lead(&[deletion, put].map(|op| Request::new(vec![op], false)));
+        assert_eq!(ns.get("k1").unwrap(), None);
+    }
+}

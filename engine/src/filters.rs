@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use crate::format::segment::StoreId;
 use crate::log::segment::Segment;
-use crate::reclaim::Records;
+use crate::reclaim::{RECORDS_AT_ONCE, Records};
+use crate::worker::Signal;
 
 /// Bits for each put and how many of them are set: one key in a thousand is found by mistake.
 const BITS: usize = 16;
@@ -23,6 +24,16 @@ const SAMPLE: usize = 64;
 pub(crate) struct Filters {
     made: HashMap<u64, Filter>,
     bytes: usize,
+    /// Bytes of segments that may be read for new ones.
+    allowed: u64,
+    /// Whether one was asked for that could not be made now.
+    is_short: bool,
+}
+
+/// Whose segments are read, and what ends that early.
+pub(crate) struct Reading<'a> {
+    pub(crate) store: StoreId,
+    pub(crate) work: &'a Signal,
 }
 
 struct Filter {
@@ -36,43 +47,51 @@ struct Filter {
 }
 
 impl Filters {
+    /// From now on about so many bytes of segments may be read for new filters. A segment that has none
+    /// may hold anything.
+    pub(crate) fn allow(&mut self, bytes: u64) {
+        self.allowed = bytes;
+    }
+
     /// Whether one of these segments may hold a put of this key that is older.
     pub(crate) fn may_hold(
         &mut self,
         segments: &[(u32, Arc<Segment>)],
-        store: StoreId,
+        reading: &Reading<'_>,
         hash: u64,
         seqno: u64,
     ) -> bool {
         segments.iter().any(|(number, segment)| {
             segment.usage.counts().lowest_seqno < seqno
                 && self
-                    .get(*number, segment, store)
+                    .get(*number, segment, reading)
                     .is_none_or(|filter| filter.may_hold(hash))
         })
     }
 
-    /// About how many of a segment's tombstones, in thousandths, others of these still need.
+    /// About how many of a segment's tombstones, in thousandths, others of these still need; `None` if
+    /// that cannot be found out now.
     pub(crate) fn needed(
         &mut self,
         id: u64,
         segments: &[(u32, Arc<Segment>)],
-        store: StoreId,
-    ) -> u64 {
+        reading: &Reading<'_>,
+    ) -> Option<u64> {
+        self.is_short = false;
         let own = segments.iter().find(|(_, segment)| segment.id == id);
-        let own = own.and_then(|(number, segment)| self.get(*number, segment, store));
+        let own = own.and_then(|(number, segment)| self.get(*number, segment, reading));
         let sample = own.map(|filter| filter.sample.clone()).unwrap_or_default();
         if sample.is_empty() {
-            return 1000;
+            return (!self.is_short).then_some(1000);
         }
         let mut others = segments.to_vec();
         others.retain(|(_, segment)| segment.id != id);
         let needed = sample
             .iter()
-            .filter(|(hash, seqno)| self.may_hold(&others, store, *hash, *seqno))
+            .filter(|(hash, seqno)| self.may_hold(&others, reading, *hash, *seqno))
             .count();
         let needed = needed.saturating_mul(1000) / sample.len();
-        u64::try_from(needed).unwrap_or(1000)
+        (!self.is_short).then_some(u64::try_from(needed).unwrap_or(1000))
     }
 
     /// A segment is gone.
@@ -82,7 +101,12 @@ impl Filters {
         }
     }
 
-    fn get(&mut self, number: u32, segment: &Arc<Segment>, store: StoreId) -> Option<&Filter> {
+    fn get(
+        &mut self,
+        number: u32,
+        segment: &Arc<Segment>,
+        reading: &Reading<'_>,
+    ) -> Option<&Filter> {
         let end = segment.end();
         if self.made.get(&segment.id).is_some_and(|f| f.end != end) {
             // An open class segment, which grew.
@@ -93,8 +117,12 @@ impl Filters {
             if self.bytes.saturating_add(puts.saturating_mul(BITS / 8)) > BYTES_MAX {
                 return None;
             }
-            let records = Records::new(Arc::clone(segment), number, store);
-            let filter = Filter::make(records, puts, end);
+            let records = Records::new(Arc::clone(segment), number, reading.store);
+            let may_read = self.allowed > 0;
+            self.allowed = self.allowed.saturating_sub(end);
+            let filter = may_read.then(|| Filter::make(records, puts, end, reading.work));
+            self.is_short |= filter.as_ref().is_none_or(Option::is_none);
+            let filter = filter.flatten()?;
             self.bytes = self.bytes.saturating_add(filter.bytes());
             self.made.insert(segment.id, filter);
         }
@@ -103,14 +131,18 @@ impl Filters {
 }
 
 impl Filter {
-    fn make(records: Records, puts: usize, end: u64) -> Filter {
+    /// `None` if the store is closed meanwhile.
+    fn make(records: Records, puts: usize, end: u64, work: &Signal) -> Option<Filter> {
         let mut filter = Filter {
             end,
             words: vec![0; (puts.saturating_mul(BITS) / 64).max(1)],
             sample: Vec::new(),
             is_whole: true,
         };
-        for record in records {
+        for (at, record) in records.enumerate() {
+            if at.is_multiple_of(RECORDS_AT_ONCE) && work.is_stopped() {
+                return None;
+            }
             match record {
                 Ok(record) if record.is_put() => filter.add(record.hash()),
                 Ok(record) if record.is_tombstone() && filter.sample.len() < SAMPLE => {
@@ -120,7 +152,7 @@ impl Filter {
                 Err(_) => filter.is_whole = false,
             }
         }
-        filter
+        Some(filter)
     }
 
     fn bytes(&self) -> usize {

@@ -28,6 +28,7 @@
 
 mod batch;
 mod brake;
+mod capacity;
 mod clock;
 mod compact;
 mod core;

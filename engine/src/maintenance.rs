@@ -62,6 +62,8 @@ pub(crate) struct Maintenance {
     pub(crate) deleting: Option<UnderWay>,
     /// How many namespaces were dropped, and not forgotten, when somebody last looked for what they held.
     pub(crate) dropped: usize,
+    /// Segments in which nobody looked since.
+    pub(crate) unseen: Vec<u64>,
 }
 
 /// A checkpoint file.
@@ -106,7 +108,8 @@ impl Core {
             self.shrink_memtable()
         };
         let deleted = self.carry_out_deletions(&mut state);
-        let done = done.and(saved).and(deleted);
+        let kept = self.keep_capacity(&mut state);
+        let done = done.and(saved).and(deleted).and(kept);
         let failed = done.err().map(|error| error.to_string());
         *self.trouble.lock() = failed.or_else(|| state.reclaim.trouble.clone());
     }

@@ -323,6 +323,9 @@ impl Namespace {
                 return Ok(None);
             }
             let (location, segment) = (found.location, found.segment);
+            if let Some(capacity) = &core.capacity {
+                capacity.note_read(hash, segment);
+            }
             if !segment.body_is_intact(location.offset(), &found.record, core.verify) {
                 return Err(segment.damage(location.offset(), "value checksum"));
             }

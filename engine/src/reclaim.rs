@@ -14,12 +14,13 @@ use rimstone_compaction::{
     Compactor, Plan, Progress, SegmentStats, Segments, Strategy, is_erasable,
 };
 
+use crate::capacity::{Capacity, Evicting};
 use crate::core::{Core, key_hash};
 use crate::error::{Error, Result};
-use crate::filters::Filters;
+use crate::filters::{Filters, Reading};
 use crate::format::checkpoint::Retired;
 use crate::format::lists::Retire;
-use crate::format::record::{Address, Header, Kind};
+use crate::format::record::{Address, Header, Kind, LargePointer};
 use crate::format::segment::{HEADER_LEN, StoreId};
 use crate::index::table::Location;
 use crate::log::class::{ClassFiles, Classes, Source};
@@ -35,6 +36,8 @@ const CLASS_SHARE: u64 = 64;
 const CLASS_MIN: u64 = 8 << 20;
 /// Tombstones matter where they are more than this fraction of a segment.
 const PINS_SHARE: u64 = 32;
+/// Records that are read before somebody looks whether the store is being closed.
+pub(crate) const RECORDS_AT_ONCE: usize = 1024;
 /// Segments of which it is found out at once how many of their tombstones are needed.
 const LOOKS_MAX: usize = 8;
 
@@ -48,12 +51,12 @@ pub(crate) struct Reclaim {
     pub(crate) is_free: bool,
     classes: Classes,
     /// Records that the table names and that go with their segment.
-    erased: Vec<Found>,
+    pub(crate) erased: Vec<Found>,
     /// The segment that is being read.
     reading: Cell<u64>,
-    filters: RefCell<Filters>,
+    pub(crate) filters: RefCell<Filters>,
     /// The segments that are not of the plan, and how long class segments become.
-    others: Vec<(u32, Arc<Segment>)>,
+    pub(crate) others: Vec<(u32, Arc<Segment>)>,
     class_len: u64,
     /// How many of a segment's tombstones are needed, in thousandths, as far as somebody looked.
     needed: RefCell<HashMap<u64, u64>>,
@@ -63,6 +66,8 @@ pub(crate) struct Reclaim {
     stuck: HashSet<u64>,
     /// Why the last of them could not.
     pub(crate) trouble: Option<String>,
+    /// What of the plan may be kept, if it is to evict.
+    pub(crate) evicting: Option<Evicting>,
     /// Segments that were retired by the last plan, and their bytes.
     pub(crate) retired: Vec<Retired>,
     pub(crate) retired_bytes: u64,
@@ -146,8 +151,30 @@ impl Found {
     }
 
     fn large(&self) -> Option<u64> {
+        self.pointer().map(|pointer| pointer.segment)
+    }
+
+    fn pointer(&self) -> Option<LargePointer> {
         let record = self.segment.record(self.location.offset()).ok()?;
-        record.large_pointer().map(|pointer| pointer.segment)
+        record.large_pointer()
+    }
+
+    /// Bytes of the record and of its value, if that lies elsewhere.
+    pub(crate) fn weight(&self) -> u64 {
+        let len = u64::try_from(self.header.record_len()).unwrap_or(0);
+        let large = (self.header.kind == Kind::PutLarge).then(|| self.pointer());
+        len.saturating_add(large.flatten().map_or(0, |pointer| pointer.len.into()))
+    }
+
+    /// The operation that deletes the key, if the record is still its newest.
+    pub(crate) fn eviction(&self, core: &Core) -> Result<Op> {
+        let record = self.segment.record(self.location.offset())?;
+        let before = self.header.seqno.saturating_add(1);
+        Ok(core.deletion_before(self.header.namespace, record.key, before))
+    }
+
+    pub(crate) fn namespace(&self) -> u32 {
+        self.header.namespace
     }
 }
 
@@ -207,7 +234,7 @@ impl Segments for Log<'_> {
         // What is copied meanwhile is live, and so no older record of a deleted key.
         let others = &self.state.others;
         debug_assert!(others.iter().all(|(_, s)| !plan.victims.contains(&s.id)));
-        filters.may_hold(others, self.core.id, pin.hash, pin.header.seqno)
+        filters.may_hold(others, &self.reading(), pin.hash, pin.header.seqno)
     }
 
     fn relocate(&mut self, found: Found, class: u8) -> Result<()> {
@@ -235,8 +262,31 @@ impl Segments for Log<'_> {
         let next_id = || self.core.new_file_id();
         let files = class_files(self.core, self.state.class_len, &next_id);
         self.state.classes.push(&files, class, &from, &record)?;
+        self.core.take_capacity(record.header.record_len(), false)?;
         if self.state.classes.wants_flush() {
             self.commit_moves()?;
+        }
+        Ok(())
+    }
+
+    fn is_wanted(&self, found: &Found) -> bool {
+        let Some(evicting) = &self.state.evicting else {
+            return true;
+        };
+        let weight = found.weight();
+        let is_hidden =
+            found.header.expiration != 0 && found.header.expiration <= self.core.clock.now();
+        let recent = self.core.capacity.as_ref().map(|c| c.is_recent(found.hash));
+        !is_hidden && recent.unwrap_or(true) && evicting.keep(weight)
+    }
+
+    fn evict(&mut self, found: Found) -> Result<()> {
+        let Some(evicting) = &mut self.state.evicting else {
+            return self.erase(found);
+        };
+        evicting.evicted.push(found);
+        if evicting.is_full() {
+            self.commit_evictions()?;
         }
         Ok(())
     }
@@ -250,6 +300,7 @@ impl Segments for Log<'_> {
 
     fn install(&mut self, plan: &Plan) -> Result<()> {
         self.commit_moves()?;
+        self.commit_evictions()?;
         let mut victims: Vec<_> = plan
             .victims
             .iter()
@@ -271,6 +322,7 @@ impl Segments for Log<'_> {
         }
         self.state.needed.borrow_mut().clear();
         self.state.others.clear();
+        self.state.evicting = None;
         for (number, segment) in victims {
             self.core.segments.remove(number);
             self.core.held.lock().push(Arc::downgrade(&segment));
@@ -290,22 +342,34 @@ impl Segments for Log<'_> {
         self.state.others.clear();
         self.state.erased.clear();
         self.state.unread.clear();
+        self.state.evicting = None;
     }
 }
 
 impl Log<'_> {
+    fn reading(&self) -> Reading<'_> {
+        Reading {
+            store: self.core.id,
+            work: &self.core.work,
+        }
+    }
+
     /// How many of each segment's tombstones are needed, in thousandths. Looks at a few segments each
     /// time: those where it matters, and of which it is not known since something was retired.
     fn needed_pins(&self, all: &[(u32, Arc<Segment>)]) -> HashMap<u64, u64> {
         let mut needed = self.state.needed.borrow_mut();
         let mut filters = self.state.filters.borrow_mut();
         let unknown = all.iter().filter(|(_, segment)| {
-            let matters = segment.usage.counts().pin_bytes > segment.end() / PINS_SHARE;
+            let counts = segment.usage.counts();
+            let matters = counts.pin_bytes > segment.end() / PINS_SHARE || counts.live == 0;
+            let matters = matters && counts.pins > 0;
             matters && !needed.contains_key(&segment.id)
         });
         let unknown: Vec<u64> = unknown.take(LOOKS_MAX).map(|(_, s)| s.id).collect();
         for id in unknown {
-            needed.insert(id, filters.needed(id, all, self.core.id));
+            if let Some(share) = filters.needed(id, all, &self.reading()) {
+                needed.insert(id, share);
+            }
         }
         needed.clone()
     }
@@ -382,7 +446,9 @@ impl Log<'_> {
         let now = self.core.clock.confirmed();
         self.state.classes.close_if(|segment| {
             let counts = segment.usage.counts();
-            counts.live == 0 || is_erasable(counts.last_visible, now)
+            // One of tombstones that are needed would only be copied again.
+            let is_dead = counts.live == 0 || is_erasable(counts.last_visible, now);
+            is_dead && counts.pins == 0
         });
         let mut stats = self.stats(now);
         for segment in &mut stats {
@@ -397,8 +463,11 @@ impl Log<'_> {
             .others
             .retain(|(_, segment)| !plan.victims.contains(&segment.id));
         let live: u64 = stats.iter().map(|s| s.live_bytes).sum();
-        self.state.class_len = (live / CLASS_SHARE).max(CLASS_MIN);
+        let longest = self.core.capacity.as_ref().map(Capacity::segment_len);
+        let class_len = (live / CLASS_SHARE).max(CLASS_MIN);
+        self.state.class_len = class_len.min(longest.unwrap_or(u64::MAX));
         self.state.is_free = plan.scanned.is_empty();
+        self.state.evicting = None;
         self.state.under_way = Some(Compactor::new(plan, now));
         true
     }
@@ -424,6 +493,8 @@ impl Log<'_> {
                 self.state.progress = Progress::default();
                 if matches!(error, Error::Corrupt { .. }) {
                     self.state.stuck.insert(self.state.reading.get());
+                    let stuck = u64::try_from(self.state.stuck.len()).unwrap_or(u64::MAX);
+                    self.core.stuck.store(stuck, Ordering::Relaxed);
                     self.state.trouble = Some(error.to_string());
                 }
                 Err(error)
@@ -463,13 +534,14 @@ pub(crate) fn segment_stats(segment: &Segment, sealed: bool, now: u64) -> Segmen
         lowest_seqno: counts.lowest_seqno,
         mean_seqno: counts.seqno_sum / counts.puts.max(1),
         last_visible: counts.last_visible,
+        hits: segment.hits.load(Ordering::Relaxed),
         class: segment.class,
     }
 }
 
 impl Core {
     /// A segment that was not retired, with its number.
-    fn segment(&self, id: u64) -> Option<(u32, Arc<Segment>)> {
+    pub(crate) fn segment(&self, id: u64) -> Option<(u32, Arc<Segment>)> {
         let all = self.segments.all().into_iter();
         all.filter(|(_, segment)| segment.id == id).last()
     }
@@ -540,21 +612,23 @@ impl Core {
         }
     }
 
-    /// Counts again how much of each sealed segment is of namespaces that were dropped.
-    pub(crate) fn find_dropped(&self) {
+    /// Counts again how much of a segment is of namespaces that were dropped; false if the store is
+    /// closed meanwhile.
+    pub(crate) fn find_dropped(&self, number: u32, segment: &Arc<Segment>) -> bool {
         let exists = self.namespaces.numbers();
-        for (number, segment) in self.segments.all() {
-            let guard = crossbeam_epoch::pin();
-            let records = Records::new(Arc::clone(&segment), number, self.id);
-            let dropped = records.flatten().filter(|found| {
-                let is_dropped = found.is_put() && !exists.contains(&found.header.namespace);
-                is_dropped && self.holds(found.hash, found.location, &guard)
-            });
-            let bytes = dropped
-                .map(|found| found.header.record_len())
-                .sum::<usize>();
-            let bytes = u64::try_from(bytes).unwrap_or(0);
-            segment.usage.set_dropped(bytes);
+        let guard = crossbeam_epoch::pin();
+        let mut bytes = 0;
+        let records = Records::new(Arc::clone(segment), number, self.id);
+        for (at, found) in records.flatten().enumerate() {
+            if at.is_multiple_of(RECORDS_AT_ONCE) && self.work.is_stopped() {
+                return false;
+            }
+            let is_dropped = found.is_put() && !exists.contains(&found.header.namespace);
+            if is_dropped && self.holds(found.hash, found.location, &guard) {
+                bytes += u64::try_from(found.header.record_len()).unwrap_or(0);
+            }
         }
+        segment.usage.set_dropped(bytes);
+        true
     }
 }

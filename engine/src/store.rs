@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::batch::WriteBatch;
+use crate::capacity::Capacity;
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -33,6 +34,7 @@ pub struct Options {
     verify: Verify,
     create: bool,
     space: u64,
+    capacity: Option<u64>,
     clock: Clock,
     vfs: Arc<dyn Vfs>,
 }
@@ -44,6 +46,7 @@ impl Default for Options {
             verify: Verify::default(),
             create: true,
             space: crate::recovery::SPACE,
+            capacity: None,
             clock: Clock::system(),
             vfs: Arc::new(OsVfs),
         }
@@ -88,6 +91,20 @@ impl Options {
         self
     }
 
+    /// Makes the store a cache that takes at most about so many bytes of disk, at least 64 MiB: instead of
+    /// growing further it evicts, which is a delete, and durable like one. It gives up what was written
+    /// longest ago and not read lately first. What was read more than once or twice since half of the
+    /// capacity was written stays, as long as that is at most half of a segment's. Without a capacity, as by default, nothing
+    /// is ever evicted.
+    ///
+    /// Writers that are faster than eviction wait for it. All files count, so a capacity takes the more
+    /// index the smaller the values are.
+    #[must_use]
+    pub fn capacity(mut self, bytes: u64) -> Options {
+        self.capacity = Some(bytes);
+        self
+    }
+
     /// The clock that expires entries.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Options {
@@ -113,8 +130,13 @@ impl Options {
         let core = Arc::new(Core {
             verify: self.verify,
             space: self.space,
+            capacity: self.capacity.map(Capacity::new),
             ..core
         });
+        if let Some(capacity) = &core.capacity {
+            core.log.lock().set_segment_len(capacity.segment_len());
+            core.work.wake();
+        }
         // The owner first: it stops the threads that were started, should another not start.
         let owner = Arc::new(Owner {
             core: Arc::clone(&core),
@@ -363,25 +385,21 @@ impl Store {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let core = self.core();
-        let names = core.vfs.list(&core.dir).unwrap_or_default();
-        let len = |name| {
-            core.vfs
-                .open(&core.dir.join(name))
-                .and_then(|file| file.len())
-                .ok()
-        };
-        let disk_bytes = names.iter().filter_map(len).sum();
         let (last_seqno, durable_seqno) = {
             let log = core.log.lock();
             (log.seqno, log.durable)
         };
         let segments: Vec<_> = core.segments.all().into_iter().map(|(_, s)| s).collect();
+        let (evicted_keys, evicted_bytes) = core.evicted();
         Stats {
+            evicted_keys,
+            evicted_bytes,
+            stuck_segments: core.stuck.load(Ordering::Relaxed),
             keys: u64::try_from(core.table.len()).unwrap_or(u64::MAX),
             namespaces: u64::try_from(core.namespaces.all().len()).unwrap_or(u64::MAX),
             segments: u64::try_from(segments.len()).unwrap_or(u64::MAX),
             runs: u64::try_from(core.keys.run_ids().len()).unwrap_or(u64::MAX),
-            disk_bytes,
+            disk_bytes: core.disk_bytes(),
             live_bytes: segments.iter().map(|s| s.usage.counts().live_bytes).sum(),
             held_bytes: core.held_bytes(),
             behind_bytes: core.brake.debt(),
@@ -499,8 +517,16 @@ pub struct Stats {
     pub live_bytes: u64,
     /// Bytes of segments that compaction gave up and that readers still hold on to.
     pub held_bytes: u64,
+    /// Segments that compaction gave up on since the store was opened, as they are damaged: they stay, and so does
+    /// their garbage. [`maintenance_error`](Stats::maintenance_error) says why.
+    pub stuck_segments: u64,
     /// How many bytes compaction is behind; writers wait a little while it is.
     pub behind_bytes: u64,
+    /// Keys and bytes that were evicted since the store was opened, to keep its
+    /// [capacity](Options::capacity).
+    pub evicted_keys: u64,
+    /// See [`evicted_keys`](Stats::evicted_keys).
+    pub evicted_bytes: u64,
     /// Bytes of memory in both indexes.
     pub index_bytes: u64,
     /// The newest sequence number given out.

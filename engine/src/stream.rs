@@ -62,6 +62,7 @@ impl ValueWriter {
             });
         }
         if let Some(large) = &mut self.large {
+            self.namespace.core().take_capacity(bytes.len(), true)?;
             return large.write(bytes);
         }
         if self.inline.len().saturating_add(bytes.len()) <= INLINE_MAX {
@@ -71,6 +72,7 @@ impl ValueWriter {
         let core = self.namespace.core();
         core.check_writable()?;
         core.check_room()?;
+        core.take_capacity(self.inline.len().saturating_add(bytes.len()), true)?;
         let id = core.new_file_id();
         let path = large_path(&core.dir, id);
         let mut large = LargeWriter::new(Arc::clone(&core.vfs), path, id, core.id)?;

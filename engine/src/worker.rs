@@ -32,7 +32,7 @@ impl Signal {
         self.state.lock().stopped
     }
 
-    fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.state.lock().stopped = true;
         self.changed.notify_one();
     }

@@ -80,6 +80,11 @@ impl Core {
     pub(crate) fn commit(&self, ops: Vec<Op>, immediate: bool) -> Result<Outcome> {
         let new: usize = ops.iter().filter(|op| op.is_put()).map(space).sum();
         self.brake.wait(u64::try_from(new).unwrap_or(u64::MAX));
+        let all = ops.iter().map(space).sum();
+        if let Err(error) = self.take_capacity(all, new > 0) {
+            self.remove_larges(&ops);
+            return Err(error);
+        }
         self.warm(&ops);
         let request = Request::new(ops, immediate);
         let writable = self.check_writable().and_then(|()| {
@@ -150,7 +155,7 @@ impl Core {
         }
     }
 
-    fn lead(&self, requests: &[Arc<Request>]) {
+    pub(crate) fn lead(&self, requests: &[Arc<Request>]) {
         let mut log = self.log.lock();
         let mut group = Group {
             core: self,
@@ -199,6 +204,8 @@ impl<'a> Group<'a> {
         let (old, outcome) = self.decide(request)?;
         self.encode(request, old, outcome);
         self.is_alone = alone;
+        let larges = request.ops.iter().filter_map(Op::large_pointer);
+        larges.for_each(|large| self.log.note_large(large.len));
         self.bytes = self.bytes.saturating_add(len);
         self.hashes.extend(request.ops.iter().map(|op| op.hash));
         Ok(())

@@ -2,12 +2,14 @@
 
 mod cost_benefit;
 mod dead;
+mod least_used;
 mod thorough;
 
 use crate::SegmentStats;
 
 pub use cost_benefit::CostBenefit;
 pub use dead::Dead;
+pub use least_used::LeastUsed;
 pub use thorough::Thorough;
 
 /// Chooses victims. Pure: the same segments at the same time give the same plan.

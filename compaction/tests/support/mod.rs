@@ -556,6 +556,7 @@ impl Segments for Store {
                 last_visible: segment.last_visible,
                 mean_seqno: u64::try_from(segment.sum_seqno / u128::from(segment.live.max(1)))
                     .unwrap(),
+                hits: 0,
                 class: segment.class,
             }
         });

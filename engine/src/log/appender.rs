@@ -19,6 +19,8 @@ const AHEAD: u64 = 8 << 20;
 const UNFLUSHED: u64 = 24 << 20;
 /// Bytes of log after which maintenance looks whether something is due.
 const MAINTENANCE: u64 = 4 << 20;
+/// Where that is limited, a segment leads to this many times its length of large values.
+const LARGE_MAX: u64 = 4;
 /// Space that only what frees space may use, so that deletes go on when the disk is full.
 const RESERVE: u64 = 256 << 10;
 
@@ -44,6 +46,11 @@ pub(crate) struct Appender {
     /// How far the active segment was flushed.
     flushed: u64,
     buffer: Vec<u8>,
+    /// How long a segment becomes, if no batch is longer.
+    segment_len: u64,
+    /// Bytes of large values that the active segment leads to, after which another is begun.
+    large: u64,
+    large_max: u64,
     /// The newest sequence number given out, and the newest known durable.
     pub(crate) seqno: u64,
     pub(crate) durable: u64,
@@ -111,6 +118,9 @@ impl Appender {
             ahead_from: STEP_MAX,
             flushed: 0,
             buffer: Vec::new(),
+            segment_len: SEGMENT_LEN,
+            large: 0,
+            large_max: u64::MAX,
             seqno: start.seqno,
             durable: start.seqno,
             since_checkpoint: 0,
@@ -160,7 +170,22 @@ impl Appender {
     /// Whether `len` more bytes fit into the active segment.
     pub(crate) fn has_room(&self, len: usize) -> bool {
         let len = u64::try_from(self.buffer.len().saturating_add(len)).unwrap_or(u64::MAX);
-        self.end.saturating_add(len) <= SEGMENT_LEN
+        let end = self.end.saturating_add(len);
+        let is_empty = self.end == HEADER_LEN as u64 && self.buffer.is_empty();
+        let fits = end <= self.segment_len && self.large <= self.large_max;
+        fits || (is_empty && end <= SEGMENT_LEN)
+    }
+
+    /// From here on segments become so long, and lead to large values in proportion, so that they can be
+    /// given up a few at a time.
+    pub(crate) fn set_segment_len(&mut self, len: u64) {
+        self.segment_len = len.min(SEGMENT_LEN);
+        self.large_max = self.segment_len.saturating_mul(LARGE_MAX);
+    }
+
+    /// A record leads to so many bytes of a large value.
+    pub(crate) fn note_large(&mut self, bytes: u32) {
+        self.large = self.large.saturating_add(bytes.into());
     }
 
     /// Encodes a record at [`next`](Appender::next), in memory only.
@@ -182,14 +207,14 @@ impl Appender {
             .end
             .saturating_add(u64::try_from(self.buffer.len()).unwrap_or(u64::MAX));
         let slack = if frees_space { 0 } else { RESERVE };
-        let end = end.saturating_add(slack).min(SEGMENT_LEN.max(end));
+        let end = end.saturating_add(slack).min(self.segment_len.max(end));
         if end <= self.allocated {
             return Ok(());
         }
         let step = self.allocated.min(STEP_MAX);
         let len = end
             .max(self.allocated.saturating_add(step))
-            .min(SEGMENT_LEN);
+            .min(self.segment_len.max(end));
         let grown = self.segment.file.allocate(len).map(|()| len).or_else(|_| {
             // No room for the whole step: try for just what is needed.
             self.segment.file.allocate(end).map(|()| end)
@@ -274,12 +299,12 @@ impl Appender {
     }
 
     fn wants_space(&self) -> Option<u64> {
-        let to = self.end.saturating_add(AHEAD).min(SEGMENT_LEN);
-        (self.allocated < to).then(|| to.saturating_add(AHEAD).min(SEGMENT_LEN))
+        let to = self.end.saturating_add(AHEAD).min(self.segment_len);
+        (self.allocated < to).then(|| to.saturating_add(AHEAD).min(self.segment_len))
     }
 
     fn wants_spare(&self) -> bool {
-        self.spare.is_none() && self.end > SEGMENT_LEN / 2
+        self.spare.is_none() && self.end > self.segment_len / 2
     }
 
     fn wants_flush(&self) -> bool {
@@ -344,6 +369,7 @@ impl Appender {
         self.segment = next.segment;
         self.unlinked = next.unlinked;
         self.end = HEADER_LEN as u64;
+        self.large = 0;
         self.allocated = next.allocated;
         self.ahead_from = STEP_MAX;
         self.flushed = 0;

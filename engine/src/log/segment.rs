@@ -32,6 +32,8 @@ pub(crate) struct Segment {
     pub(crate) path: PathBuf,
     pub(crate) file: Box<dyn VfsFile>,
     pub(crate) usage: Usage,
+    /// About how many of its records were read lately, in a cache.
+    pub(crate) hits: AtomicU64,
     map: Map,
     published: AtomicU64,
     verified: Verified,
@@ -61,6 +63,7 @@ impl Segment {
             path,
             file,
             usage: Usage::new(header.time),
+            hits: AtomicU64::new(0),
             map,
             published,
             verified: Verified::none(len / HEADER_LEN),

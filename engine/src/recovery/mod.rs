@@ -115,6 +115,7 @@ pub(crate) fn open(
         durability,
         verify: Verify::default(),
         space: SPACE,
+        capacity: None,
         segments: replay.segments,
         table: replay.table,
         keys: replay.keys,
@@ -129,6 +130,7 @@ pub(crate) fn open(
         garbage: Mutex::default(),
         maintenance: Mutex::new(maintenance),
         held: Mutex::default(),
+        stuck: AtomicU64::new(0),
         trouble: Mutex::default(),
         runs_are_damaged: false.into(),
         checkpointed: checkpointed.into(),
@@ -236,9 +238,14 @@ fn replay_from(
         return Err(Failure::Table(id));
     }
     let tail = tail?;
-    let gone = holes.iter().chain(&replay.missing);
-    if let Some(id) = gone.copied().find(|id| !replay.retirements.contains(id)) {
-        return Err(missing(segment_path(dir, id)).into());
+    let mut gone: Vec<u64> = holes.iter().chain(&replay.missing).copied().collect();
+    gone.retain(|id| !replay.retirements.contains(id));
+    for error in gone.iter().map(|id| missing(segment_path(dir, *id))) {
+        if replay.damage.is_empty() {
+            return Err(error.into());
+        }
+        // It may have been retired by a record that is damaged.
+        replay.damage.push(error.to_string());
     }
     Ok(Replayed {
         replay,
