@@ -19,7 +19,8 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::log::segment::Segment;
 use crate::maintenance::Maintenance;
-use crate::reclaim::{Found, Log, Records};
+use crate::reclaim::Log;
+use crate::records::{Found, Records};
 
 /// The least capacity, and the least and greatest length of segments, which are a fraction of it.
 const CAPACITY_MIN: u64 = 64 << 20;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::format::segment::StoreId;
 use crate::log::segment::Segment;
-use crate::reclaim::{RECORDS_AT_ONCE, Records};
+use crate::records::{RECORDS_AT_ONCE, Records};
 use crate::worker::Signal;
 
 /// Bits for each put and how many of them are set: one key in a thousand is found by mistake.

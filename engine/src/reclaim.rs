@@ -15,17 +15,14 @@ use rimstone_compaction::{
 };
 
 use crate::capacity::{Capacity, Evicting};
-use crate::core::{Core, key_hash};
+use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::filters::{Filters, Reading};
 use crate::format::checkpoint::Retired;
-use crate::format::lists::Retire;
-use crate::format::record::{Address, Header, Kind, LargePointer};
-use crate::format::segment::{HEADER_LEN, StoreId};
 use crate::index::table::Location;
 use crate::log::class::{ClassFiles, Classes, Source};
-use crate::log::commit::Op;
 use crate::log::segment::Segment;
+use crate::records::{Found, Records};
 
 /// The least a segment takes on disk.
 const SEGMENT_MIN: u64 = 1 << 20;
@@ -36,8 +33,6 @@ const CLASS_SHARE: u64 = 64;
 const CLASS_MIN: u64 = 8 << 20;
 /// Tombstones matter where they are more than this fraction of a segment.
 const PINS_SHARE: u64 = 32;
-/// Records that are read before somebody looks whether the store is being closed.
-pub(crate) const RECORDS_AT_ONCE: usize = 1024;
 /// Segments of which it is found out at once how many of their tombstones are needed.
 const LOOKS_MAX: usize = 8;
 
@@ -84,124 +79,6 @@ impl Reclaim {
 pub(crate) struct Log<'a> {
     pub(crate) core: &'a Core,
     pub(crate) state: &'a mut Reclaim,
-}
-
-/// A record of a sealed segment.
-pub(crate) struct Found {
-    segment: Arc<Segment>,
-    header: Header,
-    hash: u64,
-    location: Location,
-}
-
-/// All records of a sealed segment, bodies not verified.
-pub(crate) struct Records {
-    segment: Arc<Segment>,
-    number: u32,
-    store: StoreId,
-    offset: u64,
-    end: u64,
-}
-
-impl Records {
-    pub(crate) fn new(segment: Arc<Segment>, number: u32, store: StoreId) -> Records {
-        Records {
-            end: segment.end(),
-            segment,
-            number,
-            store,
-            offset: HEADER_LEN as u64,
-        }
-    }
-}
-
-impl Iterator for Records {
-    type Item = Result<Found>;
-
-    fn next(&mut self) -> Option<Result<Found>> {
-        let offset = self.offset;
-        if offset >= self.end {
-            return None;
-        }
-        let found = self.segment.record(offset).map(|record| {
-            let len = u64::try_from(record.header.record_len()).unwrap_or(u64::MAX);
-            self.offset = offset.saturating_add(len);
-            Found {
-                segment: Arc::clone(&self.segment),
-                header: record.header,
-                hash: key_hash(&self.store, record.header.namespace, record.key),
-                location: Location::new(self.number, offset),
-            }
-        });
-        if found.is_err() {
-            self.offset = self.end;
-        }
-        Some(found)
-    }
-}
-
-impl Found {
-    pub(crate) fn is_put(&self) -> bool {
-        matches!(self.header.kind, Kind::Put | Kind::PutLarge)
-    }
-
-    pub(crate) fn is_tombstone(&self) -> bool {
-        self.header.kind == Kind::Tombstone
-    }
-
-    pub(crate) fn header(&self) -> &Header {
-        &self.header
-    }
-
-    pub(crate) fn hash(&self) -> u64 {
-        self.hash
-    }
-
-    fn large(&self) -> Option<u64> {
-        self.pointer().map(|pointer| pointer.segment)
-    }
-
-    fn pointer(&self) -> Option<LargePointer> {
-        let record = self.segment.record(self.location.offset()).ok()?;
-        record.large_pointer()
-    }
-
-    /// Bytes of the record and of its value, if that lies elsewhere.
-    pub(crate) fn weight(&self) -> u64 {
-        let len = u64::try_from(self.header.record_len()).unwrap_or(0);
-        let large = (self.header.kind == Kind::PutLarge).then(|| self.pointer());
-        len.saturating_add(large.flatten().map_or(0, |pointer| pointer.len.into()))
-    }
-
-    /// The operation that deletes the key, if the record is still its newest.
-    pub(crate) fn eviction(&self, core: &Core) -> Result<Op> {
-        let record = self.segment.record(self.location.offset())?;
-        let before = self.header.seqno.saturating_add(1);
-        Ok(core.deletion_before(self.header.namespace, record.key, before))
-    }
-
-    pub(crate) fn namespace(&self) -> u32 {
-        self.header.namespace
-    }
-}
-
-impl rimstone_compaction::Record for Found {
-    fn encoded_len(&self) -> u64 {
-        u64::try_from(self.header.record_len()).unwrap_or(u64::MAX)
-    }
-
-    fn seqno(&self) -> u64 {
-        self.header.seqno
-    }
-
-    // What is said of namespaces and of segments is logged again before it goes.
-    fn is_pin(&self) -> bool {
-        self.is_tombstone()
-    }
-
-    fn last_visible(&self) -> u64 {
-        self.header.expiration.checked_sub(1).unwrap_or(u64::MAX)
-    }
 }
 
 impl Segments for Log<'_> {
@@ -543,99 +420,5 @@ pub(crate) fn segment_stats(segment: &Segment, sealed: bool, now: u64) -> Segmen
         last_visible: counts.last_visible,
         hits: segment.hits.load(Ordering::Relaxed),
         class: segment.class,
-    }
-}
-
-impl Core {
-    /// A segment that was not retired, with its number.
-    pub(crate) fn segment(&self, id: u64) -> Option<(u32, Arc<Segment>)> {
-        let all = self.segments.all().into_iter();
-        all.filter(|(_, segment)| segment.id == id).last()
-    }
-
-    /// Retires segments by one record of the log, and returns its sequence number: from here on nobody may
-    /// need them but who reads them now, and the kept checkpoints.
-    fn retire(&self, victims: &[(u32, Arc<Segment>)]) -> Result<u64> {
-        let ids: Vec<u64> = victims.iter().map(|(_, segment)| segment.id).collect();
-        let naming = self.naming.lock();
-        let mut ops = self.namespaces_to_keep(&ids);
-        let body = self.retirement(&ids).encode();
-        ops.push(Op::keyless(Kind::Retire, 0, body));
-        let seqno = self.commit(ops, false)?.generation;
-        ids.iter()
-            .for_each(|id| self.namespaces.forget_dropped(*id));
-        drop(naming);
-        Ok(seqno)
-    }
-
-    /// Takes away the slot of a record whose segment was retired, which replay repeats.
-    fn forget(&self, found: &Found, seqno: u64) {
-        let removed = self.table.remove(found.hash, found.location);
-        if let Some(large) = found.large().filter(|_| removed) {
-            self.larges.lock().remove(&large);
-            self.garbage.lock().push((seqno, large));
-        }
-    }
-
-    /// Logs again what segments say of namespaces. A dropped one may be forgotten when no front segment
-    /// that stays is older, and so none says that it existed; but for the newest of all, whose number
-    /// must not be given out again.
-    fn namespaces_to_keep(&self, victims: &[u64]) -> Vec<Op> {
-        let newest = self.namespaces.next_number().saturating_sub(1);
-        let all = self.segments.all();
-        let entries = self.namespaces.entries().into_iter();
-        let entries = entries.filter(|entry| {
-            let exists = entry.body.first() == Some(&0);
-            let stays = |s: &Segment| !victims.contains(&s.id);
-            let is_older = |s: &Segment| s.class.is_none() && s.id < entry.segment;
-            let is_last = !all.iter().any(|(_, s)| stays(s) && is_older(s));
-            victims.contains(&entry.segment) && (exists || entry.number == newest || !is_last)
-        });
-        entries
-            .map(|entry| Op::keyless(Kind::Namespace, entry.number, entry.body))
-            .collect()
-    }
-
-    /// What the log is told when these are retired: the front segments that others name as the one
-    /// before them and that are gone, and all class segments that stay. So a rebuild from the log knows
-    /// what is missing by right, and what is no part of the store.
-    fn retirement(&self, victims: &[u64]) -> Retire {
-        let mut staying = self.segments.all();
-        staying.retain(|(_, segment)| !victims.contains(&segment.id));
-        let ids: HashSet<u64> = staying.iter().map(|(_, segment)| segment.id).collect();
-        let named = staying.iter().map(|(_, segment)| segment.previous);
-        let classes = staying.iter().filter(|(_, s)| s.class.is_some());
-        let class = |segment: &Segment| Address {
-            segment: segment.id,
-            offset: u32::try_from(segment.end()).unwrap_or(u32::MAX),
-        };
-        Retire {
-            victims: victims.to_vec(),
-            holes: named.filter(|id| *id != 0 && !ids.contains(id)).collect(),
-            classes: classes
-                .map(|(_, segment)| class(segment))
-                .filter(|class| class.offset > 0)
-                .collect(),
-        }
-    }
-
-    /// Counts again how much of a segment is of namespaces that were dropped; false if the store is
-    /// closed meanwhile.
-    pub(crate) fn find_dropped(&self, number: u32, segment: &Arc<Segment>) -> bool {
-        let exists = self.namespaces.numbers();
-        let guard = crossbeam_epoch::pin();
-        let mut bytes = 0;
-        let records = Records::new(Arc::clone(segment), number, self.id);
-        for (at, found) in records.flatten().enumerate() {
-            if at.is_multiple_of(RECORDS_AT_ONCE) && self.work.is_stopped() {
-                return false;
-            }
-            let is_dropped = found.is_put() && !exists.contains(&found.header.namespace);
-            if is_dropped && self.holds(found.hash, found.location, &guard) {
-                bytes += u64::try_from(found.header.record_len()).unwrap_or(0);
-            }
-        }
-        segment.usage.set_dropped(bytes);
-        true
     }
 }

@@ -101,12 +101,11 @@ impl Options {
 
     /// Makes the store a cache that takes at most about so many bytes of disk, at least 64 MiB: instead of
     /// growing further it evicts, which is a delete, and durable like one. It gives up what was written
-    /// longest ago and not read lately first. What was read more than once or twice since half of the
-    /// capacity was written stays, as long as that is at most half of a segment's. Without a capacity, as by default, nothing
-    /// is ever evicted.
+    /// longest ago and not read lately first. Reads are sampled: what
+    /// was read several times while half of the capacity was evicted stays, up to half of each segment. Without
+    /// a capacity, as by default, nothing is ever evicted.
     ///
-    /// Writers that are faster than eviction wait for it. All files count, so a capacity takes the more
-    /// index the smaller the values are.
+    /// Writers that are faster than eviction wait for it. All files count, the indexes too.
     #[must_use]
     pub fn capacity(mut self, bytes: u64) -> Options {
         self.capacity = Some(bytes);

@@ -1,0 +1,106 @@
+//! Giving up segments: what the log is told, and what is taken away with them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::core::Core;
+use crate::error::Result;
+use crate::format::lists::Retire;
+use crate::format::record::{Address, Kind};
+use crate::log::commit::Op;
+use crate::log::segment::Segment;
+use crate::records::{Found, RECORDS_AT_ONCE, Records};
+
+impl Core {
+    /// A segment that was not retired, with its number.
+    pub(crate) fn segment(&self, id: u64) -> Option<(u32, Arc<Segment>)> {
+        let all = self.segments.all().into_iter();
+        all.filter(|(_, segment)| segment.id == id).last()
+    }
+
+    /// Retires segments by one record of the log, and returns its sequence number: from here on nobody may
+    /// need them but who reads them now, and the kept checkpoints.
+    pub(crate) fn retire(&self, victims: &[(u32, Arc<Segment>)]) -> Result<u64> {
+        let ids: Vec<u64> = victims.iter().map(|(_, segment)| segment.id).collect();
+        let naming = self.naming.lock();
+        let mut ops = self.namespaces_to_keep(&ids);
+        let body = self.retirement(&ids).encode();
+        ops.push(Op::keyless(Kind::Retire, 0, body));
+        let seqno = self.commit(ops, false)?.generation;
+        ids.iter()
+            .for_each(|id| self.namespaces.forget_dropped(*id));
+        drop(naming);
+        Ok(seqno)
+    }
+
+    /// Takes away the slot of a record whose segment was retired, which replay repeats.
+    pub(crate) fn forget(&self, found: &Found, seqno: u64) {
+        let removed = self.table.remove(found.hash, found.location);
+        if let Some(large) = found.large().filter(|_| removed) {
+            self.larges.lock().remove(&large);
+            self.garbage.lock().push((seqno, large));
+        }
+    }
+
+    /// Logs again what segments say of namespaces. A dropped one may be forgotten when no front segment
+    /// that stays is older, and so none says that it existed; but for the newest of all, whose number
+    /// must not be given out again.
+    fn namespaces_to_keep(&self, victims: &[u64]) -> Vec<Op> {
+        let newest = self.namespaces.next_number().saturating_sub(1);
+        let all = self.segments.all();
+        let entries = self.namespaces.entries().into_iter();
+        let entries = entries.filter(|entry| {
+            let exists = entry.body.first() == Some(&0);
+            let stays = |s: &Segment| !victims.contains(&s.id);
+            let is_older = |s: &Segment| s.class.is_none() && s.id < entry.segment;
+            let is_last = !all.iter().any(|(_, s)| stays(s) && is_older(s));
+            victims.contains(&entry.segment) && (exists || entry.number == newest || !is_last)
+        });
+        entries
+            .map(|entry| Op::keyless(Kind::Namespace, entry.number, entry.body))
+            .collect()
+    }
+
+    /// What the log is told when these are retired: the front segments that others name as the one
+    /// before them and that are gone, and all class segments that stay. So a rebuild from the log knows
+    /// what is missing by right, and what is no part of the store.
+    fn retirement(&self, victims: &[u64]) -> Retire {
+        let mut staying = self.segments.all();
+        staying.retain(|(_, segment)| !victims.contains(&segment.id));
+        let ids: HashSet<u64> = staying.iter().map(|(_, segment)| segment.id).collect();
+        let named = staying.iter().map(|(_, segment)| segment.previous);
+        let classes = staying.iter().filter(|(_, s)| s.class.is_some());
+        let class = |segment: &Segment| Address {
+            segment: segment.id,
+            offset: u32::try_from(segment.end()).unwrap_or(u32::MAX),
+        };
+        Retire {
+            victims: victims.to_vec(),
+            holes: named.filter(|id| *id != 0 && !ids.contains(id)).collect(),
+            classes: classes
+                .map(|(_, segment)| class(segment))
+                .filter(|class| class.offset > 0)
+                .collect(),
+        }
+    }
+
+    /// Counts again how much of a segment is of namespaces that were dropped; false if the store is
+    /// closed meanwhile.
+    pub(crate) fn find_dropped(&self, number: u32, segment: &Arc<Segment>) -> bool {
+        let exists = self.namespaces.numbers();
+        let guard = crossbeam_epoch::pin();
+        let mut bytes = 0;
+        let records = Records::new(Arc::clone(segment), number, self.id);
+        for (at, found) in records.flatten().enumerate() {
+            if at.is_multiple_of(RECORDS_AT_ONCE) && self.work.is_stopped() {
+                return false;
+            }
+            let is_dropped = found.is_put() && !exists.contains(&found.header.namespace);
+            if is_dropped && self.holds(found.hash, found.location, &guard) {
+                bytes += u64::try_from(found.header.record_len()).unwrap_or(0);
+            }
+        }
+        segment.usage.set_dropped(bytes);
+        true
+    }
+}
