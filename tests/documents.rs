@@ -8,7 +8,13 @@ use std::path::Path;
 fn every_test_that_a_guarantee_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut code = String::new();
-    for dir in ["tests", "engine/src", "server/tests", "cli/tests", "cache/src"] {
+    for dir in [
+        "tests",
+        "engine/src",
+        "server/tests",
+        "cli/tests",
+        "cache/src",
+    ] {
         read_sources(&root.join(dir), &mut code);
     }
     let document = fs::read_to_string(root.join("docs/guarantees.md")).unwrap();
