@@ -104,7 +104,7 @@ pub(crate) fn open(
         let _ = vfs.remove(&path);
     }
     let there = |retired: &Retired| files.segments.contains_key(&retired.id);
-    maintenance.dropped = replay.namespaces.dropped();
+    maintenance.drops = replay.namespaces.drops();
     let retired = std::mem::take(&mut replay.retired);
     maintenance.retired = retired.into_iter().filter(there).collect();
     damage.append(&mut replay.damage);
@@ -290,9 +290,7 @@ fn replay_from(
             return Err(error.into());
         }
         // It may have been retired by a record that is damaged.
-        replay
-            .damage
-            .extend(Damage::of(&error.into(), Loss::Records));
+        replay.damage.extend(Damage::of(&error, Loss::Records));
     }
     Ok(Replayed {
         replay,
