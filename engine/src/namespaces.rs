@@ -285,7 +285,7 @@ impl Namespaces {
         of.state.check().is_ok().then(|| of.state.number())
     }
 
-    /// The namespaces that exist, in the order of their creation.
+    /// The namespaces that exist, in the order of their numbers.
     pub(crate) fn all(&self) -> Vec<Arc<State>> {
         let inner = self.0.read();
         let mut all: Vec<_> = inner.existing().collect();
