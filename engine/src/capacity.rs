@@ -292,6 +292,10 @@ impl Core {
         let mut used = capacity.count(|| self.disk_bytes());
         let end = capacity.left(END_SHARE);
         capacity.release(false);
+        // Nothing was counted before the first time, and some is counted twice later.
+        if !capacity.is_due() {
+            return Ok(());
+        }
         let mut fruitless = 0;
         while used > end && fruitless < FRUITLESS_MAX && !self.work.is_stopped() {
             let before = used;
@@ -398,5 +402,36 @@ impl Log<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::{Clock, Durability, Options};
+
+    #[test]
+    fn opening_evicts_nothing_while_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || {
+            let options = Options::new().durability(Durability::None);
+            let options = options.clock(Clock::manual(1)).capacity(CAPACITY_MIN);
+            options.open(dir.path()).unwrap()
+        };
+        let ns = open().namespace("n").unwrap();
+        for key in 0..13_000 {
+            ns.put(format!("{key}"), [1; 4000]).unwrap();
+        }
+        drop(ns);
+        let ns = open().namespace("n").unwrap();
+        let core = ns.core();
+        let capacity = core.capacity.as_ref().unwrap();
+        core.keep_capacity(&mut core.maintenance.lock()).unwrap();
+        // Maintenance may have counted before.
+        capacity.counted.store(u64::MAX, Ordering::Release);
+        core.keep_capacity(&mut core.maintenance.lock()).unwrap();
+        assert!(capacity.used() > capacity.left(END_SHARE) && !capacity.is_due());
+        assert_eq!(core.evicted(), (0, 0));
     }
 }

@@ -82,7 +82,7 @@ impl Core {
     /// store takes more space than it may. Works in proportion to what was written since the last time,
     /// with no such limit when the store is idle; writers wait for what it did not get done.
     pub(crate) fn compact(&self, state: &mut Maintenance, idle: bool) -> Result<()> {
-        self.look_for_dropped(state, self.namespaces.dropped() > state.dropped, TURN);
+        self.look_for_dropped(state, self.namespaces.drops() > state.drops, TURN);
         state.reclaim.filters.get_mut().allow(TURN);
         let mut turn = TURN;
         let mut worked = Ok(true);
@@ -101,7 +101,7 @@ impl Core {
     /// Finds out where there is something of dropped namespaces, in so many bytes of segments; in the others
     /// later.
     fn look_for_dropped(&self, state: &mut Maintenance, wanted: bool, bytes: u64) {
-        state.dropped = self.namespaces.dropped();
+        state.drops = self.namespaces.drops();
         if wanted {
             state.unseen = self.segments.all().iter().map(|(_, s)| s.id).collect();
         }
@@ -321,6 +321,24 @@ mod tests {
         core.work.stop();
         core.look_for_dropped(&mut state, true, u64::MAX);
         assert_eq!(state.unseen.len(), unseen + 1, "the store is being closed");
+    }
+
+    #[test]
+    fn what_was_dropped_is_looked_for_though_another_was_forgotten_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_store, ns) = prepared(dir.path());
+        let core = ns.core();
+        let mut state = core.maintenance.lock();
+        core.compact(&mut state, false).unwrap();
+        assert_eq!((core.namespaces.dropped(), state.unseen.len()), (1, 0));
+        let (_, active) = core.log.lock().active();
+        core.namespaces.forget_dropped(active.id);
+        ns.delete_prefix("").unwrap();
+        assert_eq!(core.namespaces.dropped(), 1);
+        // It does not get further than to begin.
+        core.work.stop();
+        core.compact(&mut state, false).unwrap();
+        assert!(!state.unseen.is_empty());
     }
 
     #[test]

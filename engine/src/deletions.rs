@@ -68,6 +68,8 @@ impl Core {
             return Err(Error::InvalidKey { len: prefix.len() });
         }
         loop {
+            // Nobody carries deletions out in a closed store, so there is no use in waiting for that.
+            self.check_writable()?;
             let naming = self.naming.lock();
             let mut deletions = state.view()?.deletions().to_vec();
             // This one does all that they do.
@@ -287,6 +289,49 @@ mod tests {
         assert_eq!(&ns.get("k1").unwrap().unwrap()[..], b"new");
         delete(generation + 1).unwrap();
         assert_eq!(ns.get("k1").unwrap(), None);
+    }
+
+    /// The segment that tells of it is retired before it is carried out, and no checkpoint is left.
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "what a killed process leaves")]
+    fn a_namespace_with_a_waiting_deletion_outlives_the_segment_that_tells_of_it() {
+        let (dir, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (store, ns) = prepared(dir.path());
+        // The newest namespace is kept whatever it is like.
+        store.namespace("newest").unwrap();
+        let core = ns.core();
+        let mut state = core.maintenance.lock();
+        ns.delete_prefix("k").unwrap();
+        core.compact_all(&mut state, |_, _| {}).unwrap();
+        for _ in 0..50 {
+            ns.put("other", "new").unwrap();
+        }
+        core.compact_all(&mut state, |_, _| {}).unwrap();
+        assert!(!state.retired.is_empty() && state.kept.is_empty());
+        core.sync().unwrap();
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), killed.path().join(entry.file_name())).unwrap();
+        }
+        let again = open(killed.path());
+        let again = again.find_namespace("n").expect("it was never dropped");
+        assert_eq!(keys(&again), [b"other"]);
+        assert_eq!(again.get("k1").unwrap(), None);
+    }
+
+    /// As many wait as may, and nobody carries them out any more.
+    #[test]
+    fn a_deletion_too_many_in_a_closed_store_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, ns) = prepared(dir.path());
+        let held = ns.core().maintenance.lock();
+        for prefix in 0..WAITING_MAX {
+            ns.delete_prefix(format!("{prefix:03}")).unwrap();
+        }
+        ns.core().work.stop();
+        drop(held);
+        store.close().unwrap();
+        assert!(matches!(ns.delete_prefix("more"), Err(Error::Poisoned)));
     }
 
     /// Both come in one group of the committer.

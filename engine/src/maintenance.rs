@@ -60,8 +60,8 @@ pub(crate) struct Maintenance {
     pub(crate) pacing: Pacing,
     /// The deletion that is being carried out.
     pub(crate) deleting: Option<UnderWay>,
-    /// How many namespaces were dropped, and not forgotten, when somebody last looked for what they held.
-    pub(crate) dropped: usize,
+    /// How many namespaces had been dropped when somebody last looked for what they held.
+    pub(crate) drops: u64,
     /// Segments in which nobody looked since.
     pub(crate) unseen: Vec<u64>,
 }

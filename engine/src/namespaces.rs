@@ -181,6 +181,8 @@ pub(crate) struct Namespaces(RwLock<Inner>);
 struct Inner {
     numbers: HashMap<u32, Numbered>,
     ids: HashMap<NamespaceId, Arc<State>>,
+    /// How many numbers were dropped so far, forgotten ones too.
+    drops: u64,
 }
 
 impl Inner {
@@ -212,7 +214,10 @@ impl Namespaces {
             dropped: body.dropped,
             segment,
         };
-        inner.numbers.insert(number, numbered);
+        let before = inner.numbers.insert(number, numbered);
+        if body.dropped && before.is_none_or(|before| !before.dropped) {
+            inner.drops = inner.drops.saturating_add(1);
+        }
         if number >= state.number() {
             state.set(number, body);
         }
@@ -240,7 +245,7 @@ impl Namespaces {
         for number in forgotten.map(|(n, _)| *n).collect::<Vec<_>>() {
             inner.numbers.remove(&number);
         }
-        let Inner { numbers, ids } = &mut *inner;
+        let Inner { numbers, ids, .. } = &mut *inner;
         ids.retain(|_, state| numbers.contains_key(&state.number()));
     }
 
@@ -248,6 +253,11 @@ impl Namespaces {
     pub(crate) fn dropped(&self) -> usize {
         let inner = self.0.read();
         inner.numbers.keys().filter(|n| !inner.exists(**n)).count()
+    }
+
+    /// How many were ever dropped, as far as this was told: a number that only grows.
+    pub(crate) fn drops(&self) -> u64 {
+        self.0.read().drops
     }
 
     /// Whether anything was said of a namespace of this number.
@@ -275,7 +285,7 @@ impl Namespaces {
         of.state.check().is_ok().then(|| of.state.number())
     }
 
-    /// The namespaces that exist, in the order of their creation.
+    /// The namespaces that exist, in the order of their numbers.
     pub(crate) fn all(&self) -> Vec<Arc<State>> {
         let inner = self.0.read();
         let mut all: Vec<_> = inner.existing().collect();

@@ -50,7 +50,7 @@ impl Core {
         let all = self.segments.all();
         let entries = self.namespaces.entries().into_iter();
         let entries = entries.filter(|entry| {
-            let exists = entry.body.first() == Some(&0);
+            let exists = self.namespaces.by_number(entry.number).is_some();
             let stays = |s: &Segment| !victims.contains(&s.id);
             let is_older = |s: &Segment| s.class.is_none() && s.id < entry.segment;
             let is_last = !all.iter().any(|(_, s)| stays(s) && is_older(s));

@@ -392,7 +392,8 @@ impl Store {
             .map(|state| self.handle(state))
     }
 
-    /// All namespaces, in the order of their creation.
+    /// All namespaces, in the order of their creation; one of which everything was
+    /// [deleted](Namespace::delete_prefix) comes as if it had been created then.
     #[must_use]
     pub fn namespaces(&self) -> Vec<Namespace> {
         self.core()

@@ -104,7 +104,7 @@ pub(crate) fn open(
         let _ = vfs.remove(&path);
     }
     let there = |retired: &Retired| files.segments.contains_key(&retired.id);
-    maintenance.dropped = replay.namespaces.dropped();
+    maintenance.drops = replay.namespaces.drops();
     let retired = std::mem::take(&mut replay.retired);
     maintenance.retired = retired.into_iter().filter(there).collect();
     damage.append(&mut replay.damage);

@@ -119,7 +119,18 @@ fn name<'a>(
     named: impl IntoIterator<Item = u32>,
     metas: impl Iterator<Item = &'a Meta>,
 ) -> Result<Vec<String>> {
+    let mut metas = metas.peekable();
+    // The newest checkpoint knows all numbers up to its highest, but for those that were dropped and forgotten.
+    let newest = metas.peek().map_or(&[][..], |meta| &meta.namespaces);
+    let highest = newest.iter().map(|entry| entry.number).max();
+    let is_forgotten = |number: u32| {
+        highest.is_some_and(|highest| number < highest)
+            && !newest.iter().any(|entry| entry.number == number)
+    };
     for entry in metas.flat_map(|meta| &meta.namespaces) {
+        if is_forgotten(entry.number) {
+            continue;
+        }
         let body = NamespaceBody::decode(&entry.body, 0);
         let was_dropped = body.is_some_and(|body| body.dropped);
         let is_known = namespaces.knows(entry.number);
@@ -129,7 +140,7 @@ fn name<'a>(
     }
     let mut renamed = Vec::new();
     for number in named {
-        if namespaces.knows(number) {
+        if namespaces.knows(number) || is_forgotten(number) {
             continue;
         }
         let mut name = format!("recovered-{number}");
@@ -147,4 +158,38 @@ fn name<'a>(
         renamed.push(name);
     }
     Ok(renamed)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::format::checkpoint::NamespaceEntry;
+
+    /// Of a number that the newest checkpoint forgot, the one before it may not know that it was dropped.
+    #[test]
+    fn repair_brings_no_namespace_back_that_was_dropped_and_forgotten() {
+        let entry = |number: u32| {
+            let body = NamespaceBody {
+                id: [u8::try_from(number).unwrap(); 16],
+                name: format!("n{number}").into_bytes(),
+                ..NamespaceBody::default()
+            };
+            NamespaceEntry {
+                number,
+                segment: 1,
+                body: body.encode(),
+            }
+        };
+        let meta = |numbers: &[u32]| Meta {
+            namespaces: numbers.iter().copied().map(entry).collect(),
+            ..Meta::default()
+        };
+        let (newest, before) = (meta(&[3]), meta(&[1, 3]));
+        let namespaces = Namespaces::default();
+        let renamed = name(&namespaces, [1, 2, 3, 4], [&newest, &before].into_iter()).unwrap();
+        assert_eq!(renamed, ["recovered-4"]);
+        let names: Vec<_> = namespaces.all().iter().map(|ns| ns.name()).collect();
+        assert_eq!(names, ["n3", "recovered-4"]);
+    }
 }
