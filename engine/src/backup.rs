@@ -155,7 +155,7 @@ impl<'a> Dest<'a> {
             next_id: &next_id,
         };
         for id in &point.larges {
-            self.file(&large_path(from, *id), None, true)?;
+            self.needed(&large_path(from, *id))?;
         }
         for id in point.retired.difference(&point.segments) {
             match self.file(&segment_path(from, *id), None, true) {
