@@ -285,6 +285,10 @@ fn replay_from(
         return Err(Failure::Table(id));
     }
     let tail = tail?;
+    if let Some(id) = files.missing_end(tail.epoch) {
+        // The next epoch would have its number, and so the names of its files.
+        return Err(Error::from(missing(segment_path(dir, id))).into());
+    }
     let mut gone: Vec<u64> = holes.iter().chain(&replay.missing).copied().collect();
     gone.retain(|id| !replay.retirements.contains(id));
     for error in gone.iter().map(|id| missing(segment_path(dir, *id))) {
