@@ -132,10 +132,19 @@ fn name<'a>(
 ) -> Result<Vec<String>> {
     for entry in metas.flat_map(|meta| &meta.namespaces) {
         let body = NamespaceBody::decode(&entry.body, 0);
-        let was_dropped = body.is_some_and(|body| body.dropped);
+        let was_dropped = body.as_ref().is_some_and(|body| body.dropped);
         let is_known = namespaces.knows(entry.number);
         if was_dropped || !is_known {
             namespaces.apply(entry.number, &entry.body, entry.segment, 0);
+        } else if let (Some(body), Some(state)) = (body, namespaces.by_number(entry.number)) {
+            // What was deleted stays so, whether or not the log still says it.
+            let mut now = state.body(false);
+            let missed = body.deletions.into_iter();
+            let missed: Vec<_> = missed.filter(|d| !now.deletions.contains(d)).collect();
+            if !missed.is_empty() {
+                now.deletions.extend(missed);
+                namespaces.apply(entry.number, &now.encode(), entry.segment, 0);
+            }
         }
     }
     let mut renamed = Vec::new();
