@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::backup::{check_empty, finish, mark};
+use crate::backup::{check_empty, check_outside, finish, mark};
 use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::format::namespace::NamespaceBody;
@@ -54,6 +54,7 @@ pub(crate) fn repair(
     clock: &Clock,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Repaired> {
+    check_outside(dir, into)?;
     check_empty(&**vfs, into)?;
     let _alone = take_lock(&**vfs, dir)?;
     let Salvaged {

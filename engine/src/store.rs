@@ -261,7 +261,7 @@ impl Options {
     /// stays as it is, and tells what could not be kept. The log alone decides, so that damaged checkpoints
     /// and key runs cost nothing. A key whose newest value is damaged, or is known to be gone, is left out
     /// and named; where nobody can tell what a damaged part of the log held, keys in it have what they
-    /// held before. Namespaces keep their ids and entries their metadata and expiration; generations
+    /// held before, unless the newest checkpoint knows better. Namespaces keep their ids and entries their metadata and expiration; generations
     /// are new. It takes as much space again as what is live. `progress` is as for [`scrub`](Options::scrub).
     /// If it fails, `into` does not open.
     ///
@@ -532,7 +532,7 @@ impl Store {
 
     /// Makes `dest`, an empty or new directory, a store with exactly the state of one sequence number: all
     /// that was acknowledged before the call and nothing that is written after it returns. Reads and writes
-    /// go on; compaction and checkpoints wait. Files are hard links where the file system allows it, so that
+    /// go on; compaction, eviction and checkpoints wait. Files are hard links where the file system allows it, so that
     /// a backup takes little time and space, and copies elsewhere. If it fails or the power does, `dest`
     /// does not open. Of a store that was [opened for reading](Options::open_read_only) it is the state
     /// as it was read, or a newer one.
