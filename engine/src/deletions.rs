@@ -294,7 +294,7 @@ mod tests {
             if path.extension().is_some_and(|kind| kind == "seg") {
                 // Of the two records of the namespace the newer one.
                 let id = bytes.windows(16).rposition(|w| w == ns.id().0).unwrap();
-                bytes[id] ^= 1;
+                *bytes.get_mut(id).unwrap() ^= 1;
             }
             std::fs::write(killed.path().join(name), bytes).unwrap();
         }

@@ -287,7 +287,7 @@ fn replay_from(
     let tail = tail?;
     if let Some(id) = files.missing_end(tail.epoch) {
         // The next epoch would have its number, and so the names of its files.
-        return Err(Error::from(missing(segment_path(dir, id))).into());
+        return Err(missing(segment_path(dir, id)).into());
     }
     let mut gone: Vec<u64> = holes.iter().chain(&replay.missing).copied().collect();
     gone.retain(|id| !replay.retirements.contains(id));
@@ -296,9 +296,7 @@ fn replay_from(
             return Err(error.into());
         }
         // It may have been retired by a record that is damaged.
-        replay
-            .damage
-            .extend(Damage::of(&error.into(), Loss::Records));
+        replay.damage.extend(Damage::of(&error, Loss::Records));
     }
     Ok(Replayed {
         replay,
