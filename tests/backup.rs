@@ -351,3 +351,23 @@ fn a_backup_that_fails_leaves_an_empty_directory_and_can_be_tried_again() {
     }
     assert!(failed > 10, "{failed}");
 }
+
+/// The directory of a store belongs to it alone, and with anything else in it the store does not open.
+#[test]
+fn no_backup_repair_or_restore_goes_into_the_directory_of_what_it_is_made_of() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
+    let options = Options::new().clock(clock.clone());
+    let store = open(dir.path(), &clock);
+    write(&store, 1);
+    let inside = dir.path().join("inside");
+    let mut results = vec![store.backup(&inside)];
+    drop(store);
+    let repaired = options.clone().repair(dir.path(), &inside, |_, _| {});
+    results.push(repaired.map(drop));
+    results.push(options.restore(dir.path(), &inside, |_, _| {}));
+    for result in results {
+        assert!(matches!(result, Err(Error::Io { .. })), "{result:?}");
+    }
+    assert!(!inside.exists());
+    assert_eq!(check(&open(dir.path(), &clock)), 1);
+}

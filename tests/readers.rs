@@ -109,6 +109,21 @@ fn a_value_that_was_replaced_under_a_reader_is_outdated_and_not_damaged() {
     assert_eq!(&newer.get("large").unwrap().unwrap()[..], &[2; 100_000]);
 }
 
+#[test]
+fn a_backup_whose_large_values_go_meanwhile_is_of_a_newer_state() {
+    let (dir, dest, clock) = (tempdir().unwrap(), tempdir().unwrap(), Clock::manual(1));
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    ns.put("large", vec![1; 100_000]).unwrap();
+    let reader = read(dir.path(), &clock);
+    ns.put("large", vec![2; 100_000]).unwrap();
+    store.compact().unwrap();
+    reader.backup(dest.path()).unwrap();
+    let backup = open(dest.path(), &clock);
+    let value = backup.find_namespace("n").unwrap().get("large").unwrap();
+    assert_eq!(&value.unwrap()[..], &[2; 100_000]);
+}
+
 /// The real disk; somebody does something just after a directory was listed, once.
 struct Interrupted(Mutex<Option<Box<dyn FnOnce() + Send>>>);
 

@@ -179,3 +179,31 @@ fn crc32(bytes: &[u8]) -> u32 {
         })
     })
 }
+
+/// Otherwise the next epoch would have the number of the one that is gone, and the names of its files.
+#[test]
+fn a_log_whose_last_epoch_is_gone_is_refused_where_other_files_tell() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), rimstone::Clock::manual(1));
+    let open = || rimstone_tests::open(dir.path(), &clock);
+    open().namespace("n").unwrap().put("key", "old").unwrap();
+    open()
+        .namespace("n")
+        .unwrap()
+        .put("key", vec![7; 100_000])
+        .unwrap();
+    let newest = rimstone_tests::newest(dir.path(), "seg").unwrap();
+    let large = rimstone_tests::newest(dir.path(), "large").unwrap();
+    std::fs::remove_file(&newest).unwrap();
+    let options = rimstone::Options::new().clock(clock.clone());
+    for _ in 0..2 {
+        let opened = options.clone().open(dir.path());
+        assert!(matches!(opened, Err(Error::Corrupt { path, .. }) if path == newest));
+        let read = options.clone().open_read_only(dir.path());
+        assert!(matches!(read, Err(Error::Corrupt { path, .. }) if path == newest));
+        assert!(large.exists());
+    }
+    std::fs::remove_file(large).unwrap();
+    let store = open();
+    let ns = store.find_namespace("n").unwrap();
+    assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"old");
+}

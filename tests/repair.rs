@@ -240,6 +240,121 @@ fn a_key_that_is_listed_with_a_newer_write_does_not_get_the_older_value() {
     assert_eq!(kept, [b"other"]);
 }
 
+/// Flips a bit in the key of the only record that holds this, so that nobody can tell whose it is.
+fn damage_key(dir: &Path, content: &str) {
+    let path = rimstone_tests::newest(dir, "seg").unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    let places = bytes.windows(content.len());
+    let mut places = places.enumerate().filter(|(_, w)| *w == content.as_bytes());
+    let (at, _) = places.next().unwrap();
+    assert!(places.next().is_none());
+    drop(places);
+    bytes[at] ^= 1;
+    fs::write(&path, bytes).unwrap();
+}
+
+#[test]
+fn a_key_that_the_checkpoint_knows_a_newer_write_of_does_not_get_the_older_value() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1_000));
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    for n in 0..50 {
+        ns.put(format!("key {n}"), "the old value").unwrap();
+    }
+    store.checkpoint().unwrap();
+    for n in 0..50 {
+        ns.put(format!("key {n}"), format!("the new value {n}!"))
+            .unwrap();
+    }
+    ns.delete("key 8").unwrap();
+    store.checkpoint().unwrap();
+    ns.put("key 9", "the newest value").unwrap();
+    drop((ns, store));
+    damage_key(dir.path(), "key 7the new value 7!");
+    damage_key(dir.path(), "key 9the new value 9!");
+    // The runs only make it worse if they are gone.
+    let run = rimstone_tests::newest(dir.path(), "run").unwrap();
+    for _ in 0..2 {
+        let (into, repaired) = repair(dir.path(), &clock);
+        let lost: Vec<_> = repaired.lost.iter().map(|lost| &lost.key[..]).collect();
+        assert_eq!(lost, [b"key 7"]);
+        let state = state(into.path(), &clock);
+        assert_eq!(state.len(), 48);
+        for (key, value) in state {
+            let n = String::from_utf8(key).unwrap().replace("key ", "");
+            let newest = match n.as_str() {
+                "9" => "the newest value".to_owned(),
+                _ => format!("the new value {n}!"),
+            };
+            assert_eq!(value, newest.as_bytes());
+        }
+        _ = fs::remove_file(&run);
+    }
+}
+
+#[test]
+fn a_key_that_the_checkpoint_knows_to_be_deleted_does_not_come_back() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1_000));
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    ns.put("deleted", "a value").unwrap();
+    ns.put("kept", "a value").unwrap();
+    ns.delete("deleted").unwrap();
+    ns.put("next", "a value").unwrap();
+    store.checkpoint().unwrap();
+    drop((ns, store));
+    let path = rimstone_tests::newest(dir.path(), "seg").unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    let tombstone = bytes.windows(7).rposition(|w| w == b"deleted").unwrap();
+    bytes[tombstone] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let (into, repaired) = repair(dir.path(), &clock);
+    assert_eq!(repaired.lost, []);
+    let records = |d: &&rimstone::Damage| d.loss == Loss::Records;
+    assert_eq!(repaired.damage.iter().filter(records).count(), 1);
+    let kept: Vec<_> = state(into.path(), &clock).into_keys().collect();
+    assert_eq!(kept, [&b"kept"[..], b"next"]);
+}
+
+#[test]
+fn what_was_moved_since_the_checkpoint_is_kept() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1_000));
+    for round in 0..2 {
+        let store = open(dir.path(), &clock);
+        let ns = store.namespace("n").unwrap();
+        for n in 0..40 / (round + 1) {
+            ns.put(format!("key {n}"), format!("key {n} in round {round}"))
+                .unwrap();
+        }
+    }
+    let store = open(dir.path(), &clock);
+    store.checkpoint().unwrap();
+    let checkpointed = copy(dir.path());
+    store.compact().unwrap();
+    assert!(
+        store
+            .segments()
+            .iter()
+            .any(|segment| segment.class.is_some())
+    );
+    drop(store);
+    let before = state(copy(dir.path()).path(), &clock);
+    // As if no checkpoint had been made since.
+    let is_derived = |path: &&PathBuf| {
+        path.extension()
+            .is_none_or(|kind| kind == "ckpt" || kind == "run")
+    };
+    for path in files(dir.path()).iter().filter(is_derived) {
+        fs::remove_file(path).unwrap();
+    }
+    for path in files(checkpointed.path()).iter().filter(is_derived) {
+        fs::copy(path, dir.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let (into, repaired) = repair(dir.path(), &clock);
+    assert_eq!(repaired.lost, []);
+    assert!(state(into.path(), &clock) == before);
+}
+
 #[test]
 fn a_key_whose_newest_value_is_damaged_is_left_out_and_named() {
     let (dir, clock) = (tempdir().unwrap(), Clock::manual(1_000));

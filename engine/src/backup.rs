@@ -136,6 +136,7 @@ struct Dest<'a> {
 impl<'a> Dest<'a> {
     fn create(core: &'a Core, dir: &Path, may_link: bool) -> Result<Dest<'a>> {
         let vfs = &*core.vfs;
+        check_outside(&core.dir, dir)?;
         begin(vfs, dir)?;
         Ok(Dest {
             core,
@@ -155,7 +156,7 @@ impl<'a> Dest<'a> {
             next_id: &next_id,
         };
         for id in &point.larges {
-            self.file(&large_path(from, *id), None, true)?;
+            self.needed(&large_path(from, *id))?;
         }
         for id in point.retired.difference(&point.segments) {
             match self.file(&segment_path(from, *id), None, true) {
@@ -218,6 +219,19 @@ impl<'a> Dest<'a> {
 fn begin(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
     check_empty(vfs, dir)?;
     mark(vfs, dir)
+}
+
+/// A store's directory belongs to it alone: with another in it, it would not open again.
+///
+/// # Errors
+/// `InvalidInput` as an I/O error.
+pub(crate) fn check_outside(store: &Path, dir: &Path) -> Result<()> {
+    let absolute = |path| std::path::absolute(path).map_err(|e| io_error("resolving", path, e));
+    if absolute(dir)?.starts_with(absolute(store)?) {
+        let source = io::ErrorKind::InvalidInput.into();
+        return Err(io_error("making a store inside of another:", dir, source));
+    }
+    Ok(())
 }
 
 /// Creates a directory if it is missing.

@@ -277,6 +277,39 @@ mod tests {
         assert_eq!(keys(&ns), [&b"k2"[..], b"other"]);
     }
 
+    /// The checkpoint knows of a deletion whose record can no longer be read.
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "what a killed process leaves")]
+    fn a_repair_does_not_bring_back_what_was_deleted_with_its_prefix() {
+        let (dir, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let into = tempfile::tempdir().unwrap();
+        let (_store, ns) = prepared(dir.path());
+        let core = ns.core();
+        let mut state = core.maintenance.lock();
+        ns.delete_prefix("k").unwrap();
+        core.checkpoint(&mut state).unwrap();
+        // Says that what was before it was durable.
+        ns.put("k2", "new").unwrap();
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let (path, name) = entry.map(|e| (e.path(), e.file_name())).unwrap();
+            let mut bytes = std::fs::read(&path).unwrap();
+            if path.extension().is_some_and(|kind| kind == "seg") {
+                // Of the two records of the namespace the newer one.
+                let id = bytes.windows(16).rposition(|w| w == ns.id().0).unwrap();
+                *bytes.get_mut(id).unwrap() ^= 1;
+            }
+            std::fs::write(killed.path().join(name), bytes).unwrap();
+        }
+        let options = Options::new().clock(Clock::manual(1));
+        let repaired = options
+            .repair(killed.path(), into.path(), |_, _| {})
+            .unwrap();
+        assert_eq!(repaired.damage.len(), 1, "{:?}", repaired.damage);
+        let again = open(into.path()).find_namespace("n").unwrap();
+        assert_eq!(keys(&again), [&b"k2"[..], b"other"]);
+        assert_eq!(again.get("k1").unwrap(), None);
+    }
+
     /// A put may come between the look at the list of keys and the tombstone.
     #[test]
     fn the_tombstone_of_a_deletion_spares_what_was_put_since() {

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::backup::{check_empty, finish, mark};
+use crate::backup::{check_empty, check_outside, finish, mark};
 use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::format::namespace::NamespaceBody;
@@ -15,7 +15,7 @@ use crate::format::record::Kind;
 use crate::log::commit::Op;
 use crate::namespace::Namespace;
 use crate::options::PutOptions;
-use crate::recovery::{Salvaged, salvage, take_lock};
+use crate::recovery::{Salvaged, Slots, Standing, salvage, take_lock};
 use crate::store::Store;
 use crate::vfs::Vfs;
 use crate::{Clock, Durability, Options};
@@ -54,9 +54,14 @@ pub(crate) fn repair(
     clock: &Clock,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Repaired> {
+    check_outside(dir, into)?;
     check_empty(&**vfs, into)?;
     let _alone = take_lock(&**vfs, dir)?;
-    let Salvaged { core, renamed } = salvage(vfs, dir, clock)?;
+    let Salvaged {
+        core,
+        slots,
+        renamed,
+    } = salvage(vfs, dir, clock)?;
     let damage = core.scrub_all(None, progress)?;
     let options = Options::new().vfs(Arc::clone(vfs)).clock(clock.clone());
     let new = options.durability(Durability::None).open(into)?;
@@ -81,7 +86,13 @@ pub(crate) fn repair(
             .namespace_by_id(from.id())
             .ok_or(Error::NoSuchNamespace)?;
         old.core().each_key(&view, |key, seqno| {
-            match copy(&from, &to, key, seqno)? {
+            let standing = |slots: &Slots| slots.standing(old.core(), view.number, key);
+            let lost = match slots.as_ref().map_or(Standing::Newest, standing) {
+                Standing::Newest => copy(&from, &to, key, seqno)?,
+                Standing::Older => Some("its newest record cannot be read".to_owned()),
+                Standing::Deleted => return Ok(()),
+            };
+            match lost {
                 None => repaired.entries += 1,
                 Some(reason) => repaired.lost.push(LostKey {
                     namespace: from.name(),

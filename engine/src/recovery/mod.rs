@@ -6,6 +6,7 @@ mod read;
 mod rebuild;
 mod replay;
 mod salvage;
+mod slots;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::vfs::Vfs;
 pub(crate) use self::read::read;
 pub(crate) use self::replay::DAMAGED;
 pub(crate) use self::salvage::{Salvaged, salvage};
+pub(crate) use self::slots::{Slots, Standing};
 
 /// Space that a store may take, in percent of what is live, if nobody says otherwise.
 pub(crate) const SPACE: u64 = 130;
@@ -283,6 +285,10 @@ fn replay_from(
         return Err(Failure::Table(id));
     }
     let tail = tail?;
+    if let Some(id) = files.missing_end(tail.epoch) {
+        // The next epoch would have its number, and so the names of its files.
+        return Err(missing(segment_path(dir, id)).into());
+    }
     let mut gone: Vec<u64> = holes.iter().chain(&replay.missing).copied().collect();
     gone.retain(|id| !replay.retirements.contains(id));
     for error in gone.iter().map(|id| missing(segment_path(dir, *id))) {
@@ -413,14 +419,7 @@ impl Base {
 
     fn load(vfs: &dyn Vfs, dir: &Path, id: u64) -> Result<Base> {
         let checkpoint = checkpoint::load(vfs, dir, id)?;
-        let files = RunFiles {
-            vfs,
-            dir,
-            store: checkpoint.header.store.id,
-            next_id: &|| 0,
-        };
-        let runs = checkpoint.meta.runs.iter().map(|id| files.open(*id));
-        let runs = runs.collect::<Result<_>>()?;
+        let runs = open_runs(vfs, dir, &checkpoint)?;
         Ok(Base { checkpoint, runs })
     }
 
@@ -436,6 +435,17 @@ impl Base {
         all.push(kept(header, meta));
         all
     }
+}
+
+fn open_runs(vfs: &dyn Vfs, dir: &Path, checkpoint: &Checkpoint) -> Result<Vec<Arc<Run>>> {
+    let files = RunFiles {
+        vfs,
+        dir,
+        store: checkpoint.header.store.id,
+        next_id: &|| 0,
+    };
+    let runs = checkpoint.meta.runs.iter().map(|id| files.open(*id));
+    runs.collect()
 }
 
 fn kept(header: &Header, meta: &Meta) -> Kept {

@@ -107,16 +107,11 @@ impl Core {
     pub(crate) fn missing_end(&self) -> Result<Option<Damage>> {
         let files = Files::list(&*self.vfs, &self.dir)?;
         let last = self.log.lock().written().0.id >> 32;
-        let newer = |ids: Option<&u64>| ids.map(|id| id >> 32).filter(|epoch| *epoch > last);
-        let Some(epoch) = newer(files.larges.keys().next_back())
-            .or_else(|| newer(files.checkpoints.keys().next_back()))
-            .or_else(|| newer(files.runs.keys().next_back()))
-            .or_else(|| newer(files.segments.keys().next_back()))
-        else {
+        let Some(id) = files.missing_end(last) else {
             return Ok(None);
         };
-        let path = segment_path(&self.dir, epoch << 32);
-        let is_there = files.segments.contains_key(&(epoch << 32));
+        let path = segment_path(&self.dir, id);
+        let is_there = files.segments.contains_key(&id);
         // Or somebody opened the store just now.
         let is_gone = !is_there && !self.is_outdated()?;
         Ok(is_gone.then(|| Damage::at(&path, 0, "the segment is missing")))

@@ -2,7 +2,8 @@
 //! of it is left out and reported.
 //!
 //! Checkpoints that can be read help where the log may not be able to: they know which segments were
-//! retired, what namespaces are called, and, if the newest is whole, which keys there were.
+//! retired, what namespaces are called, and, if the newest is whole, which keys there were and where the
+//! newest record of each lay.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -11,7 +12,8 @@ use std::sync::Arc;
 use super::files::{Chain, Files};
 use super::read::join;
 use super::replay::Replay;
-use super::{Base, Replayed, check_there};
+use super::slots::Slots;
+use super::{Replayed, check_there, open_runs};
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::damage::{Damage, Loss};
@@ -29,6 +31,8 @@ use crate::vfs::Vfs;
 /// What could be read.
 pub(crate) struct Salvaged {
     pub(crate) core: Core,
+    /// Where the newest checkpoint has the records of keys, if it is whole.
+    pub(crate) slots: Option<Slots>,
     /// Names that were made up for namespaces whose records are lost.
     pub(crate) renamed: Vec<String>,
 }
@@ -65,13 +69,16 @@ pub(crate) fn salvage(vfs: &Arc<dyn Vfs>, dir: &Path, clock: &Clock) -> Result<S
     }
     replay.retirements.extend(retired(&files, &chain, &known));
     let newest = files.checkpoints.keys().next_back().copied();
-    if let Some(id) = first.filter(|id| Some(*id) == newest) {
-        // Only the newest: in an older one are keys that were deleted since, by tombstones that went.
-        let base = Base::load(&**vfs, dir, id).ok();
-        if let Some(base) = base.filter(|base| base.runs.iter().all(|run| run.is_intact())) {
-            replay.keys = Keys::new(base.runs);
+    // Only the newest: in an older one are keys that were deleted since, by tombstones that went.
+    let newest = first.filter(|id| Some(*id) == newest);
+    let newest = newest.and_then(|id| checkpoint::load(&**vfs, dir, id).ok());
+    if let Some(checkpoint) = &newest {
+        let runs = open_runs(&**vfs, dir, checkpoint).ok();
+        if let Some(runs) = runs.filter(|runs| runs.iter().all(|run| run.is_intact())) {
+            replay.keys = Keys::new(runs);
         }
     }
+    let slots = newest.map(|checkpoint| Slots::of(&**vfs, dir, checkpoint));
     if let Some((_, meta)) = known.first() {
         let classes = meta.segments.iter().filter(|entry| entry.class != FRONT);
         replay.checkpointed_classes = classes.map(|entry| (entry.id, entry.len)).collect();
@@ -97,7 +104,11 @@ pub(crate) fn salvage(vfs: &Arc<dyn Vfs>, dir: &Path, clock: &Clock) -> Result<S
     let core = join(vfs, dir, clock, replayed, damage)?;
     let metas = known.iter().map(|(_, meta)| meta);
     let renamed = name(&core.namespaces, named, metas)?;
-    Ok(Salvaged { core, renamed })
+    Ok(Salvaged {
+        core,
+        slots,
+        renamed,
+    })
 }
 
 /// Segments that a checkpoint says were retired, or no longer knows.
@@ -132,10 +143,19 @@ fn name<'a>(
             continue;
         }
         let body = NamespaceBody::decode(&entry.body, 0);
-        let was_dropped = body.is_some_and(|body| body.dropped);
+        let was_dropped = body.as_ref().is_some_and(|body| body.dropped);
         let is_known = namespaces.knows(entry.number);
         if was_dropped || !is_known {
             namespaces.apply(entry.number, &entry.body, entry.segment, 0);
+        } else if let (Some(body), Some(state)) = (body, namespaces.by_number(entry.number)) {
+            // What was deleted stays so, whether or not the log still says it.
+            let mut now = state.body(false);
+            let missed = body.deletions.into_iter();
+            let missed: Vec<_> = missed.filter(|d| !now.deletions.contains(d)).collect();
+            if !missed.is_empty() {
+                now.deletions.extend(missed);
+                namespaces.apply(entry.number, &now.encode(), entry.segment, 0);
+            }
         }
     }
     let mut renamed = Vec::new();
