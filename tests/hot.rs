@@ -95,6 +95,22 @@ fn a_hit_is_all_of_the_entry_by_every_way_of_reading() {
     assert_eq!(cached(&store).entries, 4);
 }
 
+/// The cache's clock has 32 bits.
+#[test]
+fn an_expiration_at_or_beyond_the_end_of_the_caches_clock_is_told_as_it_is() {
+    let dir = tempdir().unwrap();
+    let (_store, ns) = open(dir.path());
+    let end = u64::from(u32::MAX);
+    for at in [end - 1, end, end + 1] {
+        let put = PutOptions::new().expiration(at);
+        ns.put_with("k", "v", &put).unwrap();
+        for _ in 0..3 {
+            let entry = ns.get_with("k", &hot()).unwrap().unwrap();
+            assert_eq!(entry.expiration(), Some(at));
+        }
+    }
+}
+
 #[test]
 fn a_store_without_a_cache_says_so() {
     let dir = tempdir().unwrap();

@@ -68,15 +68,13 @@ impl Cache {
 
     /// Stores an entry, that of a fill only while the fill still stands.
     pub(crate) fn store(&self, hash: u64, entry: Entry, fill: Option<&Arc<Fill>>) -> bool {
-        let now = self.now();
         let mut gone = Leaving::new();
         let mut shard = self.shard(hash).write();
         shard.prefetch(hash);
         let before = shard.weight();
         let stored = self.put(&mut shard, hash, entry, fill, &mut gone);
         if stored {
-            let mut steps = TIMERS_PER_WRITE;
-            gone.extend(std::iter::from_fn(|| shard.expire(now, &mut steps)));
+            self.expire_some(&mut shard, &mut gone);
         }
         if self.is_turn_of(&shard, before) {
             self.evict(&mut shard, before, &mut gone);
@@ -89,6 +87,12 @@ impl Cache {
         self.farewell(gone);
         self.make_room();
         stored
+    }
+
+    /// What a write does for what no reader can want any more.
+    pub(crate) fn expire_some(&self, shard: &mut Shard, gone: &mut Leaving) {
+        let (now, mut steps) = (self.now(), TIMERS_PER_WRITE);
+        gone.extend(std::iter::from_fn(|| shard.expire(now, &mut steps)));
     }
 
     pub(crate) fn put(

@@ -25,7 +25,11 @@ impl Cache {
         let entry = self.newcomer(hash, key, value, self.now(), generation);
         let mut gone = Leaving::new();
         let stored = self.change(hash, |shard| {
-            is_current() && self.put(shard, hash, entry, None, &mut gone)
+            let stored = is_current() && self.put(shard, hash, entry, None, &mut gone);
+            if stored {
+                self.expire_some(shard, &mut gone);
+            }
+            stored
         });
         if !stored {
             self.0.counters.refuse();
@@ -137,6 +141,21 @@ mod tests {
     #[test]
     fn nor_while_entries_are_evicted() {
         explore_with(200);
+    }
+
+    #[test]
+    fn what_expired_leaves_as_others_come() {
+        explore(|| {
+            let clock = Clock::manual(1);
+            let builder = Cache::builder(1 << 20).shards(1).clock(clock.clone());
+            let cache = builder.build();
+            cache.insert_if(KEY, Value::from("brief").expiration(5), || true);
+            clock.set(100);
+            for n in 0..100u8 {
+                cache.insert_if(&[n][..], Value::from("on"), || true);
+            }
+            assert_eq!((cache.len(), cache.stats().expired), (100, 1));
+        });
     }
 
     #[test]

@@ -9,12 +9,16 @@
 )]
 
 use std::ffi::{c_int, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use libc::{SA_RESETHAND, SA_SIGINFO, SIG_IGN, SIGBUS, SIGXFSZ, siginfo_t};
+use libc::{SA_SIGINFO, SIG_IGN, SIGBUS, SIGXFSZ, siginfo_t};
 use rustix::fs::{Mode, OFlags};
 
 /// The longest path and what comes before it in a line of `/proc/self/maps`.
 const LINE_MAX: usize = 4096 + 128;
+
+/// Whether a thread is ending the process.
+static IS_ENDING: AtomicBool = AtomicBool::new(false);
 
 /// From now on a fault in a mapped file ends the process with the name of the file and exit code 1, and a
 /// file that would exceed the limit of sizes is an error of the write, as it is for any other limit.
@@ -23,8 +27,8 @@ pub(crate) fn watch() {
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = end;
     action.sa_sigaction = handler as usize;
-    // A fault in the handler itself ends the process at once.
-    action.sa_flags = SA_SIGINFO | SA_RESETHAND;
+    // The signal is blocked in its handler, where another fault therefore ends the process at once.
+    action.sa_flags = SA_SIGINFO;
     // SAFETY: the handler is of the kind that `SA_SIGINFO` asks for and only makes system calls.
     unsafe { libc::sigaction(SIGBUS, &raw const action, std::ptr::null_mut()) };
     // SAFETY: ignoring a signal runs no code.
@@ -37,6 +41,13 @@ extern "C" fn end(_signal: c_int, info: *mut siginfo_t, _context: *mut c_void) {
         // SAFETY: a SIGBUS carries an address.
         unsafe { info.si_addr() as usize }
     });
+    if IS_ENDING.swap(true, Ordering::Relaxed) {
+        // Several threads read what is gone, as a rule: one says so, and ends them all.
+        loop {
+            // SAFETY: it only waits, and may be called in a handler.
+            unsafe { libc::pause() };
+        }
+    }
     let mut line = [0; LINE_MAX];
     let len = find_line(address, &mut line).unwrap_or(0);
     let line = line.get(..len).unwrap_or_default();

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, PipeWriter, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 const RIMSTONE: &str = env!("CARGO_BIN_EXE_rimstone");
 
@@ -25,13 +27,19 @@ impl Drop for Server {
 impl Server {
     /// Serves the store `d` after what this line of a shell sets.
     fn start(directory: &Path, limit: &str) -> Server {
+        Server::start_with(directory, limit, Stdio::piped())
+    }
+
+    fn start_with(directory: &Path, limit: &str, stderr: Stdio) -> Server {
         let line = format!("{limit} exec {RIMSTONE} serve --data d --listen 127.0.0.1:0");
         let mut command = Command::new("sh");
         command
             .current_dir(directory)
             .args(["-c", &line])
-            .env_remove("RIMSTONE_TOKEN");
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            .env_remove("RIMSTONE_TOKEN")
+            // One that faults must not keep the others from it.
+            .env("TOKIO_WORKER_THREADS", "8");
+        command.stdout(Stdio::piped()).stderr(stderr);
         let mut process = command.spawn().unwrap();
         let mut line = String::new();
         let mut stdout = BufReader::new(process.stdout.take().unwrap());
@@ -42,19 +50,36 @@ impl Server {
 
     /// The response to a request of the binding; empty if there is none.
     fn ask(&self, line: &str, body: &[u8]) -> Vec<u8> {
-        let len = body.len();
-        let head = format!(
-            "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-kv-namespace: n\r\n\
-             content-length: {len}\r\n\r\n"
-        );
-        let mut said = Vec::new();
-        if let Ok(mut socket) = TcpStream::connect(&self.address) {
-            _ = socket.write_all(head.as_bytes());
-            _ = socket.write_all(body);
-            _ = socket.read_to_end(&mut said);
-        }
-        said
+        ask(&self.address, line, body)
     }
+
+    /// How many of its threads are in the handler, where the signal is blocked.
+    fn faulted(&self) -> usize {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.process.id()));
+        let tasks = tasks.into_iter().flatten().flatten();
+        let status = tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
+        let is_in_it = |status: &String| {
+            let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+            let blocked = blocked.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+            blocked.is_some_and(|set| set >> (libc::SIGBUS - 1) & 1 == 1)
+        };
+        status.filter(is_in_it).count()
+    }
+}
+
+fn ask(address: &str, line: &str, body: &[u8]) -> Vec<u8> {
+    let len = body.len();
+    let head = format!(
+        "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-kv-namespace: n\r\n\
+         content-length: {len}\r\n\r\n"
+    );
+    let mut said = Vec::new();
+    if let Ok(mut socket) = TcpStream::connect(address) {
+        _ = socket.write_all(head.as_bytes());
+        _ = socket.write_all(body);
+        _ = socket.read_to_end(&mut said);
+    }
+    said
 }
 
 /// A directory with a store `d` that has the namespace `n`.
@@ -77,6 +102,30 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         .collect()
 }
 
+/// Puts twenty keys and cuts their segment short, whose path it returns.
+fn fill_and_cut(server: &Server, data: &Path) -> PathBuf {
+    for key in 0..20 {
+        let put = server.ask(&format!("PUT /{key}"), &[2; 8000]);
+        assert!(put.starts_with(b"HTTP/1.1 200"));
+    }
+    let segments = files(data).into_keys();
+    let active = segments
+        .filter(|path| path.extension().is_some_and(|e| e == "seg"))
+        .max()
+        .unwrap();
+    let file = File::options().write(true).open(&active).unwrap();
+    file.set_len(40_960).unwrap();
+    active
+}
+
+/// Fills a pipe, so that who writes to it waits.
+fn fill(pipe: &mut PipeWriter) {
+    let flags = fcntl_getfl(&*pipe).unwrap();
+    fcntl_setfl(&*pipe, flags | OFlags::NONBLOCK).unwrap();
+    while pipe.write(b".").is_ok() {}
+    fcntl_setfl(&*pipe, flags).unwrap();
+}
+
 #[test]
 fn a_segment_cut_short_under_a_server_ends_it_by_name_and_harms_nothing() {
     let directory = store();
@@ -87,21 +136,7 @@ fn a_segment_cut_short_under_a_server_ends_it_by_name_and_harms_nothing() {
             .ask("PUT /large", &vec![1; 300_000])
             .starts_with(b"HTTP/1.1 200")
     );
-    for key in 0..20 {
-        let put = server.ask(&format!("PUT /{key}"), &[2; 8000]);
-        assert!(put.starts_with(b"HTTP/1.1 200"));
-    }
-    let segments = files(&data).into_keys();
-    let active = segments
-        .filter(|path| path.extension().is_some_and(|e| e == "seg"))
-        .max()
-        .unwrap();
-    File::options()
-        .write(true)
-        .open(&active)
-        .unwrap()
-        .set_len(40_960)
-        .unwrap();
+    let active = fill_and_cut(&server, &data);
     let before = files(&data);
 
     assert!(server.ask("GET /19", b"").is_empty());
@@ -127,6 +162,34 @@ fn a_segment_cut_short_under_a_server_ends_it_by_name_and_harms_nothing() {
     assert!(server.ask("GET /0", b"").ends_with(&[2; 8000]));
     let lost = server.ask("GET /19", b"");
     assert!(lost.starts_with(b"HTTP/1.1 404") || lost.starts_with(b"HTTP/1.1 500"));
+}
+
+#[test]
+fn threads_that_fault_together_end_it_by_name_too() {
+    let directory = store();
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    let stderr = writer.try_clone().unwrap();
+    let mut server = Server::start_with(directory.path(), "", stderr.into());
+    let active = fill_and_cut(&server, &directory.path().join("d"));
+    // The first one cannot go on before the other has come.
+    fill(&mut writer);
+    let asking = [18, 19].map(|key| {
+        let address = server.address.clone();
+        std::thread::spawn(move || ask(&address, &format!("GET /{key}"), b""))
+    });
+    while server.faulted() < asking.len() && server.process.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    drop(writer);
+    let mut said = String::new();
+    reader.read_to_string(&mut said).unwrap();
+    assert_eq!(server.process.wait().unwrap().code(), Some(1), "{said}");
+    let name = active.file_name().unwrap().to_str().unwrap();
+    let message = format!("/d/{name} failed: it was cut short");
+    assert_eq!(said.matches(&message).count(), 1, "{said}");
+    for asked in asking {
+        assert!(asked.join().unwrap().is_empty());
+    }
 }
 
 #[test]

@@ -228,7 +228,9 @@ impl Core {
 mod tests {
     use super::*;
     use crate::log::commit::Request;
-    use crate::{Clock, Durability, Namespace, Options, PutOptions, Store};
+    use crate::{
+        CacheStatus, Clock, Durability, Namespace, Options, PutOptions, ReadOptions, Store,
+    };
 
     fn open(dir: &std::path::Path) -> Store {
         let options = Options::new().durability(Durability::None);
@@ -308,6 +310,33 @@ mod tests {
         let again = open(into.path()).find_namespace("n").unwrap();
         assert_eq!(keys(&again), [&b"k2"[..], b"other"]);
         assert_eq!(again.get("k1").unwrap(), None);
+    }
+
+    /// Those who see it at once in the table must not see what is older in the cache.
+    #[test]
+    fn a_deletion_is_seen_in_the_hot_cache_before_that_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new().durability(Durability::None).cache(1 << 20);
+        let store = options.clock(Clock::manual(1)).open(dir.path()).unwrap();
+        let ns = store.namespace("n").unwrap();
+        ns.put("k1", "old").unwrap();
+        let hot = ReadOptions::new().cache_ttl(std::time::Duration::from_secs(60));
+        let read = || ns.read_with("k1", &hot, |e| e.cache_status()).unwrap();
+        assert_eq!(read(), Some(CacheStatus::Miss));
+        assert_eq!(read(), Some(CacheStatus::Hit));
+        let core = ns.core();
+        let _held = core.maintenance.lock();
+        let mut body = ns.state.body(false);
+        body.deletions.push(Deletion {
+            seqno: 0,
+            prefix: b"k".to_vec(),
+        });
+        let seqno = store.stats().last_seqno + 1;
+        let segment = core.log.lock().next().1.segment;
+        core.namespaces
+            .apply(ns.state.number(), &body.encode(), segment, seqno);
+        assert_eq!(read(), None);
+        assert_eq!(ns.get_with("k1", &hot).unwrap(), None);
     }
 
     /// A put may come between the look at the list of keys and the tombstone.

@@ -96,10 +96,12 @@ pub(crate) struct HotRead<'r> {
 
 impl HotRead<'_> {
     /// The entry, if it is held and fresh enough. It is a handle and no loan: who lends it to others must
-    /// not keep a part of the cache from being written meanwhile.
-    pub(crate) fn get(&self) -> Option<rimstone_cache::Entry> {
+    /// not keep a part of the cache from being written meanwhile. `is_there` tells of its generation
+    /// whether the reader may see it.
+    pub(crate) fn get(&self, is_there: impl FnOnce(u64) -> bool) -> Option<rimstone_cache::Entry> {
         let ttl = self.options.cache_ttl;
         let found = self.way.asks().then(|| self.hot.cache.get(self.key, ttl))?;
+        let found = found.filter(|entry| is_there(entry.version()));
         if found.is_some() {
             self.end();
         }
@@ -111,10 +113,11 @@ impl HotRead<'_> {
         let len = (self.key.name.len() + entry.metadata.len()).saturating_add(entry.value.len());
         let room = self.hot.budget / ENTRY_PART;
         let fits = u64::try_from(len).is_ok_and(|len| len < room);
-        // The cache's clock ends with 32 bits of seconds.
+        // The cache's clock ends with 32 bits of seconds, the last of which is never.
         let expiration = u32::try_from(entry.expiration);
+        let expiration = expiration.ok().filter(|at| *at != u32::MAX);
         let fills = self.way.fills() || (self.is_asked_for() && !self.hot.is_full());
-        if let (true, true, Ok(expiration)) = (fills, fits, expiration) {
+        if let (true, true, Some(expiration)) = (fills, fits, expiration) {
             let value = Value::from(entry.value).metadata(entry.metadata);
             let value = value.version(entry.generation);
             let value = match expiration {

@@ -103,7 +103,7 @@ impl Namespace {
         let (key, view) = (key.as_ref(), self.state.view()?);
         let hash = self.hash(&view, key)?;
         let read = self.hot_read(&view, key, options);
-        if let Some(held) = self.held(read.as_ref(), hash) {
+        if let Some(held) = self.held(&view, key, hash, read.as_ref()) {
             return Ok(Some(copied(&held)));
         }
         let guard = self.pin(hash);
@@ -144,7 +144,7 @@ impl Namespace {
         let (key, view) = (key.as_ref(), self.state.view()?);
         let hash = self.hash(&view, key)?;
         let read = self.hot_read(&view, key, options);
-        if let Some(held) = self.held(read.as_ref(), hash) {
+        if let Some(held) = self.held(&view, key, hash, read.as_ref()) {
             return Ok(Some(f(hot::lend(&held))));
         }
         let guard = self.pin(hash);
@@ -232,7 +232,7 @@ impl Namespace {
         let (key, view) = (key.as_ref(), self.state.view()?);
         let hash = self.hash(&view, key)?;
         let read = self.hot_read(&view, key, options);
-        if let Some(held) = self.held(read.as_ref(), hash) {
+        if let Some(held) = self.held(&view, key, hash, read.as_ref()) {
             return Ok(Some(streamed(&held)));
         }
         let guard = self.pin(hash);
@@ -266,7 +266,7 @@ impl Namespace {
         let view = self.state.view()?;
         let hash = self.hash(&view, key)?;
         let read = self.hot_read(&view, key, options);
-        if let Some(held) = self.held(read.as_ref(), hash) {
+        if let Some(held) = self.held(&view, key, hash, read.as_ref()) {
             return Ok(Some(Some(streamed(&held))));
         }
         let guard = self.pin(hash);

@@ -175,6 +175,7 @@ impl Options {
     /// Opens the store in this directory as it is now, to read it: nothing is written, and nobody is kept
     /// from writing. Another process may have it open, and go on writing: what it writes is seen after
     /// [`refresh`](Store::refresh). Writes to the store that is returned fail with `ReadOnly`.
+    /// It has no hot cache and no capacity, whatever the options say.
     ///
     /// # Errors
     /// `NotAStore`, `UnsupportedFormat`, `Corrupt` if the log has a hole, or an I/O error, `NotFound` where

@@ -31,10 +31,13 @@ impl Namespace {
     /// What the hot cache holds of a key.
     pub(crate) fn held(
         &self,
-        read: Option<&HotRead<'_>>,
+        view: &View,
+        key: &[u8],
         hash: u64,
+        read: Option<&HotRead<'_>>,
     ) -> Option<rimstone_cache::Entry> {
-        let held = read?.get()?;
+        // A deletion by prefix is seen a moment before the cache is told of it.
+        let held = read?.get(|generation| !view.hides(key, generation))?;
         if let Some(capacity) = &self.core().capacity {
             capacity.note_hit(hash);
         }

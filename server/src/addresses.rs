@@ -33,11 +33,10 @@ impl Addresses {
         }
         let network = network(address);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(network).or_default();
-        if *count >= self.max {
+        if counts.get(&network).copied().unwrap_or(0) >= self.max {
             return None;
         }
-        *count += 1;
+        *counts.entry(network).or_default() += 1;
         let counted = Some((self.clone(), network));
         Some(Place { counted })
     }
@@ -101,5 +100,9 @@ mod tests {
             assert!(addresses.enter(text.parse().unwrap()).is_some());
         }
         assert!(addresses.enter("192.0.2.1".parse().unwrap()).is_none());
+        assert!(
+            addresses.counts.lock().unwrap().is_empty(),
+            "nobody is remembered who is not let in"
+        );
     }
 }
