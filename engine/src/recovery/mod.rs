@@ -290,9 +290,7 @@ fn replay_from(
             return Err(error.into());
         }
         // It may have been retired by a record that is damaged.
-        replay
-            .damage
-            .extend(Damage::of(&error.into(), Loss::Records));
+        replay.damage.extend(Damage::of(&error, Loss::Records));
     }
     Ok(Replayed {
         replay,
