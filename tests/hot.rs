@@ -129,8 +129,10 @@ fn a_store_without_a_cache_says_so() {
 #[test]
 fn a_read_after_a_write_sees_it_whatever_the_cache_ttl() {
     type Write = fn(&Store, &Namespace);
-    let writes: [(Write, Option<&str>); 6] = [
+    let writes: [(Write, Option<&str>); 8] = [
         (|_, ns| put(ns, "k"), Some("new")),
+        (|_, ns| ns.delete_prefix("k").unwrap(), None),
+        (|_, ns| ns.delete_prefix("").unwrap(), None),
         (|_, ns| delete(ns, "k"), None),
         (
             |store, ns| {
