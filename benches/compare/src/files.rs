@@ -1,6 +1,7 @@
 //! The files of an engine, from outside.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -15,21 +16,28 @@ pub fn disk_bytes(dir: &Path) -> u64 {
 
 /// Flushes every file under a directory.
 pub fn sync(dir: &Path) {
-    for path in files(dir) {
-        File::open(path)
-            .and_then(|file| file.sync_all())
-            .expect("flushes");
+    for file in opened(dir) {
+        file.sync_all().expect("flushes");
     }
 }
 
 /// Drops every file under a directory from the page cache, but for pages that a process has mapped
 /// and touched.
 pub fn drop_cache(dir: &Path) {
-    sync(dir);
-    for path in files(dir) {
-        let file = File::open(path).expect("opens");
+    for file in opened(dir) {
+        file.sync_all().expect("flushes");
         fadvise(&file, 0, None, Advice::DontNeed).expect("advises");
     }
+}
+
+/// The files under a directory but for those that an engine removes meanwhile.
+fn opened(dir: &Path) -> impl Iterator<Item = File> {
+    files(dir)
+        .into_iter()
+        .filter_map(|path| match File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            file => Some(file.expect("opens")),
+        })
 }
 
 /// Files that vanish while they are looked for are left out: engines remove some at any time.
