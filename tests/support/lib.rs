@@ -18,7 +18,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rimstone::{Clock, Durability, Options, Result, Store};
+use rimstone::{Clock, Durability, Namespace, Options, Result, Store, WriteBatch};
 use tempfile::TempDir;
 
 pub use dice::Dice;
@@ -42,6 +42,35 @@ pub fn open(dir: &Path, clock: &Clock) -> Store {
         .durability(Durability::None)
         .clock(clock.clone());
     options.open(dir).expect("the store opens")
+}
+
+/// An empty store as of [`open`], at the first second, with a namespace `n`.
+///
+/// # Panics
+/// Panics if there is no room for one.
+#[must_use]
+pub fn fresh() -> (TempDir, Clock, Store, Namespace) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let clock = Clock::manual(1);
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").expect("a namespace");
+    (dir, clock, store, ns)
+}
+
+/// A batch that writes its number under `keys` keys of so many bytes; other keys, large ones too, come and go, and
+/// one stays.
+#[must_use]
+pub fn numbered_batch(ns: &Namespace, number: u64, keys: u64, len: usize) -> WriteBatch {
+    let mut batch = WriteBatch::new();
+    for key in 0..keys {
+        let mut value = number.to_le_bytes().to_vec();
+        value.resize(len, 7);
+        batch.put(ns, format!("key {key}"), value);
+    }
+    batch.put(ns, format!("large {}", number % 3), vec![9; 70_000]);
+    batch.delete(ns, format!("large {}", (number + 1) % 3));
+    batch.put(ns, format!("once {number:08}"), number.to_le_bytes());
+    batch
 }
 
 /// A copy of the files as they are now: what a killed process leaves behind.
