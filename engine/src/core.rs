@@ -2,11 +2,8 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use crossbeam_epoch::Guard;
-use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::brake::Brake;
@@ -28,6 +25,9 @@ use crate::maintenance::Maintenance;
 use crate::namespaces::{Namespaces, View};
 use crate::options::{Durability, Verify};
 use crate::reserve::Reserve;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::epoch::Guard;
 use crate::vfs::Vfs;
 use crate::worker::Signal;
 

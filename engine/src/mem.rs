@@ -9,10 +9,11 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam_epoch::{Atomic, Guard, Owned};
 use memmap2::{MmapMut, MmapOptions, MmapRaw};
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::epoch::{Atomic, Guard, Owned};
 
 /// A mapping of a file, or memory that stands for one.
 ///

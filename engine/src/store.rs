@@ -1,8 +1,5 @@
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-use parking_lot::Mutex;
 
 use crate::batch::WriteBatch;
 use crate::clock::Clock;
@@ -17,6 +14,8 @@ use crate::namespace::Namespace;
 use crate::namespaces::{NAME_MAX, NamespaceId, State};
 use crate::opening::Options;
 use crate::space::SegmentSpace;
+use crate::sync::Mutex;
+use crate::sync::atomic::Ordering;
 use crate::worker::Worker;
 use crate::writer::{BATCH_MAX, space};
 

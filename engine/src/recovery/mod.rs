@@ -10,9 +10,6 @@ mod slots;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-
-use parking_lot::Mutex;
 
 use self::files::{Chain, Files, LOCK, SegmentFile, missing};
 use self::replay::{Replay, Tail};
@@ -32,6 +29,8 @@ use crate::log::segment::{Segment, segment_path};
 use crate::maintenance::{Kept, Maintenance};
 use crate::options::{Durability, Verify};
 use crate::reserve::Reserve;
+use crate::sync::Mutex;
+use crate::sync::atomic::AtomicU64;
 use crate::vfs::Vfs;
 
 pub(crate) use self::read::read;
