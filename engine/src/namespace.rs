@@ -333,6 +333,7 @@ impl Namespace {
     /// key run is damaged, which the next open makes anew from the log.
     pub fn list(&self, options: &ListOptions) -> Result<Page> {
         let core = self.core();
+        core.origin.check()?;
         let (view, now) = (self.state.view()?, core.clock.now());
         let listed = core.keys.list(&view, options, &core.secret(), now);
         if core.keys.wants_memtable_merge() {
@@ -426,6 +427,7 @@ impl Namespace {
         };
         let pointer = LargePointer::decode(found.record.value()).ok_or_else(damage)?;
         let (core, id) = (self.core(), pointer.segment);
+        core.origin.check()?;
         if let Some(large) = core.mapped.get(id) {
             return Ok(Some(large));
         }

@@ -30,6 +30,7 @@ use crate::log::appender::{Appender, Start, random};
 use crate::log::mapped::Mapped;
 use crate::log::segment::{Segment, segment_path};
 use crate::maintenance::{Kept, Maintenance};
+use crate::mem::Origin;
 use crate::options::{Durability, Verify};
 use crate::reserve::Reserve;
 use crate::vfs::Vfs;
@@ -169,6 +170,7 @@ impl Rooms {
             log: Mutex::new(self.log),
             next_file: AtomicU64::new(self.next_file),
             poisoned: false.into(),
+            origin: Arc::new(Origin::here()),
             is_read_only: self.lock.is_none(),
             larges: Mutex::new(replay.larges),
             hot: None,
