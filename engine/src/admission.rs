@@ -7,11 +7,10 @@
 //! pays.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use parking_lot::Mutex;
 
 use crate::clock::Stopwatch;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A round ends with so many timed reads, which stand for 64 times as many.
 const ROUND: u64 = 1024;

@@ -1,10 +1,10 @@
 //! Slows writers down while compaction is behind: a little at first, more the further they run ahead,
 //! and never to a stop.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex};
 
 /// Nanoseconds a written byte has to wait for each GiB that compaction is behind.
 const NANOS_PER_GIB: u64 = 160;

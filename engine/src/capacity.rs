@@ -9,10 +9,8 @@
 //! begins. A bit that is set is not written again, so that hot keys cost no shared cache line.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
 use rimstone_compaction::{LeastUsed, Segments};
 
 use crate::core::Core;
@@ -21,6 +19,8 @@ use crate::log::segment::Segment;
 use crate::maintenance::Maintenance;
 use crate::reclaim::Log;
 use crate::records::{Found, Records};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex};
 
 /// The least capacity, and the least and greatest length of segments, which are a fraction of it.
 const CAPACITY_MIN: u64 = 64 << 20;

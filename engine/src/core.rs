@@ -2,11 +2,8 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use crossbeam_epoch::Guard;
-use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::brake::Brake;
@@ -25,9 +22,13 @@ use crate::log::commit::Queue;
 use crate::log::mapped::Mapped;
 use crate::log::segment::{Segment, Segments};
 use crate::maintenance::Maintenance;
+use crate::mem::Origin;
 use crate::namespaces::{Namespaces, View};
 use crate::options::{Durability, Verify};
 use crate::reserve::Reserve;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::epoch::Guard;
 use crate::vfs::Vfs;
 use crate::worker::Signal;
 
@@ -54,6 +55,8 @@ pub(crate) struct Core {
     /// The id of the next new file. Each epoch has ids of its own, so that none is used twice.
     pub(crate) next_file: AtomicU64,
     pub(crate) poisoned: AtomicBool,
+    /// The process that opened the store; no other may write.
+    pub(crate) origin: Arc<Origin>,
     /// Whether the store was opened to be read, and another process may be writing it.
     pub(crate) is_read_only: bool,
     /// Ids of the large segments that live records point to. Changed by the committer, and when a
@@ -220,6 +223,7 @@ impl Core {
     }
 
     pub(crate) fn check_writable(&self) -> Result<()> {
+        self.origin.check()?;
         if self.is_read_only {
             Err(Error::ReadOnly)
         } else if self.poisoned.load(Ordering::Acquire) {
@@ -248,6 +252,7 @@ impl Core {
 
     /// Makes every acknowledged write durable. Writers that do not wait for a flush go on meanwhile.
     pub(crate) fn sync(&self) -> Result<()> {
+        self.origin.check()?;
         let (segment, seqno, end) = {
             let log = self.log.lock();
             self.check_writable()?;

@@ -64,6 +64,7 @@ mod scrub;
 mod space;
 mod store;
 mod stream;
+mod sync;
 mod verified;
 mod vfs;
 mod worker;

@@ -5,7 +5,6 @@
 //! only to note what the state is; nothing is written to a disk under it but the log itself.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
 
 use crate::compact::Pacing;
 use crate::core::Core;
@@ -18,6 +17,7 @@ use crate::index::runs::KeyRecord;
 use crate::index::table::PARTITIONS;
 use crate::log::segment::{large_path, segment_path};
 use crate::reclaim::Reclaim;
+use crate::sync::atomic::Ordering;
 
 /// Checkpoints that are kept: the newest, and one to fall back to.
 const KEPT: usize = 2;

@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crossbeam_epoch::Guard;
 
 use crate::core::{Core, Found};
 use crate::entry::{Entry, EntryRef, Value};
@@ -17,6 +16,7 @@ use crate::options::{Condition, Durability, PutOptions, ReadOptions};
 use crate::read::{Lent, copied, end_if_missing, streamed};
 use crate::store::Owner;
 use crate::stream::{Body, ValueStream, ValueWriter};
+use crate::sync::epoch::{self, Guard};
 
 /// Largest value, in bytes: that of Workers KV.
 pub(crate) const VALUE_MAX: u64 = 25 << 20;
@@ -163,7 +163,7 @@ impl Namespace {
         mut f: impl FnMut(usize, EntryRef<'_>),
     ) -> Result<()> {
         for (group, first) in keys.chunks(PREFETCHED).zip((0..).step_by(PREFETCHED)) {
-            let guard = crossbeam_epoch::pin();
+            let guard = epoch::pin();
             let view = self.state.view()?;
             let hashes = self.prefetch(&view, group, &guard)?;
             for ((key, hash), place) in group.iter().zip(hashes).zip(first..) {
@@ -182,7 +182,7 @@ impl Namespace {
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Entry>>> {
         let mut entries = Vec::with_capacity(keys.len());
         for group in keys.chunks(PREFETCHED) {
-            let guard = crossbeam_epoch::pin();
+            let guard = epoch::pin();
             let view = self.state.view()?;
             let hashes = self.prefetch(&view, group, &guard)?;
             for (key, hash) in group.iter().zip(hashes) {
@@ -333,6 +333,7 @@ impl Namespace {
     /// key run is damaged, which the next open makes anew from the log.
     pub fn list(&self, options: &ListOptions) -> Result<Page> {
         let core = self.core();
+        core.origin.check()?;
         let (view, now) = (self.state.view()?, core.clock.now());
         let listed = core.keys.list(&view, options, &core.secret(), now);
         if core.keys.wants_memtable_merge() {
@@ -380,7 +381,7 @@ impl Namespace {
     /// asked for before, so that it comes while the get before this one still waits for its record.
     fn pin(&self, hash: u64) -> Guard {
         self.core().table.prefetch(hash);
-        crossbeam_epoch::pin()
+        epoch::pin()
     }
 
     /// What `f` makes of the live, verified record of a key.
@@ -426,6 +427,7 @@ impl Namespace {
         };
         let pointer = LargePointer::decode(found.record.value()).ok_or_else(damage)?;
         let (core, id) = (self.core(), pointer.segment);
+        core.origin.check()?;
         if let Some(large) = core.mapped.get(id) {
             return Ok(Some(large));
         }

@@ -4,13 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-
-use parking_lot::RwLock;
 
 use crate::error::{Error, Result};
 use crate::format::checkpoint::NamespaceEntry;
 use crate::format::namespace::{Deletion, NamespaceBody};
+use crate::sync::RwLock;
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Longest name of a namespace, in bytes: 512 characters of UTF-8.
 pub(crate) const NAME_MAX: usize = 2048;

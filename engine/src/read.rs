@@ -1,7 +1,6 @@
 //! The way of a read: by the hot cache, if the store has one, else to the log, and a copy into the cache.
 
 use bytes::Bytes;
-use crossbeam_epoch::Guard;
 use rimstone_cache::Key;
 
 use crate::core::Found;
@@ -13,6 +12,7 @@ use crate::namespace::{COPY_MAX, Namespace, inline};
 use crate::namespaces::View;
 use crate::options::{ReadOptions, Verify};
 use crate::stream::{Body, ValueStream};
+use crate::sync::epoch::Guard;
 
 impl Namespace {
     /// Begins a read by way of the hot cache, if there is one.
@@ -24,6 +24,9 @@ impl Namespace {
     ) -> Option<HotRead<'r>> {
         let core = self.core();
         let hot = core.hot.as_ref()?;
+        if core.origin.is_elsewhere() {
+            return None;
+        }
         let key = Key::from((view.number, key));
         Some(hot.begin(key, options, core.clock.now()))
     }

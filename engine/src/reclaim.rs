@@ -8,7 +8,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use rimstone_compaction::{
     Compactor, Plan, Progress, SegmentStats, Segments, Strategy, is_erasable,
@@ -23,6 +22,8 @@ use crate::index::table::Location;
 use crate::log::class::{ClassFiles, Classes, Source};
 use crate::log::segment::Segment;
 use crate::records::{Found, Records};
+use crate::sync::atomic::Ordering;
+use crate::sync::epoch;
 
 /// The least a segment takes on disk.
 const SEGMENT_MIN: u64 = 1 << 20;
@@ -109,7 +110,7 @@ impl Segments for Log<'_> {
     }
 
     fn is_live(&self, record: &Found) -> bool {
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         record.is_put() && self.core.holds(record.hash, record.location, &guard)
     }
 

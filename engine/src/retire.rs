@@ -10,6 +10,7 @@ use crate::format::record::{Address, Kind};
 use crate::log::commit::Op;
 use crate::log::segment::Segment;
 use crate::records::{Found, RECORDS_AT_ONCE, Records};
+use crate::sync::epoch;
 
 impl Core {
     /// A segment that was not retired, with its number.
@@ -88,7 +89,7 @@ impl Core {
     /// closed meanwhile.
     pub(crate) fn find_dropped(&self, number: u32, segment: &Arc<Segment>) -> bool {
         let exists = self.namespaces.numbers();
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         let mut bytes = 0;
         let records = Records::new(Arc::clone(segment), number, self.id);
         for (at, found) in records.flatten().enumerate() {

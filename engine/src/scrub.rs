@@ -23,6 +23,7 @@ use crate::log::segment::{Segment, large_path};
 use crate::namespaces::View;
 use crate::options::Verify;
 use crate::recovery::{DAMAGED, checkpoint_ids, open_segment};
+use crate::sync::epoch;
 
 /// Bytes that are read between two calls of whoever watches.
 const PIECE: u64 = 1 << 20;
@@ -302,7 +303,7 @@ impl Scrub<'_> {
     ) -> Result<()> {
         let (core, header) = (self.core, &record.header);
         let is_put = matches!(header.kind, Kind::Put | Kind::PutLarge);
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         let hash = key_hash(&core.id, header.namespace, record.key);
         let location = number.map(|number| Location::new(number, offset));
         let is_live = || is_put && location.is_some_and(|at| core.holds(hash, at, &guard));
@@ -366,7 +367,7 @@ impl Scrub<'_> {
             let Ok(view) = state.view() else { continue };
             let mut lost = Vec::new();
             let listed = core.each_key(&view, |key, _| {
-                let guard = crossbeam_epoch::pin();
+                let guard = epoch::pin();
                 let hash = core.hash(view.number, key);
                 if let Err(error) = core.find(view.number, key, hash, &guard) {
                     lost.push((error, key.to_vec()));

@@ -1,8 +1,5 @@
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-use parking_lot::Mutex;
 
 use crate::batch::WriteBatch;
 use crate::clock::Clock;
@@ -17,6 +14,8 @@ use crate::namespace::Namespace;
 use crate::namespaces::{NAME_MAX, NamespaceId, State};
 use crate::opening::Options;
 use crate::space::SegmentSpace;
+use crate::sync::Mutex;
+use crate::sync::atomic::Ordering;
 use crate::worker::Worker;
 use crate::writer::{BATCH_MAX, space};
 
@@ -25,6 +24,11 @@ const BACKUPS_MAX: usize = 20;
 
 /// An open store. Clones share it; it is closed when the last of them, and of its namespaces, is
 /// dropped.
+///
+/// It belongs to the process that opened it. In a child that was forked meanwhile nothing is written,
+/// unlinked or unlocked: what would do so fails with `Forked`, as do lists and reads of large values, which take
+/// locks that nobody there may ever let go. Gets of other values go on, past the hot cache. A child that
+/// needs a store opens one itself.
 #[derive(Clone)]
 pub struct Store(pub(crate) Arc<Owner>);
 
@@ -100,6 +104,7 @@ impl Store {
     /// `NamespaceExists` if the name is taken, `TooLarge`, `Full`, `Poisoned`, or an I/O error.
     pub fn create_namespace(&self, name: &str) -> Result<Namespace> {
         let core = self.core();
+        core.origin.check()?;
         let _naming = core.naming.lock();
         self.check_name(name)?;
         let mut id = [0u8; 16];
@@ -153,6 +158,7 @@ impl Store {
     /// # Errors
     /// `NoSuchNamespace`, `NamespaceExists` if another has the name, and as for a put.
     pub fn rename_namespace(&self, id: NamespaceId, name: &str) -> Result<()> {
+        self.core().origin.check()?;
         let _naming = self.core().naming.lock();
         let namespace = self.namespace_by_id(id).ok_or(Error::NoSuchNamespace)?;
         if namespace.name() == name {
@@ -169,6 +175,7 @@ impl Store {
     /// # Errors
     /// `NoSuchNamespace`, and as for a put.
     pub fn drop_namespace(&self, id: NamespaceId) -> Result<()> {
+        self.core().origin.check()?;
         let _naming = self.core().naming.lock();
         let namespace = self.namespace_by_id(id).ok_or(Error::NoSuchNamespace)?;
         let body = namespace.state.body(true);
@@ -186,6 +193,7 @@ impl Store {
         if !batch.is_within(&self.0) {
             return Err(Error::NoSuchNamespace);
         }
+        self.core().origin.check()?;
         let durability = batch.durability.unwrap_or(self.core().durability);
         let ops = batch.into_ops()?;
         let len: usize = ops.iter().map(space).sum();
@@ -222,6 +230,7 @@ impl Store {
     /// I/O error; the checkpoints before it stay.
     pub fn checkpoint(&self) -> Result<()> {
         let core = self.core();
+        core.origin.check()?;
         let mut maintenance = core.maintenance.lock();
         // Under the lock: who closes the store holds it, too.
         core.check_writable()?;
@@ -247,6 +256,7 @@ impl Store {
     /// As for [`compact`](Store::compact).
     pub fn compact_with(&self, progress: impl FnMut(u64, u64)) -> Result<u64> {
         let core = self.core();
+        core.origin.check()?;
         let before = self.stats().disk_bytes;
         {
             let mut maintenance = core.maintenance.lock();
@@ -272,6 +282,7 @@ impl Store {
     /// # Errors
     /// An I/O error.
     pub fn scrub(&self, mut progress: impl FnMut(u64, u64)) -> Result<Vec<Damage>> {
+        self.core().origin.check()?;
         self.core().scrub(&mut progress)
     }
 
@@ -290,6 +301,7 @@ impl Store {
     }
 
     pub(crate) fn copy_to(&self, dest: &Path, may_link: bool) -> Result<()> {
+        self.core().origin.check()?;
         let mut store = self.clone();
         for _ in 1..BACKUPS_MAX {
             match store.core().copy_to(dest, may_link) {
@@ -402,6 +414,7 @@ impl Store {
 impl Owner {
     fn close(&self) -> Result<()> {
         let core = &self.core;
+        core.origin.check()?;
         // Held to the end: who closes at the same time answers when everything is durable, too.
         let mut workers = self.workers.lock();
         workers.drain(..).for_each(Worker::stop);
@@ -427,8 +440,24 @@ impl Owner {
     }
 }
 
+impl Owner {
+    /// Lets go of what is another process's, without touching what both have.
+    fn leave(&mut self) {
+        // These threads run there and nowhere else: there is nothing to join or detach.
+        let workers = std::mem::take(self.workers.get_mut());
+        workers.into_iter().for_each(std::mem::forget);
+        // What those threads refer to is never freed here, but should not keep the directory locked.
+        if let Some(mut lock) = self.core.lock.try_lock() {
+            drop(lock.take());
+        }
+    }
+}
+
 impl Drop for Owner {
     fn drop(&mut self) {
+        if self.core.origin.is_elsewhere() {
+            return self.leave();
+        }
         let _ = self.close();
     }
 }

@@ -1,9 +1,9 @@
 //! What was verified since it was mapped.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::mem::prefetch;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// A bit for each piece of a file.
 #[derive(Debug)]

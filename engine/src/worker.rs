@@ -1,12 +1,11 @@
 //! A thread that waits for work, and what wakes it.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::error::{Error, Result};
+use crate::sync::thread::{Builder, JoinHandle};
+use crate::sync::{Condvar, Mutex};
 
 /// Wakes a thread that waits for work.
 #[derive(Default)]
@@ -68,13 +67,11 @@ impl Worker {
         mut work: impl FnMut(bool) + Send + 'static,
     ) -> Result<Worker> {
         let waiting = Arc::clone(&signal);
-        let thread = std::thread::Builder::new()
-            .name(name.into())
-            .spawn(move || {
-                while let Some(idle) = waiting.wait(every) {
-                    work(idle);
-                }
-            });
+        let thread = Builder::new().name(name.into()).spawn(move || {
+            while let Some(idle) = waiting.wait(every) {
+                work(idle);
+            }
+        });
         let thread = thread.map_err(|source| Error::Io {
             doing: "starting a thread",
             path: name.into(),

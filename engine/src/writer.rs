@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crossbeam_epoch::Guard;
 use rimstone_cache::Key;
 
 use crate::core::{Core, Found};
@@ -15,6 +14,7 @@ use crate::log::appender::Appender;
 use crate::log::commit::{Moved, Op, Outcome, Request};
 use crate::log::segment::large_path;
 use crate::options::Condition;
+use crate::sync::epoch::{self, Guard};
 
 /// Largest batch, encoded: it lies in one segment.
 pub(crate) const BATCH_MAX: usize = 32 << 20;
@@ -81,6 +81,8 @@ struct Group<'a> {
 impl Core {
     /// Commits operations together and returns the outcome of the last.
     pub(crate) fn commit(&self, mut ops: Vec<Op>, immediate: bool) -> Result<Outcome> {
+        // Before anything is waited for: the threads that would end the wait are not here.
+        self.origin.check()?;
         let new: usize = ops.iter().filter(|op| op.is_put()).map(space).sum();
         self.brake.wait(u64::try_from(new).unwrap_or(u64::MAX));
         let all = ops.iter().map(space).sum();
@@ -152,7 +154,7 @@ impl Core {
     /// Touches the records that will be replaced, in the writer's own thread: overwriting a cold key
     /// must not make other writers wait for the disk. Notes which of them list alike.
     fn warm(&self, ops: &mut [Op]) {
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         for op in ops.iter_mut().filter(|op| !op.key.is_empty()) {
             let found = self.find(op.namespace, &op.key, op.hash, &guard);
             let alike = found.ok().flatten().filter(|f| self.lists_alike(f, op));
@@ -236,7 +238,7 @@ impl<'a> Group<'a> {
 
     /// For each operation the record it replaces, or `None` if it changes nothing.
     fn decide(&self, request: &Request) -> Result<(Vec<Option<Decision>>, Outcome)> {
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         let now = self.core.clock.now();
         let mut outcome = Outcome::default();
         let mut replaced = Vec::with_capacity(request.ops.len());
@@ -423,7 +425,7 @@ impl<'a> Group<'a> {
 
     fn publish(&mut self, decided: &[Decided<'_>]) {
         let changes = || decided.iter().flat_map(|d| &d.changes);
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         let mut listed = Vec::with_capacity(changes().count());
         for change in changes() {
             let published = self.core.publish(change, &guard);

@@ -9,12 +9,11 @@
 )]
 
 use std::array;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
-
 use crate::mem::{Bucket, BucketMemory, Map, Region};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use crate::verified::Verified;
 
 pub(crate) const PARTITIONS: usize = 1024;

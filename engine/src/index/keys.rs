@@ -4,8 +4,6 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::RwLock;
-
 use super::runs::{
     self, Frozen, KeyRecord, Memtable, MergeError, Outcome, Query, Run, RunDamage, RunWriter,
     Sources, cursor, pick_merge,
@@ -14,6 +12,7 @@ use crate::error::{Error, Result, io_error};
 use crate::format::VERSION;
 use crate::list::{ListOptions, Page};
 use crate::namespaces::{NamespaceId, View};
+use crate::sync::RwLock;
 use crate::vfs::{Output, Vfs, VfsFile};
 
 /// Records examined for one page at most, for each key asked for: a range full of dead keys gives a

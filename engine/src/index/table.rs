@@ -14,14 +14,13 @@
 
 use std::array;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use crossbeam_epoch::Guard;
-use parking_lot::Mutex;
 
 use super::buckets::{Buckets, Regions, SLOTS, point, saved_size, set};
 pub(crate) use super::buckets::{Image, Location, PARTITIONS};
 use crate::mem::{Bucket, EpochCell, Map, prefetch_at};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::epoch::{self, Guard};
 
 #[derive(Default)]
 struct PartState {
@@ -83,7 +82,7 @@ impl Table {
     }
 
     fn of(partitions: Box<[Partition; PARTITIONS]>, regions: Regions) -> Table {
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         let hint = |p: usize| AtomicU64::new(partitions[p].buckets.load(&guard).hint());
         let hints = Box::new(array::from_fn(hint));
         Table {
@@ -120,14 +119,14 @@ impl Table {
     /// damaged it stays.
     pub(crate) fn settle(&self, partition: usize) {
         let partition = &self.partitions[partition];
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         if partition.buckets.load(&guard).are_saved() {
             self.settle_locked(partition, &partition.writer.lock());
         }
     }
 
     fn settle_locked(&self, partition: &Partition, _alone: &PartState) {
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         let buckets = partition.buckets.load(&guard);
         if !buckets.are_saved() {
             return;
@@ -144,7 +143,7 @@ impl Table {
 
     /// Whether no partition lies in a checkpoint any more.
     pub(crate) fn is_settled(&self) -> bool {
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         let are_saved = |p: &Partition| p.buckets.load(&guard).are_saved();
         !self.partitions.iter().any(are_saved)
     }
@@ -152,7 +151,7 @@ impl Table {
     /// Whether a part of the checkpoint's table was found damaged so far. Keys in it are not found, and
     /// must not be written.
     pub(crate) fn is_damaged(&self) -> bool {
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         let are_damaged = |p: &Partition| p.buckets.load(&guard).are_damaged();
         self.partitions.iter().any(are_damaged)
     }
@@ -166,7 +165,7 @@ impl Table {
     pub(crate) fn sweep(&self, numbers: &[u32]) {
         for partition in self.partitions.iter() {
             let mut state = partition.writer.lock();
-            let guard = crossbeam_epoch::pin();
+            let guard = epoch::pin();
             let buckets = partition.buckets.load(&guard);
             state.keep_aside(buckets, self.capture.load(Ordering::Acquire));
             if !buckets.all_are_intact() {
@@ -192,7 +191,7 @@ impl Table {
         let partition = &self.partitions[partition];
         let mut state = partition.writer.lock();
         state.captured = self.capture.load(Ordering::Acquire);
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         let aside = state.aside.take();
         aside.unwrap_or_else(|| partition.buckets.load(&guard).image(state.entries))
     }
@@ -249,7 +248,7 @@ impl Table {
     pub(crate) fn insert(&self, hash: u64, location: Location) -> bool {
         let partition = self.partition(hash);
         let mut state = partition.writer.lock();
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         let buckets = partition.buckets.load(&guard);
         state.keep_aside(buckets, self.capture.load(Ordering::Acquire));
         let crowded = (state.entries + 1) * 5 > buckets.len() * SLOTS * 4;
@@ -299,7 +298,7 @@ impl Table {
     fn change(&self, hash: u64, old: Location, f: impl Fn(&AtomicU64, &mut PartState)) -> bool {
         let partition = self.partition(hash);
         let mut state = partition.writer.lock();
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         let buckets = partition.buckets.load(&guard);
         let Some(slot) = buckets.slot(hash, old) else {
             return false;
@@ -319,7 +318,7 @@ impl Table {
 
     /// Memory in use.
     pub(crate) fn bytes(&self) -> usize {
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         let buckets = |p: &Partition| p.buckets.load(&guard).len();
         self.partitions
             .iter()
@@ -339,6 +338,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{Buckets, Location, SLOTS, Table};
+    use crate::sync::epoch;
 
     /// The record of key `id` in its `version`: a location that tells whose it is.
     fn at(version: u32, id: u64) -> Location {
@@ -346,9 +346,7 @@ mod tests {
     }
 
     fn find(table: &Table, hash: u64, id: u64) -> Option<Location> {
-        table.find(hash, &crossbeam_epoch::pin(), |location| {
-            location.offset() == id * 8
-        })
+        table.find(hash, &epoch::pin(), |location| location.offset() == id * 8)
     }
 
     /// Bits well mixed from a counter (splitmix64).
@@ -396,7 +394,7 @@ mod tests {
             assert!(!table.insert(hash, at(1, 32)));
             assert_eq!(table.len(), 4 * SLOTS);
             let mut seen = 0;
-            table.candidates(hash, &crossbeam_epoch::pin(), |_| seen += 1);
+            table.candidates(hash, &epoch::pin(), |_| seen += 1);
             assert_eq!(seen, 32);
             assert!(table.remove(hash, at(1, 0)));
             assert!(table.insert(hash, at(1, 32)));
@@ -470,7 +468,7 @@ mod tests {
         let table = Table::new();
         for id in 0..100_000 {
             assert!(table.insert(mix(id), at(1, id)));
-            let (hash, guard) = (mix(id / 2), crossbeam_epoch::pin());
+            let (hash, guard) = (mix(id / 2), epoch::pin());
             let partition = (hash >> 54) as usize;
             let hint = table.hints[partition].load(Ordering::Relaxed);
             let home = table.partition(hash).buckets.load(&guard).home(hash);

@@ -6,12 +6,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::error::Result;
 use crate::format::lists::Move;
 use crate::format::record::{Address, Kind, LargePointer};
 use crate::options::Condition;
+use crate::sync::{Condvar, Mutex};
 
 /// One change of one key or namespace.
 #[derive(Clone)]

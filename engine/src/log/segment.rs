@@ -2,16 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use crossbeam_epoch::Guard;
-use parking_lot::Mutex;
 
 use crate::error::{Error, Result, io_error};
 use crate::format::record::{self, Address, HEADER_LEN, Place, Record};
 use crate::format::segment::{Header, Kind, SEGMENT_LEN};
 use crate::mem::{EpochCell, Map, prefetch};
 use crate::options::Verify;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::epoch::{self, Guard};
 use crate::verified::Verified;
 use crate::vfs::VfsFile;
 
@@ -228,7 +227,7 @@ impl Segments {
 
     /// All segments with their numbers, oldest first.
     pub(crate) fn all(&self) -> Vec<(u32, Arc<Segment>)> {
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         let list = self.list.load(&guard);
         let numbered = (0u32..).zip(list);
         let mut all: Vec<_> = numbered
@@ -265,13 +264,13 @@ impl Segments {
         let at = usize::try_from(number).unwrap_or(usize::MAX);
         let is_past = Arc::new(AtomicBool::new(false));
         self.freed.lock().push((at, Arc::clone(&is_past)));
-        crossbeam_epoch::pin().defer(move || is_past.store(true, Ordering::Release));
+        epoch::pin().defer(move || is_past.store(true, Ordering::Release));
         self.change(|list| set(list, at, None));
     }
 
     fn change(&self, f: impl FnOnce(&mut Vec<Option<Arc<Segment>>>)) {
         let _alone = self.change.lock();
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         let mut list = self.list.load(&guard).clone();
         f(&mut list);
         self.list.replace(list, &guard);
@@ -279,7 +278,7 @@ impl Segments {
         // The old list holds on to segments, which are files and mappings: do not leave it in this
         // thread's bag. An epoch has to pass twice before what was replaced is freed.
         for _ in 0..3 {
-            crossbeam_epoch::pin().flush();
+            epoch::pin().flush();
         }
     }
 }

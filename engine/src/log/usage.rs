@@ -1,11 +1,11 @@
 //! What is still needed of a segment, as the committer counts it.
 
-use parking_lot::Mutex;
 use rimstone_compaction::Expiries;
 
 use crate::format::checkpoint::{Counts, SegmentEntry};
 use crate::format::lists::{Move, Relocation};
 use crate::format::record::{Header, Kind, expires};
+use crate::sync::Mutex;
 
 /// Changed by the committer alone, in the order of the log, and read by compaction and checkpoints. So
 /// nobody waits long for its lock.

@@ -10,9 +10,6 @@ mod slots;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-
-use parking_lot::Mutex;
 
 use self::files::{Chain, Files, LOCK, SegmentFile, missing};
 use self::replay::{Replay, Tail};
@@ -30,8 +27,11 @@ use crate::log::appender::{Appender, Start, random};
 use crate::log::mapped::Mapped;
 use crate::log::segment::{Segment, segment_path};
 use crate::maintenance::{Kept, Maintenance};
+use crate::mem::Origin;
 use crate::options::{Durability, Verify};
 use crate::reserve::Reserve;
+use crate::sync::Mutex;
+use crate::sync::atomic::AtomicU64;
 use crate::vfs::Vfs;
 
 pub(crate) use self::read::read;
@@ -169,6 +169,7 @@ impl Rooms {
             log: Mutex::new(self.log),
             next_file: AtomicU64::new(self.next_file),
             poisoned: false.into(),
+            origin: Arc::new(Origin::here()),
             is_read_only: self.lock.is_none(),
             larges: Mutex::new(replay.larges),
             hot: None,

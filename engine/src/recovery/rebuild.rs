@@ -17,6 +17,7 @@ use crate::index::runs::KeyRecord;
 use crate::index::table::Location;
 use crate::log::scan::{Scan, Step};
 use crate::log::segment::Segment;
+use crate::sync::epoch;
 
 /// A segment, and where its records lie.
 type Part = (Arc<Segment>, Vec<Range<u64>>);
@@ -116,7 +117,7 @@ impl Replay {
         let Some(new) = self.location_in(segment, offset) else {
             return;
         };
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         let mut newest = 0;
         let old = self.table.find(hash, &guard, |location| {
             let segment = self.segments.get(location.number(), &guard);
@@ -161,7 +162,7 @@ impl Replay {
                 }
             }
             Kind::Put | Kind::PutLarge => {
-                let guard = crossbeam_epoch::pin();
+                let guard = epoch::pin();
                 let held = self.table.find(hash, &guard, |held| held == location);
                 if held.is_some() {
                     self.count(record, segment);

@@ -22,6 +22,7 @@ use crate::log::appender::Appender;
 use crate::log::scan::{Scan, Step};
 use crate::log::segment::{Segment, Segments, segment_path};
 use crate::namespaces::Namespaces;
+use crate::sync::epoch;
 
 pub(crate) const DAMAGED: &str = "no valid records where there were some";
 const MISSING: &str = "missing";
@@ -410,7 +411,7 @@ impl Replay {
     /// The record that another replaces: the one it names, or, where that one may be gone, whichever
     /// the key has, since an older version must not come back.
     fn old(&self, record: &Record<'_>, hash: u64) -> Option<Old> {
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         let at = |location: Location| {
             let segment = self.segments.get(location.number(), &guard)?;
             segment.record(location.offset()).ok()
@@ -538,7 +539,7 @@ impl Replay {
 
     /// Counts a record that the table no longer points to.
     fn release(&mut self, old: &Old) {
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         if let Some(segment) = self.segments.get(old.location.number(), &guard) {
             segment.usage.lose(u64::from(old.len), old.expires);
         }
@@ -593,7 +594,7 @@ impl Replay {
         let Ok(copy) = to.record(new.offset()) else {
             return;
         };
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         let mut older = None;
         self.table.find(relocation.hash, &guard, |location| {
             let segment = self.segments.get(location.number(), &guard);
@@ -663,7 +664,7 @@ impl Replay {
     /// Looks up what the tail's records will change, so that damage of the table there is found before
     /// anything is written.
     pub(super) fn look_up_tail(&self, tail: &Tail) -> Result<()> {
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         for address in &tail.records {
             let Some((_, segment)) = self.numbers.get(&address.segment) else {
                 continue;

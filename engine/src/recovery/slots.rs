@@ -14,6 +14,7 @@ use crate::format::segment::StoreId;
 use crate::index::checkpoint::Checkpoint;
 use crate::index::table::Table;
 use crate::log::segment::Segment;
+use crate::sync::epoch;
 use crate::vfs::Vfs;
 
 /// The table of a checkpoint, with the segments that its slots name.
@@ -61,7 +62,7 @@ impl Slots {
 
     /// What the checkpoint says of the record that the core has of a key; of none, nothing.
     pub(crate) fn standing(&self, core: &Core, namespace: u32, key: &[u8]) -> Standing {
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         let hash = key_hash(&self.store, namespace, key);
         match core.find(namespace, key, hash, &guard) {
             Ok(Some(found)) if self.knows(&found) => self.judge(&found, hash),
@@ -78,7 +79,7 @@ impl Slots {
     }
 
     fn judge(&self, found: &Found<'_>, hash: u64) -> Standing {
-        let guard = crossbeam_epoch::pin();
+        let guard = epoch::pin();
         let mut standing = Standing::Deleted;
         self.table.find(hash, &guard, |location| {
             let segment = self.segments.get(&location.number());

@@ -17,7 +17,7 @@
 
 use super::KeyRecord;
 use super::source::rank;
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
