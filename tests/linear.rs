@@ -90,7 +90,7 @@ fn call_all(ns: &Namespace, seed: u64) -> Vec<(usize, Call)> {
             Did::Get(found) => found.map(|found| found.generation),
             Did::Put(put) | Did::PutIf { put, .. } => Some(put.generation),
             Did::Refused { found, .. } => *found,
-            Did::Delete(_) => None,
+            Did::Delete(_) | Did::Listed(_) => None,
         };
         (key, Call { start, end, did })
     });
@@ -192,6 +192,7 @@ fn the_checker_of_registers_tells_orders_from_none() {
     let with = |more: &[(u64, u64, Did)]| is_linearizable(&history(&[&puts, more].concat()));
     assert!(with(&[]));
     assert!(with(&[(40, 50, Did::Get(Some(two)))]));
+    assert!(with(&[(40, 50, Did::Listed(Some(0)))]));
     assert!(with(&[(5, 25, Did::Get(Some(one)))]));
     assert!(with(&[
         (0, 50, Did::Get(None)),
@@ -222,6 +223,8 @@ fn the_checker_of_registers_tells_orders_from_none() {
             })),
         )],
         vec![(40, 50, Did::Get(None))],
+        vec![(40, 50, Did::Listed(None))],
+        vec![(40, 50, Did::Listed(Some(1)))],
         vec![(40, 50, Did::Delete(true)), (60, 70, Did::Get(Some(two)))],
         // Two threads that both saw the new value first and the old one then.
         vec![(0, 22, Did::Get(Some(two))), (23, 24, Did::Get(Some(one)))],

@@ -1,38 +1,38 @@
 //! The locks, in one place, so that the tests inside the crate can run every schedule of them: there
-//! they are those of `shuttle`.
+//! they are those of `shuttle`, as with the feature of that name.
 
-#[cfg(test)]
+#[cfg(any(test, feature = "shuttle"))]
 use std::sync::PoisonError;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "shuttle"))]
 pub(crate) use shuttle::sync::{Condvar, MutexGuard, RwLockReadGuard, RwLockWriteGuard};
-#[cfg(test)]
+#[cfg(any(test, feature = "shuttle"))]
 pub(crate) mod atomic {
     pub(crate) use shuttle::sync::atomic::{AtomicU64, AtomicUsize};
 }
 
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "shuttle")))]
 pub(crate) use parking_lot::{Condvar, MutexGuard, RwLockReadGuard, RwLockWriteGuard};
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "shuttle")))]
 pub(crate) mod atomic {
     pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize};
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "shuttle"))]
 #[derive(Debug, Default)]
 pub(crate) struct RwLock<T>(shuttle::sync::RwLock<T>);
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "shuttle")))]
 #[derive(Debug, Default)]
 pub(crate) struct RwLock<T>(parking_lot::RwLock<T>);
 
-#[cfg(test)]
+#[cfg(any(test, feature = "shuttle"))]
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "shuttle")))]
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(parking_lot::Mutex<T>);
 
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "shuttle")))]
 impl<T> RwLock<T> {
     #[inline]
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
@@ -44,7 +44,7 @@ impl<T> RwLock<T> {
     }
 }
 
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "shuttle")))]
 impl<T> Mutex<T> {
     pub(crate) fn new(value: T) -> Mutex<T> {
         Mutex(parking_lot::Mutex::new(value))
@@ -56,13 +56,13 @@ impl<T> Mutex<T> {
 }
 
 /// Waits until the condition is told to have changed.
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "shuttle")))]
 pub(crate) fn wait<'l, T>(changed: &Condvar, mut guard: MutexGuard<'l, T>) -> MutexGuard<'l, T> {
     changed.wait(&mut guard);
     guard
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "shuttle"))]
 impl<T> RwLock<T> {
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
@@ -73,7 +73,7 @@ impl<T> RwLock<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "shuttle"))]
 impl<T> Mutex<T> {
     pub(crate) fn new(value: T) -> Mutex<T> {
         Mutex(shuttle::sync::Mutex::new(value))
@@ -84,7 +84,7 @@ impl<T> Mutex<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "shuttle"))]
 pub(crate) fn wait<'l, T>(changed: &Condvar, guard: MutexGuard<'l, T>) -> MutexGuard<'l, T> {
     changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }

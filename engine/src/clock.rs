@@ -2,10 +2,10 @@
 #![allow(clippy::disallowed_methods, reason = "the clock seam itself")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// How far the wall clock may run ahead of elapsed time before the jump has to prove itself, and
 /// for how long: design rule "hiding and erasing differ".

@@ -64,7 +64,11 @@ mod scrub;
 mod space;
 mod store;
 mod stream;
+#[cfg(not(feature = "shuttle"))]
 mod sync;
+#[cfg(feature = "shuttle")]
+#[doc(hidden)]
+pub mod sync;
 mod verified;
 mod vfs;
 mod worker;

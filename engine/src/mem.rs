@@ -134,6 +134,10 @@ pub(crate) struct Bucket(pub(crate) [AtomicU64; 8]);
 
 /// Anonymous memory that begins as zeroes, in huge pages where the system gives them: a probe that
 /// misses the caches then waits for one line of memory instead of for its page tables, too.
+#[cfg_attr(
+    feature = "loom",
+    allow(dead_code, reason = "its atomics are no words of memory")
+)]
 pub(crate) struct Region {
     raw: MmapRaw,
     /// Where the first huge page begins.
@@ -152,12 +156,13 @@ impl Region {
             .map_anon();
         let raw = MmapRaw::from(mapped.ok()?);
         let start = (raw.as_ptr() as usize).next_multiple_of(HUGE_PAGE) - raw.as_ptr() as usize;
-        // Small pages are slower, no more.
-        #[cfg(target_os = "linux")]
+        // Small pages are slower, no more. Tables that are made by the thousand are too small for a huge one.
+        #[cfg(all(target_os = "linux", not(feature = "shuttle")))]
         let _ = raw.advise_range(memmap2::Advice::HugePage, start, len);
         Some(Region { raw, start })
     }
 
+    #[cfg(not(feature = "loom"))]
     /// Gives the whole pages of a part back, which nobody uses again.
     fn release(&self, offset: usize, len: usize) {
         let page = rustix::param::page_size();
@@ -183,8 +188,17 @@ pub(crate) struct BucketMemory {
 }
 
 enum Owner {
-    Region { region: Arc<Region>, offset: usize },
-    Map { _map: Arc<Map> },
+    #[cfg(not(feature = "loom"))]
+    Region {
+        region: Arc<Region>,
+        offset: usize,
+    },
+    Map {
+        _map: Arc<Map>,
+    },
+    /// The atomics of `loom` are no words of memory.
+    #[cfg(feature = "loom")]
+    Boxed,
 }
 
 // SAFETY: buckets are atomics, and the memory they lie in lives as long as its owner, which is `Send`
@@ -196,6 +210,7 @@ unsafe impl Sync for BucketMemory {}
 impl BucketMemory {
     /// `len` buckets, `first` buckets into a region: all of them empty, as long as each part of a
     /// region is asked for once. `None` if they do not lie in it.
+    #[cfg(not(feature = "loom"))]
     pub(crate) fn in_region(
         region: &Arc<Region>,
         first: usize,
@@ -214,6 +229,16 @@ impl BucketMemory {
                 region: Arc::clone(region),
                 offset,
             },
+        })
+    }
+
+    #[cfg(feature = "loom")]
+    pub(crate) fn in_region(_: &Arc<Region>, _: usize, len: usize) -> Option<BucketMemory> {
+        let buckets: Box<[Bucket]> = (0..len).map(|_| Bucket::default()).collect();
+        Some(BucketMemory {
+            first: NonNull::new(Box::leak(buckets).as_mut_ptr())?,
+            len,
+            owner: Owner::Boxed,
         })
     }
 
@@ -244,8 +269,18 @@ impl BucketMemory {
 
 impl Drop for BucketMemory {
     fn drop(&mut self) {
-        if let Owner::Region { region, offset } = &self.owner {
-            region.release(*offset, self.len * size_of::<Bucket>());
+        match &self.owner {
+            #[cfg(not(feature = "loom"))]
+            Owner::Region { region, offset } => {
+                region.release(*offset, self.len * size_of::<Bucket>());
+            }
+            Owner::Map { .. } => {}
+            #[cfg(feature = "loom")]
+            Owner::Boxed => {
+                let buckets = std::ptr::slice_from_raw_parts_mut(self.first.as_ptr(), self.len);
+                // SAFETY: `in_region` leaked the box, and nobody else drops it.
+                drop(unsafe { Box::from_raw(buckets) });
+            }
         }
     }
 }

@@ -37,6 +37,8 @@ pub enum Did {
     },
     /// Became nothing; whether it was something.
     Delete(bool),
+    /// Was shown by a list with this mark, or not at all.
+    Listed(Option<u64>),
 }
 
 /// A value, and its generation.
@@ -64,6 +66,14 @@ struct Register {
     newest: u64,
 }
 
+impl Version {
+    /// What a list shows of it: the lowest bit of its value.
+    #[must_use]
+    pub fn mark(self) -> u64 {
+        self.value & 1
+    }
+}
+
 impl Register {
     /// What it is after a call, or `None` if the call cannot have returned what it did.
     fn after(self, did: &Did) -> Option<Register> {
@@ -75,6 +85,7 @@ impl Register {
             Did::Refused { before, found } => {
                 (*found == generation && before != found).then_some(self)
             }
+            Did::Listed(mark) => (*mark == self.held.map(Version::mark)).then_some(self),
             Did::Delete(existed) => {
                 let held = None;
                 (*existed == self.held.is_some()).then_some(Register { held, ..self })

@@ -60,6 +60,11 @@ impl Partition {
     }
 }
 
+/// Its top bits.
+fn partition_of(hash: u64) -> usize {
+    (hash >> (u64::BITS - PARTITIONS.ilog2())) as usize
+}
+
 /// The point index. It holds no keys: whoever asks compares them.
 pub(crate) struct Table {
     partitions: Box<[Partition; PARTITIONS]>,
@@ -206,7 +211,7 @@ impl Table {
     }
 
     fn partition(&self, hash: u64) -> &Partition {
-        &self.partitions[(hash >> 54) as usize]
+        &self.partitions[partition_of(hash)]
     }
 
     /// The first candidate that `is_match` accepts. `is_match` may be called for other keys' records.
@@ -232,7 +237,7 @@ impl Table {
 
     /// Starts to bring the home bucket of `hash` into the cache.
     pub(crate) fn prefetch(&self, hash: u64) {
-        let partition = (hash >> 54) as usize;
+        let partition = partition_of(hash);
         let hint = self.hints[partition].load(Ordering::Relaxed);
         if let Ok(address) = usize::try_from(Buckets::hinted(hint, partition, hash)) {
             prefetch_at(address);
@@ -469,7 +474,7 @@ mod tests {
         for id in 0..100_000 {
             assert!(table.insert(mix(id), at(1, id)));
             let (hash, guard) = (mix(id / 2), epoch::pin());
-            let partition = (hash >> 54) as usize;
+            let partition = super::partition_of(hash);
             let hint = table.hints[partition].load(Ordering::Relaxed);
             let home = table.partition(hash).buckets.load(&guard).home(hash);
             assert_eq!(Buckets::hinted(hint, partition, hash), home);

@@ -492,7 +492,7 @@ impl Spare {
 /// Fills `bytes` from the system's random source.
 #[allow(clippy::disallowed_methods, reason = "the only source of randomness")]
 pub(crate) fn random(bytes: &mut [u8]) -> Result<()> {
-    getrandom::fill(bytes).map_err(|_| Error::Io {
+    crate::sync::random::fill(bytes).map_err(|_| Error::Io {
         doing: "reading random bytes",
         path: PathBuf::from("/dev/urandom"),
         source: std::io::Error::other("no random source"),
