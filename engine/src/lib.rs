@@ -49,6 +49,8 @@ mod list;
 mod log;
 mod maintenance;
 mod mem;
+#[cfg(all(test, feature = "loom"))]
+mod models;
 mod namespace;
 mod namespaces;
 mod opening;

@@ -200,17 +200,18 @@ impl AsRef<[u8]> for Slice {
     }
 }
 
-/// The front and class segments by the number that slots hold; number 0 is unused.
-pub(crate) struct Segments {
-    list: EpochCell<Vec<Option<Arc<Segment>>>>,
+/// The front and class segments by the number that slots hold; number 0 is unused. (The numbers do not
+/// depend on what they are of.)
+pub(crate) struct Segments<S = Segment> {
+    list: EpochCell<Vec<Option<Arc<S>>>>,
     change: Mutex<()>,
     /// Numbers that were freed, and whether everybody is past who may have loaded a slot with one of
     /// them before.
     freed: Mutex<Vec<(usize, Arc<AtomicBool>)>>,
 }
 
-impl Segments {
-    pub(crate) fn new() -> Segments {
+impl<S: Send + Sync + 'static> Segments<S> {
+    pub(crate) fn new() -> Segments<S> {
         Segments {
             list: EpochCell::new(vec![None]),
             change: Mutex::new(()),
@@ -218,31 +219,19 @@ impl Segments {
         }
     }
 
-    pub(crate) fn get<'g>(&'g self, number: u32, guard: &'g Guard) -> Option<&'g Arc<Segment>> {
+    pub(crate) fn get<'g>(&'g self, number: u32, guard: &'g Guard) -> Option<&'g Arc<S>> {
         self.list
             .load(guard)
             .get(usize::try_from(number).ok()?)?
             .as_ref()
     }
 
-    /// All segments with their numbers, oldest first.
-    pub(crate) fn all(&self) -> Vec<(u32, Arc<Segment>)> {
-        let guard = epoch::pin();
-        let list = self.list.load(&guard);
-        let numbered = (0u32..).zip(list);
-        let mut all: Vec<_> = numbered
-            .filter_map(|(number, segment)| Some((number, Arc::clone(segment.as_ref()?))))
-            .collect();
-        all.sort_unstable_by_key(|(_, segment)| segment.id);
-        all
-    }
-
     /// Adds a segment and returns its number, which may have been another's before.
-    pub(crate) fn add(&self, segment: Arc<Segment>) -> u32 {
+    pub(crate) fn add(&self, segment: Arc<S>) -> u32 {
         let mut added = 0;
         let mut freed = self.freed.lock();
         freed.retain(|(_, is_past)| !is_past.load(Ordering::Acquire));
-        let is_free = |at: &usize, list: &[Option<Arc<Segment>>]| {
+        let is_free = |at: &usize, list: &[Option<Arc<S>>]| {
             list.get(*at).is_none_or(Option::is_none) && !freed.iter().any(|(n, _)| n == at)
         };
         self.change(|list| {
@@ -253,7 +242,7 @@ impl Segments {
     }
 
     /// Puts a segment back under the number that a checkpoint's slots have for it.
-    pub(crate) fn restore(&self, number: u32, segment: Arc<Segment>) {
+    pub(crate) fn restore(&self, number: u32, segment: Arc<S>) {
         let at = usize::try_from(number).unwrap_or(usize::MAX);
         self.change(|list| set(list, at, Some(segment)));
     }
@@ -268,7 +257,7 @@ impl Segments {
         self.change(|list| set(list, at, None));
     }
 
-    fn change(&self, f: impl FnOnce(&mut Vec<Option<Arc<Segment>>>)) {
+    fn change(&self, f: impl FnOnce(&mut Vec<Option<Arc<S>>>)) {
         let _alone = self.change.lock();
         let guard = epoch::pin();
         let mut list = self.list.load(&guard).clone();
@@ -283,7 +272,21 @@ impl Segments {
     }
 }
 
-fn set(list: &mut Vec<Option<Arc<Segment>>>, at: usize, segment: Option<Arc<Segment>>) {
+impl Segments {
+    /// All segments with their numbers, oldest first.
+    pub(crate) fn all(&self) -> Vec<(u32, Arc<Segment>)> {
+        let guard = epoch::pin();
+        let list = self.list.load(&guard);
+        let numbered = (0u32..).zip(list);
+        let mut all: Vec<_> = numbered
+            .filter_map(|(number, segment)| Some((number, Arc::clone(segment.as_ref()?))))
+            .collect();
+        all.sort_unstable_by_key(|(_, segment)| segment.id);
+        all
+    }
+}
+
+fn set<S>(list: &mut Vec<Option<Arc<S>>>, at: usize, segment: Option<Arc<S>>) {
     if list.len() <= at {
         list.resize(at.saturating_add(1), None);
     }
