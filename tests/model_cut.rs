@@ -20,6 +20,7 @@ fn cut() -> impl Strategy<Value = Cut> {
         Unsynced::Kept,
         Unsynced::Sectors(512),
         Unsynced::Sectors(4096),
+        Unsynced::Halves,
         Unsynced::Prefix,
     ]);
     let names = prop::sample::select(vec![Names::Lost, Names::Kept, Names::Any]);
@@ -50,6 +51,7 @@ fn use_it() -> impl Strategy<Value = Act> {
         1 => Just(Act::Advance { seconds: 4_000 }),
         1 => Just(Act::Checkpoint),
         1 => Just(Act::Compact),
+        2 => any::<bool>().prop_map(|idle| Act::Maintain { idle }),
         1 => Just(Act::Reopen),
         1 => Just(Act::Rebuild),
     ]
@@ -71,14 +73,14 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(250), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(2_000), ..ProptestConfig::default() })]
 
     /// Rules 1, 2, 6, 7 and 15, in any order: after each cut one prefix of the history explains
     /// everything, nothing acknowledged as durable is missing, and opening again shows the same.
     #[test]
     fn every_history_survives_cuts_faults_and_full_disks(
         durability in durability(),
-        acts in prop::collection::vec(act(), 1..120),
+        acts in prop::collection::vec(act(), 1..=200),
         last in cut(),
     ) {
         let mut session = Session::start(SimDisk::new(), durability);
