@@ -56,7 +56,7 @@ impl Bytes {
 /// The act that these bytes stand for: nine in ten do not hurt.
 pub(crate) fn act(bytes: [u8; ACT_LEN]) -> Act {
     let mut bytes = Bytes(bytes, 0);
-    match bytes.below(33) {
+    match bytes.below(35) {
         0..12 => put(&mut bytes),
         12..16 => Act::Delete {
             ns: bytes.ns(),
@@ -89,7 +89,10 @@ pub(crate) fn act(bytes: [u8; ACT_LEN]) -> Act {
         27 => Act::Compact,
         28 => Act::Reopen,
         29 => Act::Rebuild,
-        30 | 31 => Act::Cut {
+        30 | 31 => Act::Maintain {
+            idle: bytes.one_in(2),
+        },
+        32 | 33 => Act::Cut {
             back: usize::from(bytes.below(12)),
             cut: cut(&mut bytes),
         },
@@ -133,6 +136,7 @@ fn cut(bytes: &mut Bytes) -> Cut {
             Unsynced::Kept,
             Unsynced::Sectors(512),
             Unsynced::Sectors(4096),
+            Unsynced::Halves,
             Unsynced::Prefix,
         ]),
         names: bytes.of(&[Names::Lost, Names::Kept, Names::Any]),

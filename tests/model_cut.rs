@@ -8,14 +8,14 @@ use crate::acts::{self, ACT_LEN};
 use crate::session::{Act, DURABILITIES, Session};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(250), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(2_000), ..ProptestConfig::default() })]
 
     /// Rules 1, 2, 6, 7 and 15, in any order: after each cut one prefix of the history explains
     /// everything, nothing acknowledged as durable is missing, and opening again shows the same.
     #[test]
     fn every_history_survives_cuts_faults_and_full_disks(
         durability in prop::sample::select(DURABILITIES.to_vec()),
-        acts in prop::collection::vec(any::<[u8; ACT_LEN]>().prop_map(acts::act), 1..120),
+        acts in prop::collection::vec(any::<[u8; ACT_LEN]>().prop_map(acts::act), 1..=200),
         last in any::<[u8; ACT_LEN]>().prop_map(acts::last),
     ) {
         let mut session = Session::start(SimDisk::new(), durability);

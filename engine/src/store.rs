@@ -13,6 +13,7 @@ use crate::log::commit::Op;
 use crate::namespace::Namespace;
 use crate::namespaces::{NAME_MAX, NamespaceId, State};
 use crate::opening::Options;
+use crate::options::Durability;
 use crate::space::SegmentSpace;
 use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
@@ -108,7 +109,7 @@ impl Store {
         let _naming = core.naming.lock();
         self.check_name(name)?;
         let mut id = [0u8; 16];
-        crate::log::appender::random(&mut id)?;
+        crate::log::appender::random(&*core.vfs, &mut id)?;
         let number = core.namespaces.next_number();
         let body = NamespaceBody {
             id,
@@ -274,6 +275,19 @@ impl Store {
             moved?;
         }
         Ok(before.saturating_sub(self.stats().disk_bytes))
+    }
+
+    /// Does once what the threads would do that a store [without them](Options::without_threads) does not
+    /// have; when `idle`, also what they leave for when there is nothing else to do. What fails is told as if they had
+    /// done it.
+    #[doc(hidden)]
+    pub fn step(&self, idle: bool) {
+        let core = self.core();
+        core.go_ahead();
+        core.maintain(idle);
+        if matches!(core.durability, Durability::Interval(_)) {
+            let _ = core.sync();
+        }
     }
 
     /// Reads everything the store holds beside its readers and writers, and returns what is damaged; as

@@ -25,7 +25,7 @@ pub use dice::Dice;
 pub use disk::{Fault, SimDisk};
 pub use gate::{Doing, Gate};
 pub use history::History;
-pub use image::{Cut, Names, Unsynced};
+pub use image::{Cut, Left, Moment, Names, Timeline, Unsynced};
 pub use linear::{Call, Did, Version, is_linearizable};
 pub use state::{Seen, State, alive, matches, observe};
 
@@ -109,12 +109,25 @@ pub fn newest(dir: &Path, extension: &str) -> Option<PathBuf> {
 /// # Errors
 /// What the store says.
 pub fn open_on(disk: &SimDisk, clock: &Clock, durability: Durability) -> Result<Store> {
+    options_on(disk, clock, durability).open(DIR)
+}
+
+/// As [`open_on`], without threads: what they would do happens in [`Store::step`].
+///
+/// # Errors
+/// What the store says.
+pub fn open_alone(disk: &SimDisk, clock: &Clock, durability: Durability) -> Result<Store> {
+    options_on(disk, clock, durability)
+        .without_threads()
+        .open(DIR)
+}
+
+fn options_on(disk: &SimDisk, clock: &Clock, durability: Durability) -> Options {
     Options::new()
         .vfs(Arc::new(disk.clone()))
         .durability(durability)
         .clock(clock.clone())
         .cache(1 << 20)
-        .open(DIR)
 }
 
 /// Says a line on stderr at once, past the capture of the test harness. It is written in one call, so that

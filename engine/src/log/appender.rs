@@ -463,7 +463,7 @@ impl Spare {
 
     fn into_segment(self, vfs: &dyn Vfs, dir: &Path, start: &Start) -> Result<Arc<Segment>> {
         let mut salt = [0u8; 4];
-        random(&mut salt)?;
+        random(vfs, &mut salt)?;
         let header = Header {
             kind: start.kind,
             salt: u32::from_le_bytes(salt),
@@ -489,12 +489,8 @@ impl Spare {
     }
 }
 
-/// Fills `bytes` from the system's random source.
-#[allow(clippy::disallowed_methods, reason = "the only source of randomness")]
-pub(crate) fn random(bytes: &mut [u8]) -> Result<()> {
-    crate::sync::random::fill(bytes).map_err(|_| Error::Io {
-        doing: "reading random bytes",
-        path: PathBuf::from("/dev/urandom"),
-        source: std::io::Error::other("no random source"),
-    })
+/// Fills `bytes` from the file system's random source.
+pub(crate) fn random(vfs: &dyn Vfs, bytes: &mut [u8]) -> Result<()> {
+    let filled = vfs.random(bytes);
+    filled.map_err(|e| io_error("reading random bytes", Path::new("/dev/urandom"), e))
 }

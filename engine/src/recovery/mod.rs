@@ -265,7 +265,7 @@ fn replay_from(
             let chain = Chain::read(vfs, files, 0, Err)?;
             let id = match chain.fronts.first() {
                 Some(front) => front.header.store,
-                None => new_store_id()?,
+                None => new_store_id(vfs)?,
             };
             (Replay::new(id), chain)
         }
@@ -365,13 +365,13 @@ pub(crate) fn take_lock(vfs: &dyn Vfs, dir: &Path) -> Result<Box<dyn Send + Sync
     })
 }
 
-fn new_store_id() -> Result<StoreId> {
+fn new_store_id(vfs: &dyn Vfs) -> Result<StoreId> {
     let mut store = StoreId {
         id: [0; 16],
         secret: [0; 32],
     };
-    random(&mut store.id)?;
-    random(&mut store.secret)?;
+    random(vfs, &mut store.id)?;
+    random(vfs, &mut store.secret)?;
     Ok(store)
 }
 
