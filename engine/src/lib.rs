@@ -48,6 +48,7 @@ mod index;
 mod list;
 mod log;
 mod maintenance;
+mod many;
 mod mem;
 mod namespace;
 mod namespaces;
