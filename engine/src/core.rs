@@ -140,6 +140,7 @@ impl Core {
     ///
     /// # Errors
     /// `Corrupt` if the key was not found and a record that may be its own is damaged.
+    #[inline]
     pub(crate) fn find<'g>(
         &'g self,
         namespace: u32,

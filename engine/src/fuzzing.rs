@@ -109,12 +109,10 @@ pub fn record(data: &[u8]) {
         let body_len = u32::from_le_bytes([raw[8], raw[9], raw[10], raw[11]]) as usize;
         let rest = &raw[record::HEADER_LEN..];
         let (key, rest) = rest.split_at(key_len.min(rest.len()));
-        let (key, body_crc) = (
-            key.to_vec(),
-            crc32fast::hash(&rest[..body_len.min(rest.len())]),
-        );
+        let head = record::HEADER_LEN + key.len();
+        let body_crc = crc32fast::hash(&rest[..body_len.min(rest.len())]);
         set!(raw, 36, body_crc);
-        let crc = record::checksum(place, &raw[..record::HEADER_LEN], &key);
+        let crc = record::checksum(place, &raw[..head]);
         set!(raw, 0, crc);
         check_decoded(&raw, place);
     }

@@ -434,7 +434,7 @@ pub fn checkpoint_open(data: &[u8]) {
     let Ok(opened) = load(&file, Path::new(""), 1) else {
         return;
     };
-    let guard = crossbeam_epoch::pin();
+    let guard = crate::sync::epoch::pin();
     let mut found = 0;
     for number in 0..SLOTS {
         let (hash, location) = slot(number);

@@ -15,7 +15,7 @@
 use std::array;
 use std::sync::Arc;
 
-use super::buckets::{Buckets, Regions, SLOTS, point, saved_size, set};
+use super::buckets::{Buckets, CHUNK_LEN, Regions, SLOTS, point, saved_size, set};
 pub(crate) use super::buckets::{Image, Location, PARTITIONS};
 use crate::mem::{Bucket, EpochCell, Map, prefetch_at};
 use crate::sync::Mutex;
@@ -62,7 +62,7 @@ impl Partition {
 
 /// Its top bits.
 fn partition_of(hash: u64) -> usize {
-    (hash >> (u64::BITS - PARTITIONS.ilog2())) as usize
+    usize::try_from(hash >> (u64::BITS - PARTITIONS.ilog2())).unwrap_or_default()
 }
 
 /// The point index. It holds no keys: whoever asks compares them.
@@ -127,6 +127,15 @@ impl Table {
         let guard = epoch::pin();
         if partition.buckets.load(&guard).are_saved() {
             self.settle_locked(partition, &partition.writer.lock());
+        }
+    }
+
+    /// Prepares for so many changes at once, of keys from anywhere: where they will come to half of the
+    /// pages of a checkpoint, all of it is read in order, which costs less than verifying and copying
+    /// each page as it is met.
+    pub(crate) fn expect(&self, changes: usize) {
+        if changes.saturating_mul(2) >= self.bytes() / CHUNK_LEN {
+            (0..PARTITIONS).for_each(|partition| self.settle(partition));
         }
     }
 
@@ -215,6 +224,7 @@ impl Table {
     }
 
     /// The first candidate that `is_match` accepts. `is_match` may be called for other keys' records.
+    #[inline]
     pub(crate) fn find(
         &self,
         hash: u64,

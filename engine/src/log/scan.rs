@@ -5,8 +5,8 @@ use crate::format::segment::HEADER_LEN as SEGMENT_HEADER_LEN;
 
 use super::segment::Segment;
 
-/// What preallocated space is full of.
-const ZEROS: [u8; 4096] = [0; 4096];
+/// Bytes of a preallocated file that are looked at together; a multiple of 8, as offsets of records are.
+const ZEROS: [u8; 64] = [0; 64];
 
 /// What lies at one place of a segment.
 pub(crate) enum Step<'a> {
@@ -130,22 +130,19 @@ impl<'a> Scan<'a> {
                     let len = u64::try_from(record.header.record_len()).unwrap_or(u64::MAX);
                     offset = offset.saturating_add(len);
                 }
-                _ => offset = self.next_place(offset.saturating_add(8)),
+                _ => offset = self.past_zeros(offset.saturating_add(8)),
             }
         }
         None
     }
 
-    /// The first place from `offset` on where a record may begin: none begins with eight zeros. Behind the
-    /// end of a log there may be megabytes of them.
-    fn next_place(&self, offset: u64) -> u64 {
-        let bytes = self.segment.bytes(offset).unwrap_or_default();
-        let is_zero = |part: &&[u8]| ZEROS.starts_with(part);
-        let pages = bytes.chunks(ZEROS.len()).take_while(is_zero).count();
-        let empty = bytes.len().min(pages.saturating_mul(ZEROS.len()));
-        let words = bytes.get(empty..).unwrap_or_default().chunks(8);
-        let words = words.take_while(is_zero).count();
-        let zeros = words.saturating_mul(8).saturating_add(empty);
-        offset.saturating_add(u64::try_from(zeros).unwrap_or(u64::MAX))
+    /// Where something follows that is not zero, as the start of a record is. What was preallocated and
+    /// never written may be long.
+    fn past_zeros(&self, from: u64) -> u64 {
+        let bytes = self.segment.bytes(from).unwrap_or_default();
+        let zeros = bytes
+            .chunks(ZEROS.len())
+            .take_while(|chunk| ZEROS.get(..chunk.len()) == Some(*chunk));
+        from.saturating_add(zeros.map(|chunk| chunk.len() as u64).sum())
     }
 }

@@ -1,18 +1,23 @@
 //! Opening: map the newest checkpoint, replay what follows it in the log, make the log's tail
 //! durable, begin a new epoch. Without a checkpoint all of the log is replayed.
 
+mod apply;
 mod files;
+mod moves;
 mod read;
 mod rebuild;
 mod replay;
 mod salvage;
+mod scanned;
 mod slots;
+mod tail;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::files::{Chain, Files, LOCK, SegmentFile, missing};
-use self::replay::{Replay, Tail};
+use self::replay::Replay;
+use self::tail::Tail;
 use crate::brake::Brake;
 use crate::clock::Clock;
 use crate::core::Core;
