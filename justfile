@@ -9,7 +9,7 @@ test:
 
 # Hours of the tests that `just test` runs for seconds: docs/testing.md.
 long:
-    RIMSTONE_CASES=20000 RIMSTONE_ACTS=3 cargo test --workspace --release
+    RIMSTONE_CASES=20000 RIMSTONE_ACTS=4 cargo test --workspace --release
 
 # Whether the tests notice the bugs of tests/planted/, all or those with these names.
 planted *names:

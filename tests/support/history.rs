@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::{State, alive, matches};
 
-/// The states a store went through since it was opened, and when.
+/// The states a store went through since the power came on, and when.
 ///
 /// A power cut at some place of the disk's journal leaves one of them: not older than the newest one
 /// that was promised to be durable before that place, not newer than the newest one begun.
