@@ -131,6 +131,12 @@ fn value(input: &mut Input<'_>) -> String {
     char::from(b'a' + letter % 26).to_string().repeat(len)
 }
 
+/// Seconds from now, half of them about as many as there must be.
+fn seconds(input: &mut Input<'_>) -> u64 {
+    let n = u64::from(input.u8());
+    if n < 128 { 58 + n % 4 } else { n - 128 }
+}
+
 /// Metadata as it is sent, and as it is shown then; a status if it is refused.
 fn metadata(input: &mut Input<'_>) -> (String, Result<Option<Value>, u16>) {
     let n = usize::from(input.u8() % 8);
@@ -200,7 +206,7 @@ impl Session<'_> {
 
     /// A query about time, and what follows from it; a status if it is refused.
     fn expiry(&self, input: &mut Input<'_>) -> (String, Result<Option<u64>, u16>) {
-        let (kind, n) = (input.u8() % 12, u64::from(input.u8()));
+        let (kind, n) = (input.u8() % 12, seconds(input));
         let at = self.now() + n;
         let kept = |allowed, at| if allowed { Ok(Some(at)) } else { Err(400) };
         match kind {
@@ -382,7 +388,8 @@ impl Session<'_> {
                 Ok(key) => (key, None),
                 Err((key, status)) => (key, Some(status)),
             };
-            let (ttl, (sent, metadata)) = (u64::from(input.u8()), metadata(input));
+            let ttl = if flags & 4 == 0 { 0 } else { seconds(input) };
+            let (sent, metadata) = metadata(input);
             let mut pair = json!({"key": name, "value": value});
             if encoded {
                 use base64::Engine as _;

@@ -191,22 +191,44 @@ fn histories() -> Vec<Seed> {
     let puts = |from: u8, to: u8| (from..to).flat_map(put).collect::<Vec<_>>();
     let later = |seconds: u8| vec![14, seconds, 0];
     let asked = |from: u8, to: u8| (from..to).flat_map(|n| [4, n, 5]).collect::<Vec<_>>();
+    // A put takes dialect, key, length, letter, kind of time, seconds, metadata.
     let requests = [
         &[0, 0, 3, 2, 9, 0, 0, 2][..],
-        &[1, 5, 4, 3, 7, 5, 60, 3],
-        &[0, 3, 240, 1, 1, 0, 0, 0],
+        &[1, 5, 4, 3, 7, 5, 2, 3],
+        &[1, 0, 5, 3, 7, 7, 2, 1],
         &[4, 1, 3],
         &[4, 4, 4],
         &[6, 0, 4],
         &[7, 0, 1, 1],
         &[7, 1, 0, 12],
-        &[8, 2, 3, 5, 4, 1, 0, 2, 6, 3, 2, 100, 3, 7, 9, 9, 0, 0],
+        &[8, 6, 3, 5, 4, 1, 2, 2, 6, 3, 2, 3, 3, 7, 9, 9, 2, 0],
         &[9, 0, 2, 5, 9],
         &[10, 3, 3, 3, 5, 6],
         &[11, 0, 61],
         &[5, 0, 4],
         &[3, 1, 3],
         &[7, 0, 0, 5],
+    ];
+    // Keys that are none, a second too few, metadata that is no JSON and too long, limits too low.
+    let refusals = [
+        &[0, 0, 240, 1, 0, 0, 0, 0][..],
+        &[0, 1, 241, 1, 0, 0, 0, 0],
+        &[0, 0, 242, 1, 0, 0, 0, 0],
+        &[0, 1, 243, 1, 0, 0, 0, 0],
+        &[0, 0, 3, 1, 0, 5, 1, 0],
+        &[0, 1, 3, 1, 0, 5, 1, 0],
+        &[0, 0, 3, 1, 0, 7, 1, 0],
+        &[0, 0, 3, 1, 0, 10, 0, 0],
+        &[0, 0, 3, 1, 0, 11, 0, 0],
+        &[0, 0, 3, 1, 0, 0, 0, 5],
+        &[0, 5, 3, 1, 0, 0, 0, 6],
+        &[8, 4, 1, 3, 1, 0, 1, 0],
+        &[8, 0, 1, 240, 1, 0, 0],
+        &[4, 8, 3],
+        &[7, 0, 0, 0],
+        &[7, 1, 0, 9],
+        &[9, 1, 1, 241],
+        &[10, 0, 0],
     ];
     vec![
         ("ops", "checkpoint_and_cuts", CHECKPOINT_AND_CUTS.to_vec()),
@@ -233,7 +255,7 @@ fn histories() -> Vec<Seed> {
         dice("random_1", 1, 1600),
         dice("random_2", 2, 400),
         ("kv_requests", "all", requests.concat()),
-        ("kv_requests", "each_refusal", EACH_REFUSAL.to_vec()),
+        ("kv_requests", "each_refusal", refusals.concat()),
     ]
 }
 
@@ -267,13 +289,6 @@ const FAULTS: [&[u8]; 13] = [
 const FILL_OVERTAKEN: [u8; 36] = [
     40, 1, 0, 4, 1, 0x0f, 6, 1, 0x0f, 9, 1, 1, 0x0a, 0, 0x0f, 9, 1, 2, 0, 1, 0x0f, 4, 2, 0x0f,
     0x0d, 2, 0, 0x0a, 0, 0x0f, 9, 1, 3, 0, 2, 0x0f,
-];
-
-/// Keys, times, metadata and limits that are refused, in both dialects.
-const EACH_REFUSAL: [u8; 62] = [
-    0, 0, 240, 1, 0, 0, 0, 0, 0, 1, 241, 1, 0, 0, 0, 0, 0, 0, 242, 1, 0, 0, 0, 0, 0, 1, 243, 1, 0,
-    0, 0, 0, 0, 0, 3, 1, 0, 5, 9, 0, 0, 0, 3, 1, 0, 0, 0, 5, 0, 5, 3, 1, 0, 0, 0, 6, 7, 1, 0, 3, 4,
-    8,
 ];
 
 /// What a client sends on one connection.
