@@ -15,9 +15,12 @@ long:
 planted *names:
     tests/planted/run {{ names }}
 
-# A million schedules of each scenario of the hot cache: about half an hour.
-schedules count="1000000":
+# More than a million schedules of each scenario of the hot cache and of whole stores, and of the engine's core
+# all with up to five preemptions: hours.
+schedules count="1250000":
     RIMSTONE_SCHEDULES={{ count }} cargo test -p rimstone-cache --release --lib -- schedules linear
+    RIMSTONE_SCHEDULES={{ count }} cargo test -p rimstone-tests --release --features shuttle --test schedules
+    LOOM_MAX_PREEMPTIONS=5 cargo test -p rimstone --release --features loom --lib -- models
 
 # Writes, expires, deletes and reads for so many minutes; an error if memory, descriptors or space grow.
 soak minutes="60" rate="10000":

@@ -25,13 +25,29 @@ use shuttle::{Config, Runner, thread};
 const KEYS: usize = 2;
 /// Calls of each of the threads that read and write.
 const CALLS: usize = 4;
-/// How often a schedule of the second kind goes against the order that it gave the threads.
+/// How often a schedule with few changes has one.
 const CHANGES: usize = 4;
 
 /// One store of so many is opened again in the end, which takes longer than all the rest.
 const REOPENED: usize = 16;
 
-/// Runs a test under as many schedules as were asked for.
+/// How many schedules each test tries.
+fn schedules() -> usize {
+    let asked = std::env::var("RIMSTONE_SCHEDULES").ok();
+    asked.and_then(|n| n.parse().ok()).unwrap_or(2_000)
+}
+
+/// Any thread may go on at each place.
+fn explore_random(test: fn()) {
+    explore(RandomScheduler::new(schedules()), schedules(), test);
+}
+
+/// The first thread that can go on does, in an order that changes a few times. That finds what needs a
+/// thread to stand still for long.
+fn explore_few_changes(test: fn()) {
+    explore(PctScheduler::new(CHANGES, schedules()), schedules(), test);
+}
+
 fn explore(scheduler: impl Scheduler + 'static, schedules: usize, test: fn()) {
     let mut config = Config::new();
     config.stack_size = 1 << 18;
@@ -41,11 +57,6 @@ fn explore(scheduler: impl Scheduler + 'static, schedules: usize, test: fn()) {
     let each = start.elapsed() / u32::try_from(schedules).unwrap();
     say(&format!("{run} schedules, {each:?} each"));
     assert_eq!(run, schedules);
-}
-
-fn schedules(ordinary: usize) -> usize {
-    let asked = std::env::var("RIMSTONE_SCHEDULES").ok();
-    asked.and_then(|n| n.parse().ok()).unwrap_or(ordinary)
 }
 
 fn below(end: usize) -> usize {
@@ -281,26 +292,22 @@ fn readers_writers_and_maintenance(cache: u64) {
 
 #[test]
 fn every_key_is_a_register_in_random_schedules() {
-    let count = schedules(1000);
-    explore(RandomScheduler::new(count), count, || {
-        readers_writers_and_maintenance(0);
-    });
+    explore_random(|| readers_writers_and_maintenance(0));
+}
+
+#[test]
+fn every_key_is_a_register_in_random_schedules_with_a_hot_cache() {
+    explore_random(|| readers_writers_and_maintenance(1 << 20));
 }
 
 #[test]
 fn every_key_is_a_register_in_schedules_with_few_changes() {
-    let count = schedules(1000);
-    explore(PctScheduler::new(CHANGES, count), count, || {
-        readers_writers_and_maintenance(0);
-    });
+    explore_few_changes(|| readers_writers_and_maintenance(0));
 }
 
 #[test]
-fn every_key_is_a_register_with_a_hot_cache() {
-    let count = schedules(1000);
-    explore(RandomScheduler::new(count), count, || {
-        readers_writers_and_maintenance(1 << 20);
-    });
+fn every_key_is_a_register_in_schedules_with_few_changes_and_a_hot_cache() {
+    explore_few_changes(|| readers_writers_and_maintenance(1 << 20));
 }
 
 /// Readers on many processors must not take turns at a line of memory.

@@ -60,9 +60,11 @@ impl Partition {
     }
 }
 
-/// Its top bits.
+/// What is left of a hash is the number of its partition.
+const PARTITION_SHIFT: u32 = u64::BITS - PARTITIONS.ilog2();
+
 fn partition_of(hash: u64) -> usize {
-    usize::try_from(hash >> (u64::BITS - PARTITIONS.ilog2())).unwrap_or_default()
+    usize::try_from(hash >> PARTITION_SHIFT).unwrap_or_default()
 }
 
 /// The point index. It holds no keys: whoever asks compares them.
