@@ -31,3 +31,4 @@ mod rotation;
 mod rules;
 mod scrub;
 mod session;
+mod tidy;
