@@ -32,3 +32,4 @@ mod rotation;
 mod rules;
 mod scrub;
 mod session;
+mod tidy;

@@ -18,6 +18,14 @@ fn files(dir: &Path, kind: &str) -> usize {
         .count()
 }
 
+/// Fills a segment so that compaction passes over it: the least that one takes is a megabyte, and what
+/// has less than that is always worth giving up.
+fn fill(ns: &Namespace) {
+    for n in 0..20 {
+        ns.put(format!("full {n}"), [7; 60_000]).unwrap();
+    }
+}
+
 /// Opens the store again, which begins a new segment.
 fn reopened(dir: &Path, clock: &Clock, store: Store, ns: Namespace) -> (Store, Namespace) {
     drop((store, ns));
@@ -77,9 +85,7 @@ fn a_deleted_key_does_not_come_back_when_its_tombstone_could_go() {
 fn a_deleted_key_does_not_come_back_when_compaction_passes_over_its_segment() {
     let (dir, clock, store, ns) = fresh();
     ns.put("key", "old").unwrap();
-    for n in 0..20 {
-        ns.put(format!("{n}"), [7; 60_000]).unwrap();
-    }
+    fill(&ns);
     let (store, ns) = reopened(dir.path(), &clock, store, ns);
     ns.delete("key").unwrap();
     let (store, ns) = reopened(dir.path(), &clock, store, ns);
@@ -93,8 +99,8 @@ fn a_deleted_key_does_not_come_back_when_compaction_passes_over_its_segment() {
 #[test]
 fn an_expired_key_does_not_uncover_an_older_version() {
     let (dir, clock, store, ns) = fresh();
-    ns.put("stays", "here").unwrap();
     ns.put("key", "for ever").unwrap();
+    fill(&ns);
     let (store, ns) = reopened(dir.path(), &clock, store, ns);
     let soon = PutOptions::new().expiration_ttl(Duration::from_secs(60));
     ns.put_with("key", "for a minute", &soon).unwrap();
@@ -334,6 +340,30 @@ fn a_rebuild_knows_every_gap_of_the_log() {
         assert_eq!(rebuilt(dir.path(), &clock, &key), Some(b"stays".to_vec()));
     }
     assert_eq!(rebuilt(dir.path(), &clock, "hot"), Some(b"last".to_vec()));
+}
+
+/// The same, where the segment in which it was said is gone for certain.
+#[test]
+fn a_retirement_says_again_what_older_ones_said_of_gaps() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    ns.put("hot", "0").unwrap();
+    let (store, ns) = reopened(dir.path(), &clock, store, ns);
+    // It stays, and names the one before it, which goes.
+    fill(&ns);
+    let (mut store, mut ns) = reopened(dir.path(), &clock, store, ns);
+    for round in 1..4 {
+        ns.put("hot", format!("{round}")).unwrap();
+        store.compact().unwrap();
+        (store, ns) = reopened(dir.path(), &clock, store, ns);
+    }
+    store.checkpoint().unwrap();
+    store.checkpoint().unwrap();
+    assert!(files(dir.path(), "seg") <= 5, "{:?}", store.stats());
+    assert_eq!(rebuilt(dir.path(), &clock, "hot"), Some(b"3".to_vec()));
+    assert!(rebuilt(dir.path(), &clock, "full 19").is_some());
 }
 
 /// The older checkpoint may have to be opened, and needs the segments that were live in it.

@@ -38,6 +38,13 @@ const BYTES_PER_BIT: u64 = 128;
 const BITS_MAX: u64 = 1 << 30;
 /// One read of so many is noted.
 const SAMPLE: u64 = 8;
+
+const _: () = {
+    // It ends when more is left than when it began, and begins before anybody waits.
+    assert!(END_SHARE < BEGIN_SHARE && BEGIN_SHARE < HOLD_SHARE);
+    assert!(KEPT_SHARE > 1, "each segment that goes makes room");
+    assert!(CAPACITY_MIN / SEGMENT_SHARE >= SEGMENT_MIN);
+};
 /// Rounds of eviction that may go without freeing anything, as writers go on meanwhile; then nothing is left
 /// to evict.
 const FRUITLESS_MAX: u32 = 8;
@@ -217,6 +224,7 @@ fn is_set(map: &[AtomicU64], hash: u64) -> bool {
 /// The word and bit for a hash.
 fn place(map: &[AtomicU64], hash: u64) -> (usize, u64) {
     let word = (u128::from(hash) * map.len() as u128) >> 64;
+    debug_assert!(word < map.len() as u128);
     (usize::try_from(word).unwrap_or(0), 1 << (hash & 63))
 }
 
@@ -345,6 +353,7 @@ impl Log<'_> {
         if !self.begin(&LeastUsed, |_| true) {
             return false;
         }
+        debug_assert!(self.state.evicting.is_none());
         let live = self.weight_of_plan();
         self.state.evicting = Some(Evicting {
             may_keep: Cell::new(live / KEPT_SHARE),

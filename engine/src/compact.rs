@@ -26,6 +26,11 @@ const TURN: u64 = 64 << 20;
 /// Compaction that is saved up while nothing has to be done.
 const BURST: u64 = 64 << 20;
 
+const _: () = {
+    assert!(STEP <= TURN, "a turn has a step at least");
+    assert!(FULL_PERCENT < THOROUGH_PERCENT && THOROUGH_PERCENT < 100);
+};
+
 /// How much compaction may do, and what was written when it last looked.
 pub(crate) struct Pacing {
     pace: Pace,
@@ -59,6 +64,7 @@ impl Background {
         let retired = self.retired.saturating_mul(100) / live.max(1);
         let least = self.garbage_max / GARBAGE_SHARE_MIN;
         let garbage_max = self.garbage_max.saturating_sub(retired).max(least);
+        debug_assert!(garbage_max <= self.garbage_max);
         (garbage >= GARBAGE_MIN).then_some(CostBenefit { garbage_max })
     }
 
@@ -161,6 +167,7 @@ impl Core {
         if budget == 0 && !state.reclaim.is_free {
             return Ok(false);
         }
+        debug_assert!(budget <= STEP, "others wait for the lock meanwhile");
         let bytes = self.step(state, budget)?;
         state.pacing.pace.spend(bytes);
         *turn = turn.saturating_sub(bytes);
@@ -175,6 +182,7 @@ impl Core {
         mut progress: impl FnMut(u64, u64),
     ) -> Result<()> {
         self.finish_plan(state)?;
+        debug_assert!(state.reclaim.under_way.is_none() || self.work.is_stopped());
         let before: Vec<u64> = self.segments.all().iter().map(|(_, s)| s.id).collect();
         self.rotate(&mut self.log.lock())?;
         self.as_log(state).close_classes();

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::format::namespace::{Deletion, NamespaceBody};
-use crate::format::record::{KEY_MAX, Kind};
+use crate::format::record::{INLINE_MAX, KEY_MAX, Kind};
 use crate::list::ListOptions;
 use crate::log::commit::Op;
 use crate::maintenance::Maintenance;
@@ -27,6 +27,9 @@ const WAITING_MAX: usize = 64;
 /// Keys that are deleted by one commit, and in one turn of maintenance.
 const BATCH: usize = 256;
 const TURN: usize = 64 << 10;
+
+// A record about a namespace has room for all that wait.
+const _: () = assert!(WAITING_MAX * (KEY_MAX + 16) < INLINE_MAX);
 
 /// How far a deletion is that is being carried out.
 pub(crate) struct UnderWay {
@@ -98,6 +101,8 @@ impl Core {
         deletions: Vec<Deletion>,
         immediate: bool,
     ) -> Result<()> {
+        debug_assert!(self.naming.is_locked(), "two could forget each other's");
+        debug_assert!(deletions.len() <= WAITING_MAX);
         let body = NamespaceBody {
             dropped: false,
             id: state.id.0,

@@ -45,6 +45,11 @@ const GARBAGE_MAX: usize = 64;
 /// What has expired is erased this many seconds later, in case the clock was wrong.
 const GRACE: u64 = 3600;
 
+const _: () = {
+    assert!(KEPT >= 2, "one to fall back to");
+    assert!(CLOSE_MIN < CHECKPOINT_MIN && RETIRED_IDLE < RETIRED_MIN);
+};
+
 /// What maintenance remembers.
 #[derive(Default)]
 pub(crate) struct Maintenance {
@@ -291,6 +296,7 @@ impl Core {
             meta_len: 0,
             meta_crc: 0,
         };
+        debug_assert!(log.durable <= log.seqno);
         let segments = self.segments.all().into_iter();
         let segments = segments.map(|(number, segment)| {
             let state = segment.usage.state();

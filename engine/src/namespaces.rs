@@ -220,6 +220,7 @@ impl Namespaces {
         if number >= state.number() {
             state.set(number, body);
         }
+        debug_assert!(inner.ids.contains_key(&id) && inner.numbers.contains_key(&number));
     }
 
     /// Every namespace as its newest record says, dropped ones too, by number.
@@ -242,6 +243,7 @@ impl Namespaces {
         let numbers = inner.numbers.iter();
         let forgotten = numbers.filter(|(n, of)| of.segment == segment && !inner.exists(**n));
         for number in forgotten.map(|(n, _)| *n).collect::<Vec<_>>() {
+            debug_assert!(!inner.exists(number), "only what was dropped is forgotten");
             inner.numbers.remove(&number);
         }
         let Inner { numbers, ids, .. } = &mut *inner;

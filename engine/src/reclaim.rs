@@ -18,6 +18,7 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::filters::{Filters, Reading};
 use crate::format::checkpoint::Retired;
+use crate::format::segment::SEGMENT_LEN;
 use crate::index::table::Location;
 use crate::log::class::{ClassFiles, Classes, Source};
 use crate::log::segment::Segment;
@@ -36,6 +37,8 @@ const CLASS_MIN: u64 = 8 << 20;
 const PINS_SHARE: u64 = 32;
 /// Segments of which it is found out at once how many of their tombstones are needed.
 const LOOKS_MAX: usize = 8;
+
+const _: () = assert!(CLASS_MIN >= SEGMENT_MIN && CLASS_MIN <= SEGMENT_LEN);
 
 /// What compaction remembers between its steps.
 #[derive(Default)]
@@ -194,6 +197,9 @@ impl Segments for Log<'_> {
         // In the order of the log: what an older one says of namespaces and of gaps must not outlive what a
         // newer one says.
         victims.sort_by_key(|(_, segment)| segment.id);
+        debug_assert_eq!(victims.len(), plan.victims.len(), "nobody else retires any");
+        let is_open = |segment: &Segment| self.state.classes.is_open(segment.id);
+        debug_assert!(!victims.iter().any(|(_, segment)| is_open(segment)));
         self.check_empty(&victims)?;
         let seqno = self.core.retire(&victims)?;
         for found in std::mem::take(&mut self.state.erased) {
@@ -328,6 +334,8 @@ impl Log<'_> {
         strategy: &dyn Strategy,
         may_go: impl Fn(&SegmentStats) -> bool,
     ) -> bool {
+        debug_assert!(self.state.under_way.is_none(), "one plan at a time");
+        debug_assert!(self.state.erased.is_empty() && self.state.retired.is_empty());
         let now = self.core.clock.confirmed();
         self.state.classes.close_if(|segment| {
             let counts = segment.usage.counts();
@@ -366,6 +374,7 @@ impl Log<'_> {
         match compactor.step(self, budget) {
             Ok(progress) => {
                 self.state.progress = progress;
+                debug_assert!(progress.scanned >= before && progress.copied <= progress.scanned);
                 let bytes = progress.scanned.saturating_sub(before);
                 if progress.is_done {
                     self.state.progress = Progress::default();

@@ -22,6 +22,9 @@ impl Core {
     /// Retires segments by one record of the log, and returns its sequence number: from here on nobody may
     /// need them but who reads them now, and the kept checkpoints.
     pub(crate) fn retire(&self, victims: &[(u32, Arc<Segment>)]) -> Result<u64> {
+        debug_assert!(!victims.is_empty());
+        let in_order = victims.is_sorted_by_key(|(_, segment)| segment.id);
+        debug_assert!(in_order, "their files go in the order of the log");
         let ids: Vec<u64> = victims.iter().map(|(_, segment)| segment.id).collect();
         let naming = self.naming.lock();
         let mut ops = self.namespaces_to_keep(&ids);
@@ -69,6 +72,7 @@ impl Core {
         let mut staying = self.segments.all();
         staying.retain(|(_, segment)| !victims.contains(&segment.id));
         let ids: HashSet<u64> = staying.iter().map(|(_, segment)| segment.id).collect();
+        debug_assert!(victims.iter().all(|id| !ids.contains(id)));
         let named = staying.iter().map(|(_, segment)| segment.previous);
         let classes = staying.iter().filter(|(_, s)| s.class.is_some());
         let class = |segment: &Segment| Address {

@@ -613,3 +613,28 @@ pub(crate) fn space(op: &Op) -> usize {
     };
     record(op.body.len()).saturating_add(tombstone)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::{Clock, Durability, Options, PutOptions};
+
+    /// Both come in one group, so nothing of the first is published when the second is looked at.
+    #[test]
+    fn of_two_writes_that_build_on_the_same_one_only_the_first_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new().durability(Durability::None);
+        let store = options.clock(Clock::manual(1)).open(dir.path()).unwrap();
+        let ns = store.namespace("n").unwrap();
+        let generation = ns.put("k", "seen").unwrap();
+        let same = PutOptions::new().if_generation(generation);
+        let requests = ["first", "second"].map(|value| {
+            let put = ns.put_op(b"k", value.as_bytes(), &same).unwrap();
+            Request::new(vec![put], false)
+        });
+        ns.core().lead(&requests);
+        assert_eq!(&ns.get("k").unwrap().unwrap()[..], b"first");
+        assert_eq!(ns.core().log.lock().seqno, generation + 1);
+    }
+}

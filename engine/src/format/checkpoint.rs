@@ -18,6 +18,11 @@ const NUMBER_MAX: u32 = 1 << 20;
 
 const MAGIC: [u8; 8] = *b"RIMSCKPT";
 
+const _: () = {
+    assert!(HEADER_LEN as u64 <= DATA_START && DATA_START.is_multiple_of(4096));
+    assert!(NUMBER_MAX <= 1 << 20, "what the number of a slot can reach");
+};
+
 /// Which state a checkpoint holds, and where the log goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
@@ -279,6 +284,7 @@ impl Meta {
 }
 
 fn len(out: &mut Vec<u8>, len: usize) {
+    debug_assert!(u32::try_from(len).is_ok(), "a list of {len} entries");
     let len = u32::try_from(len).unwrap_or(u32::MAX);
     out.extend_from_slice(&len.to_le_bytes());
 }

@@ -1,6 +1,6 @@
 //! The bodies of records that list segments or other records: what compaction tells the log.
 
-use super::record::Address;
+use super::record::{Address, LIST_MAX};
 use super::{field, set};
 
 /// Bytes of a [`Move`] before its relocations, and of each of these.
@@ -61,6 +61,11 @@ impl Move {
             set!(raw, 20, relocation.expires);
             out.extend_from_slice(&raw);
         }
+        debug_assert_eq!(
+            out.len(),
+            MOVE_LEN + self.relocations.len() * RELOCATION_LEN
+        );
+        debug_assert!(out.len() <= LIST_MAX, "no scan would believe it");
         out
     }
 
@@ -117,6 +122,7 @@ impl Retire {
             out.extend_from_slice(&class.segment.to_le_bytes());
             out.extend_from_slice(&class.offset.to_le_bytes());
         }
+        debug_assert!(out.len() <= LIST_MAX, "no scan would believe it");
         out
     }
 

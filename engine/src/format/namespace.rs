@@ -44,7 +44,9 @@ impl NamespaceBody {
             let count = u16::try_from(self.deletions.len()).unwrap_or(u16::MAX);
             out.extend_from_slice(&count.to_le_bytes());
         }
+        debug_assert!(u16::try_from(self.deletions.len()).is_ok());
         for deletion in &self.deletions {
+            debug_assert!(u16::try_from(deletion.prefix.len()).is_ok());
             let mut raw = [0; DELETION_LEN];
             set!(raw, 0, deletion.seqno);
             set!(

@@ -1,6 +1,7 @@
 //! A record of the log: a 64-byte header, the key, and a body (metadata, then the value or what
 //! stands for it), padded to 8 bytes.
 
+use super::segment::{HEADER_LEN as SEGMENT_HEADER_LEN, SEGMENT_LEN};
 use super::{field, set};
 
 pub(crate) const HEADER_LEN: usize = 64;
@@ -20,6 +21,19 @@ pub(crate) const LIST_MAX: usize = 24 << 20;
 const MORE: u8 = 1;
 const REPLACED_LARGE: u8 = 2;
 const LISTS_ALIKE: u8 = 4;
+
+// What the fields of a header have room for.
+const _: () = {
+    assert!(
+        HEADER_LEN.is_multiple_of(8),
+        "records begin at multiples of 8"
+    );
+    assert!(KEY_MAX <= u16::MAX as usize);
+    assert!(METADATA_MAX <= u16::MAX as usize);
+    assert!(RECORD_MAX as u64 <= SEGMENT_LEN - SEGMENT_HEADER_LEN as u64);
+    assert!((HEADER_LEN + LIST_MAX) as u64 <= SEGMENT_LEN - SEGMENT_HEADER_LEN as u64);
+    assert!(MORE & REPLACED_LARGE == 0 && (MORE | REPLACED_LARGE) & LISTS_ALIKE == 0);
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -165,6 +179,11 @@ impl Header {
 
 /// Appends a record to `out`. The lengths in `header` are those of `key` and `body`.
 pub(crate) fn encode(out: &mut Vec<u8>, header: &Header, place: Place, key: &[u8], body: &[u8]) {
+    debug_assert!(key.len() <= KEY_MAX, "refused before it comes here");
+    debug_assert_eq!(usize::from(header.key_len), key.len());
+    debug_assert_eq!(u64::from(header.body_len), body.len() as u64);
+    debug_assert!(u32::from(header.metadata_len) <= header.body_len);
+    let begin = out.len();
     let mut raw = [0u8; HEADER_LEN];
     set!(raw, 4, header.kind as u8);
     let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
@@ -192,6 +211,7 @@ pub(crate) fn encode(out: &mut Vec<u8>, header: &Header, place: Place, key: &[u8
     }
     out.extend_from_slice(body);
     out.resize(out.len().next_multiple_of(8), 0);
+    debug_assert_eq!(out.len() - begin, header.record_len());
 }
 
 /// The record at the start of `bytes`, its header and key verified, or `None` if there is none.
@@ -218,6 +238,7 @@ pub(crate) fn checksum(place: Place, head: &[u8]) -> u32 {
     set!(seed, 0, place.salt);
     set!(seed, 4, place.address.segment);
     set!(seed, 12, place.address.offset);
+    debug_assert_eq!(raw.len(), HEADER_LEN);
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&seed);
     hasher.update(head.get(4..).unwrap_or_default());
@@ -350,6 +371,25 @@ mod tests {
             damaged[bit / 8] ^= 1 << (bit % 8);
             let accepted = decode(&damaged, place(1)).is_some_and(|r| r.body_is_intact());
             assert!(!accepted, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_record_is_one_only_in_its_segment_and_at_its_offset() {
+        let mut bytes = Vec::new();
+        encode(
+            &mut bytes,
+            &sample(b"key", b"body", 0),
+            place(1),
+            b"key",
+            b"body",
+        );
+        assert!(decode(&bytes, place(1)).is_some());
+        let mut elsewhere = [place(2), place(1), place(1)];
+        elsewhere[1].address.segment += 1;
+        elsewhere[2].address.offset += 8;
+        for other in elsewhere {
+            assert!(decode(&bytes, other).is_none(), "{:?}", other.address);
         }
     }
 

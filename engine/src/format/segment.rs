@@ -11,6 +11,18 @@ pub(crate) const SEGMENT_LEN: u64 = 64 << 20;
 
 const MAGIC: [u8; 8] = *b"RIMSTONE";
 
+const _: () = {
+    assert!(
+        HEADER_LEN.is_multiple_of(8),
+        "records begin at multiples of 8"
+    );
+    assert!(HEADER_LEN as u64 <= LARGE_START && LARGE_START.is_multiple_of(4096));
+    assert!(
+        SEGMENT_LEN <= 8 << 23,
+        "what the offset of a slot can reach"
+    );
+};
+
 /// What kind of segment a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {

@@ -64,6 +64,7 @@ pub(crate) fn save(
         header.meta_len = u64::try_from(lists.len()).unwrap_or(0);
         header.meta_offset = end.saturating_sub(header.meta_len);
         header.meta_crc = crc32fast::hash(&lists);
+        debug_assert!(header.meta_offset >= DATA_START && meta.partitions.len() == PARTITIONS);
         file.write_at(&header.encode(), 0).map_err(writing)?;
         file.sync().map_err(|e| io_error("flushing", &path, e))?;
         vfs.sync_dir(dir).map_err(|e| io_error("flushing", dir, e))

@@ -354,7 +354,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{Buckets, Location, SLOTS, Table};
+    use super::{Buckets, Location, PARTITIONS, SLOTS, Table};
     use crate::sync::epoch;
 
     /// The record of key `id` in its `version`: a location that tells whose it is.
@@ -478,6 +478,33 @@ mod tests {
                 prop_assert_eq!(find(&table, hash(id), id), model.get(&hash(id)).copied());
             }
         }
+    }
+
+    /// Rule 3: whatever is added, replaced or removed while a checkpoint is written is not in it.
+    #[test]
+    fn a_capture_holds_what_was_there_when_it_began() {
+        let table = Table::new();
+        for id in 0..3_000 {
+            assert!(table.insert(mix(id), at(1, id)));
+        }
+        let captured = || -> Vec<(usize, Vec<u8>)> {
+            let images = (0..PARTITIONS).map(|partition| table.captured(partition));
+            images.map(|image| (image.entries, image.bytes)).collect()
+        };
+        table.begin_capture();
+        let before = captured();
+        table.begin_capture();
+        for id in 0..1_000 {
+            assert!(table.replace(mix(id), at(1, id), at(2, id)));
+            assert!(table.remove(mix(id + 1_000), at(1, id + 1_000)));
+            assert!(table.insert(mix(id + 3_000), at(1, id + 3_000)));
+        }
+        table.sweep(&[1]);
+        assert!(captured() == before, "as it was when the capture began");
+        table.begin_capture();
+        assert!(captured() != before, "as it is now");
+        table.end_capture();
+        assert_eq!(table.len(), 1_000);
     }
 
     #[test]

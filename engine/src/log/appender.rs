@@ -24,6 +24,15 @@ const LARGE_MAX: u64 = 4;
 /// Space that only what frees space may use, so that deletes go on when the disk is full.
 const RESERVE: u64 = 256 << 10;
 
+const _: () = {
+    assert!(FIRST_STEP <= STEP_MAX && STEP_MAX <= SEGMENT_LEN);
+    assert!(
+        RESERVE < FIRST_STEP,
+        "a new segment has more than what is kept back"
+    );
+    assert!(AHEAD < UNFLUSHED && UNFLUSHED < SEGMENT_LEN);
+};
+
 /// Appends records to the newest front segment and makes them durable.
 pub(crate) struct Appender {
     vfs: Arc<dyn Vfs>,
@@ -213,6 +222,7 @@ impl Appender {
     /// From here on segments become so long, and lead to large values in proportion, so that they can be
     /// given up a few at a time.
     pub(crate) fn set_segment_len(&mut self, len: u64) {
+        debug_assert!(len > HEADER_LEN as u64);
         self.segment_len = len.min(SEGMENT_LEN);
         self.large_max = self.segment_len.saturating_mul(LARGE_MAX);
     }
@@ -259,11 +269,21 @@ impl Appender {
             self.segment.file.allocate(end).map(|()| end)
         });
         self.allocated = grown.map_err(|e| io_error("allocating", &self.segment.path, e))?;
+        debug_assert!(self.allocated >= end);
         Ok(())
     }
 
     /// Writes what was pushed and lets readers touch it. After an error the store is poisoned.
     pub(crate) fn write(&mut self) -> Result<()> {
+        let (_, next) = self.next();
+        debug_assert!(
+            next.offset.is_multiple_of(8),
+            "only whole records are pushed"
+        );
+        debug_assert!(
+            u64::from(next.offset) <= self.allocated,
+            "space is reserved before anything is written"
+        );
         self.segment
             .file
             .write_at(&self.buffer, self.end)
@@ -275,6 +295,7 @@ impl Appender {
         self.since_maintenance = self.since_maintenance.saturating_add(len);
         self.buffer.clear();
         self.segment.publish(self.end);
+        debug_assert_eq!(self.segment.published(), self.end);
         Ok(())
     }
 
@@ -294,12 +315,15 @@ impl Appender {
             self.segment.sync()?;
             self.note_flush(self.segment.id, self.seqno, self.end);
         }
+        debug_assert!(self.durable >= self.seqno);
         Ok(())
     }
 
     /// What a flush comes to that began when the log was this far.
     pub(crate) fn note_flush(&mut self, segment: u64, seqno: u64, end: u64) {
+        debug_assert!(seqno <= self.seqno, "what was not given out is not durable");
         self.durable = self.durable.max(seqno);
+        debug_assert!(segment != self.segment.id || end <= self.end);
         if segment == self.segment.id {
             self.flushed = self.flushed.max(end);
         }
@@ -379,6 +403,9 @@ impl Appender {
 
     /// Creates the segment that follows the active one, which is durable.
     pub(crate) fn prepare(&mut self, id: u64, time: u64) -> Result<Next> {
+        debug_assert!(self.buffer.is_empty(), "nothing is on its way to it");
+        debug_assert!(self.durable >= self.seqno, "its length can be relied on");
+        debug_assert!(id > self.segment.id, "ids rise along the log");
         let start = Start {
             kind: Kind::Front,
             store: self.store,
@@ -412,6 +439,7 @@ impl Appender {
         self.allocated = next.allocated;
         self.ahead_from = STEP_MAX;
         self.flushed = self.end;
+        debug_assert_eq!(self.segment.published(), self.end, "it holds no record");
         self.link()
     }
 }

@@ -24,6 +24,8 @@ const CHUNKS: usize = 8 << 20;
 /// one time in a hundred (600,000 keys, two busy cores).
 const RELOCATIONS_MAX: usize = 256;
 
+const _: () = assert!(CHUNK <= CHUNKS && CHUNK >= record::RECORD_MAX);
+
 /// Where class segments are made.
 pub(crate) struct ClassFiles<'a> {
     pub(crate) vfs: &'a dyn Vfs,
@@ -66,7 +68,14 @@ impl Classes {
 
     /// Closes the segments of which this holds: nothing more is written to them. Between two plans.
     pub(crate) fn close_if(&mut self, is_done: impl Fn(&Segment) -> bool) {
+        debug_assert!(self.is_settled(), "what is closed would be forgotten");
         self.outputs.retain(|output| !is_done(&output.segment));
+    }
+
+    /// Whether the log knows of every copy.
+    fn is_settled(&self) -> bool {
+        let outputs = &mut self.outputs.iter();
+        outputs.all(|output| output.buffer.is_empty() && output.moves.is_empty())
     }
 
     /// Takes a copy of a record of another segment, for the class.
@@ -119,6 +128,7 @@ impl Classes {
 
     /// The moves that [`flush`](Classes::flush) returned are in the log: what is full is done with.
     pub(crate) fn settle(&mut self) {
+        debug_assert!(self.is_settled(), "moves that nobody committed");
         self.outputs.retain(|output| !output.is_full);
     }
 
@@ -136,6 +146,7 @@ impl Classes {
                 let _ = files.vfs.remove(&output.segment.path);
             }
         }
+        debug_assert!(self.is_settled());
     }
 }
 
@@ -185,6 +196,15 @@ impl Output {
 
     /// Encodes a copy, which has the sequence number of its original and replaces nothing.
     fn push(&mut self, from: &Source<'_>, record: &Record<'_>) {
+        debug_assert!(self.has_room(record.header.record_len(), SEGMENT_LEN));
+        debug_assert_ne!(from.segment.id, self.segment.id);
+        debug_assert!(
+            matches!(
+                record.header.kind,
+                Kind::Put | Kind::PutLarge | Kind::Tombstone
+            ),
+            "what is said of namespaces and segments is said again, not copied"
+        );
         let offset = u32::try_from(self.next()).unwrap_or(u32::MAX);
         let header = Header {
             more: false,
@@ -238,6 +258,7 @@ impl Output {
 
     fn write(&mut self) -> Result<()> {
         let end = self.next();
+        debug_assert!(end <= SEGMENT_LEN);
         let (file, path) = (&self.segment.file, &self.segment.path);
         if end > self.allocated {
             let len = end.next_multiple_of(FIRST_STEP).min(SEGMENT_LEN);
@@ -258,12 +279,17 @@ impl Output {
             .map_err(|e| io_error("flushing", path, e))?;
         self.end = self.next();
         self.segment.publish(self.end);
+        debug_assert_eq!(self.segment.published(), self.end);
         self.buffer.clear();
         Ok(())
     }
 
     /// The moves that say what was flushed.
     fn moves(&mut self) -> Vec<Op> {
+        debug_assert!(
+            self.buffer.is_empty(),
+            "the log is told of what is durable (rule 2)"
+        );
         let (end, number) = (self.end, self.number);
         let len = u32::try_from(end).unwrap_or(u32::MAX);
         let ops = self.moves.drain(..).map(|(from, moved)| {

@@ -131,12 +131,23 @@ impl Request {
 
     /// Wakes the writer with its result.
     pub(crate) fn finish(&self, result: Result<Outcome>) {
-        *self.state.lock() = State::Done(result);
+        let mut state = self.state.lock();
+        debug_assert!(!matches!(*state, State::Done(_)), "finished once");
+        *state = State::Done(result);
+        drop(state);
         self.changed.notify_one();
     }
 
+    /// Whether its writer has its result, or can take it.
+    fn is_finished(&self) -> bool {
+        matches!(*self.state.lock(), State::Done(_) | State::Taken)
+    }
+
     fn appoint(&self) {
-        *self.state.lock() = State::Lead;
+        let mut state = self.state.lock();
+        debug_assert!(matches!(*state, State::Waiting), "nobody leads who is done");
+        *state = State::Lead;
+        drop(state);
         self.changed.notify_one();
     }
 
@@ -180,12 +191,16 @@ impl Queue {
             return result;
         }
         let group: Vec<_> = self.0.lock().waiting.drain(..).collect();
+        let is_own = |other: &Arc<Request>| Arc::ptr_eq(other, request);
+        debug_assert!(group.iter().any(is_own), "who leads waits itself");
         commit(&group);
+        debug_assert!(group.iter().all(|request| request.is_finished()));
         let mut inner = self.0.lock();
         match inner.waiting.front() {
             Some(next) => next.appoint(),
             None => inner.led = false,
         }
+        debug_assert!(inner.led || inner.waiting.is_empty());
         drop(inner);
         request.wait().unwrap_or(Err(crate::error::Error::Poisoned))
     }

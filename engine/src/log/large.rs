@@ -77,6 +77,11 @@ impl LargeWriter {
     }
 
     fn flush_chunk(&mut self) -> Result<()> {
+        debug_assert!(self.chunk.len() <= CHUNK);
+        debug_assert!(
+            self.len.is_multiple_of(CHUNK as u64),
+            "only the last chunk is a part of one"
+        );
         self.put(&self.chunk, LARGE_START.saturating_add(self.len))?;
         self.table
             .extend_from_slice(&crc32fast::hash(&self.chunk).to_le_bytes());
@@ -103,6 +108,7 @@ impl LargeWriter {
             len: self.len,
             max: u64::from(u32::MAX),
         })?;
+        debug_assert_eq!(self.table.len() as u64, self.len.div_ceil(CHUNK as u64) * 4);
         self.put(&self.table, table_start(len))?;
         let table_crc = crc32fast::hash(&self.table);
         let header = Header {
@@ -144,6 +150,8 @@ impl Drop for LargeWriter {
         }
     }
 }
+
+const _: () = assert!(LARGE_START >= HEADER_LEN as u64 && CHUNK.is_multiple_of(8));
 
 fn table_start(value_len: u32) -> u64 {
     LARGE_START

@@ -46,6 +46,7 @@ impl Mapped {
         let evicted = evicted.and_then(|id| state.larges.remove(&id));
         let time = state.time;
         let before = state.larges.insert(id, (large, time));
+        debug_assert!(state.larges.len() <= MAPPED_MAX);
         // Unmapping takes its time: not under the lock.
         drop(state);
         drop((evicted, before));
@@ -55,5 +56,39 @@ impl Mapped {
     pub(crate) fn forget(&self, id: u64) {
         let forgotten = self.0.lock().larges.remove(&id);
         drop(forgotten);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::super::large::LargeWriter;
+    use super::*;
+    use crate::format::segment::StoreId;
+    use crate::options::Verify;
+    use crate::vfs::OsVfs;
+
+    #[test]
+    fn only_so_many_stay_mapped_and_those_that_were_asked_for_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, vfs) = (dir.path().join("large"), Arc::new(OsVfs));
+        let store = StoreId {
+            id: [0; 16],
+            secret: [0; 32],
+        };
+        let mut writer = LargeWriter::new(vfs.clone(), path.clone(), 1, store).unwrap();
+        writer.write(b"value").unwrap();
+        let pointer = writer.finish().unwrap();
+        let large = Large::open(&*vfs, path, pointer, Verify::FirstRead).unwrap();
+        let (mapped, ids) = (Mapped::default(), 0..MAPPED_MAX as u64 * 2);
+        for id in ids.clone() {
+            mapped.insert(id, Arc::clone(&large));
+            assert!(mapped.get(0).is_some(), "asked for all the time");
+        }
+        let kept: Vec<u64> = ids.filter(|id| mapped.get(*id).is_some()).collect();
+        assert_eq!(kept.len(), MAPPED_MAX);
+        assert_eq!(kept.last(), Some(&(MAPPED_MAX as u64 * 2 - 1)));
+        mapped.forget(0);
+        assert!(mapped.get(0).is_none());
     }
 }

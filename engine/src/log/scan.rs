@@ -82,6 +82,7 @@ impl<'a> Scan<'a> {
         }
         match next {
             Some(next) => {
+                debug_assert!(next > offset, "a scan goes on");
                 self.offset = next;
                 Step::Damage { offset, next }
             }
@@ -108,6 +109,7 @@ impl<'a> Scan<'a> {
 
     fn advance(&mut self, record: &Record<'_>) {
         let len = u64::try_from(record.header.record_len()).unwrap_or(u64::MAX);
+        debug_assert!(len >= record::HEADER_LEN as u64);
         self.offset = self.offset.saturating_add(len);
         if self.is_ordered {
             self.next_seqno = record.header.seqno.saturating_add(1);

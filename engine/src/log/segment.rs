@@ -262,6 +262,7 @@ impl<S: Send + Sync + 'static> Segments<S> {
         };
         self.change(|list| {
             added = (1..).find(|at| is_free(at, list)).unwrap_or(usize::MAX);
+            debug_assert!(list.get(added).is_none_or(Option::is_none));
             set(list, added, Some(segment));
         });
         u32::try_from(added).unwrap_or(u32::MAX)
@@ -280,7 +281,10 @@ impl<S: Send + Sync + 'static> Segments<S> {
         let is_past = Arc::new(AtomicBool::new(false));
         self.freed.lock().push((at, Arc::clone(&is_past)));
         epoch::pin().defer(move || is_past.store(true, Ordering::Release));
-        self.change(|list| set(list, at, None));
+        self.change(|list| {
+            debug_assert!(list.get(at).is_some_and(Option::is_some), "removed once");
+            set(list, at, None);
+        });
     }
 
     fn change(&self, f: impl FnOnce(&mut Vec<Option<Arc<S>>>)) {
@@ -288,6 +292,7 @@ impl<S: Send + Sync + 'static> Segments<S> {
         let guard = epoch::pin();
         let mut list = self.list.load(&guard).clone();
         f(&mut list);
+        debug_assert!(list.first().is_some_and(Option::is_none), "0 is no segment");
         self.list.replace(list, &guard);
         drop(guard);
         // The old list holds on to segments, which are files and mappings: do not leave it in this
@@ -332,4 +337,44 @@ pub(crate) fn unfinished_path(dir: &Path, id: u64) -> PathBuf {
 
 pub(crate) fn large_path(dir: &Path, id: u64) -> PathBuf {
     dir.join(format!("{id:016x}.large"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::super::appender::{Start, create};
+    use super::*;
+    use crate::format::segment::StoreId;
+    use crate::vfs::OsVfs;
+
+    /// Rule 9: who loaded a slot before a segment was given up must not meet another under its number.
+    #[test]
+    fn a_number_is_not_given_out_again_while_somebody_may_hold_a_slot_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let start = Start {
+            kind: Kind::Front,
+            store: StoreId {
+                id: [0; 16],
+                secret: [0; 32],
+            },
+            id: 1,
+            epoch: 0,
+            previous: 0,
+            previous_len: 0,
+            seqno: 0,
+            time: 0,
+        };
+        let segment = create(&OsVfs, dir.path(), &start).unwrap();
+        let segments = Segments::new();
+        let add = || segments.add(Arc::clone(&segment));
+        let (first, reader) = (add(), crossbeam_epoch::pin());
+        segments.remove(first);
+        assert!((0..10).all(|_| add() != first), "somebody reads");
+        drop(reader);
+        let is_free = |_| {
+            std::thread::yield_now();
+            add() == first
+        };
+        assert!((0..2_000).any(is_free), "nobody reads any more");
+    }
 }

@@ -144,6 +144,8 @@ impl Chain {
             chain.holes.push(previous);
         }
         chain.fronts.reverse();
+        let ids = |chain: &[SegmentFile]| chain.is_sorted_by_key(|file| file.header.id);
+        debug_assert!(ids(&chain.fronts), "ids rise along the log");
         Ok(chain)
     }
 }

@@ -95,6 +95,7 @@ pub(crate) fn open(
     };
     let mut log = Appender::start(Arc::clone(&vfs), dir.into(), &replay.segments, &start)?;
     replay.rewrite_tail(&mut log, &tail)?;
+    debug_assert!(log.durable >= log.seqno, "recovery ends durable (rule 6)");
     // Only now does the new segment end the old one's valid part: its tail is durable here.
     log.link()?;
     strays.extend(tail.empty.map(|(_, path)| path));
@@ -439,6 +440,7 @@ impl Base {
         });
         let mut all: Vec<_> = older.take(1).collect();
         all.push(kept(header, meta));
+        debug_assert!(all.is_sorted_by_key(|kept| kept.id), "the older one first");
         all
     }
 }

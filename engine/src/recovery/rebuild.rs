@@ -26,6 +26,7 @@ type Part = (Arc<Segment>, Vec<Range<u64>>);
 impl Replay {
     /// Takes in all class segments that the log names and these parts of the front segments.
     pub(super) fn rebuild(&mut self, fronts: &[Part]) -> Result<()> {
+        debug_assert_eq!(self.table.len(), 0, "it begins with nothing");
         self.is_rebuilt = true;
         self.is_exact = false;
         for (id, len) in std::mem::take(&mut self.checkpointed_classes) {

@@ -79,6 +79,10 @@ impl Slots {
     }
 
     fn judge(&self, found: &Found<'_>, hash: u64) -> Standing {
+        debug_assert!(
+            found.record.header.seqno <= self.seqno,
+            "newer than the checkpoint"
+        );
         let guard = epoch::pin();
         let mut standing = Standing::Deleted;
         self.table.find(hash, &guard, |location| {
