@@ -345,10 +345,7 @@ fn a_rebuild_knows_every_gap_of_the_log() {
 /// The same, where the segment in which it was said is gone for certain.
 #[test]
 fn a_retirement_says_again_what_older_ones_said_of_gaps() {
-    let dir = tempdir().unwrap();
-    let clock = Clock::manual(1);
-    let store = open(dir.path(), &clock);
-    let ns = store.namespace("n").unwrap();
+    let (dir, clock, store, ns) = fresh();
     ns.put("hot", "0").unwrap();
     let (store, ns) = reopened(dir.path(), &clock, store, ns);
     // It stays, and names the one before it, which goes.

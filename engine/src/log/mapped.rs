@@ -65,6 +65,7 @@ mod tests {
     use super::super::large::LargeWriter;
     use super::*;
     use crate::format::segment::StoreId;
+    use crate::mem::Origin;
     use crate::options::Verify;
     use crate::vfs::OsVfs;
 
@@ -76,7 +77,8 @@ mod tests {
             id: [0; 16],
             secret: [0; 32],
         };
-        let mut writer = LargeWriter::new(vfs.clone(), path.clone(), 1, store).unwrap();
+        let origin = Arc::new(Origin::here());
+        let mut writer = LargeWriter::new(vfs.clone(), origin, path.clone(), 1, store).unwrap();
         writer.write(b"value").unwrap();
         let pointer = writer.finish().unwrap();
         let large = Large::open(&*vfs, path, pointer, Verify::FirstRead).unwrap();
