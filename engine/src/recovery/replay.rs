@@ -74,11 +74,15 @@ pub(super) struct Replay {
 impl Replay {
     /// From the beginning of the log.
     pub(super) fn new(id: StoreId) -> Replay {
+        Replay::with(id, Table::new(), Keys::new(Vec::new()))
+    }
+
+    fn with(id: StoreId, table: Table, keys: Keys) -> Replay {
         Replay {
             id,
             segments: Segments::new(),
-            table: Table::new(),
-            keys: Keys::new(Vec::new()),
+            table,
+            keys,
             namespaces: Namespaces::default(),
             larges: HashSet::new(),
             retired: Vec::new(),
@@ -110,9 +114,7 @@ impl Replay {
             meta,
             table,
         } = checkpoint;
-        let mut replay = Replay::new(header.store);
-        replay.table = table;
-        replay.keys = Keys::new(runs);
+        let mut replay = Replay::with(header.store, table, Keys::new(runs));
         for entry in &meta.namespaces {
             replay
                 .namespaces
