@@ -15,8 +15,8 @@ long:
 planted *names:
     tests/planted/run {{ names }}
 
-# More than a million schedules of each scenario of the hot cache and of whole stores, and of the engine's core
-# all with up to five preemptions: hours.
+# More than a million schedules of each scenario of the hot cache, five million of whole stores, and those of the
+# engine's core with up to five preemptions: hours.
 schedules count="1250000":
     RIMSTONE_SCHEDULES={{ count }} cargo test -p rimstone-cache --release --lib -- schedules linear
     RIMSTONE_SCHEDULES={{ count }} cargo test -p rimstone-tests --release --features shuttle --test schedules
@@ -30,14 +30,13 @@ soak minutes="60" rate="10000":
 corpus:
     cargo test --manifest-path fuzz/Cargo.toml
 
-# Every fuzz target for so long, one after the other; needs a nightly toolchain and cargo-fuzz.
-fuzz seconds="600":
-    #!/usr/bin/env bash
-    set -euo pipefail
-    for target in $(cargo +nightly fuzz list); do
-        cargo +nightly fuzz run --sanitizer none "$target" -- -max_total_time={{ seconds }} -timeout=5 \
-            -malloc_limit_mb=64 -max_len=16384
-    done
+# Fuzz targets, all or those named, each for so long, and a table of executions; needs cargo-fuzz.
+fuzz seconds="600" *targets:
+    fuzz/run {{ seconds }} {{ targets }}
+
+# Writes the named inputs of the fuzz targets anew.
+seeds:
+    cargo run --manifest-path fuzz/Cargo.toml --example seeds
 
 clients:
     cargo build -p rimstone-cli

@@ -7,23 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rimstone::{Clock, Durability, Error, Loss, Options, Store, WriteBatch};
-use rimstone_tests::{Cut, Fault, Gate, Names, SimDisk, Unsynced, open, open_on};
+use rimstone::{Clock, Durability, Error, Loss, Options, Store};
+use rimstone_tests::{
+    Cut, Fault, Gate, Names, SimDisk, Unsynced, fresh, numbered_batch, open, open_on,
+};
 use tempfile::tempdir;
 
 /// Batch number `n` writes its number under every key; some keys come and go.
 fn write(store: &Store, n: u64) {
     let ns = store.namespace("n").unwrap();
-    let mut batch = WriteBatch::new();
-    for key in 0..4 {
-        let mut value = n.to_le_bytes().to_vec();
-        value.resize(30_000, 7);
-        batch.put(&ns, format!("key {key}"), value);
-    }
-    batch.put(&ns, format!("large {}", n % 3), vec![9; 70_000]);
-    batch.delete(&ns, format!("large {}", (n + 1) % 3));
-    batch.put(&ns, format!("once {n:08}"), n.to_le_bytes());
-    store.write(batch).unwrap();
+    store.write(numbered_batch(&ns, n, 4, 30_000)).unwrap();
 }
 
 /// Checks that a store is in the state after one of the batches, and returns which.
@@ -170,9 +163,7 @@ fn a_backup_holds_all_that_was_acknowledged_and_shares_its_files() {
 /// Compaction in the background adds to class segments between its steps.
 #[test]
 fn a_backup_does_not_share_a_class_segment_that_is_still_added_to() {
-    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
-    let store = open(dir.path(), &clock);
-    let ns = store.namespace("n").unwrap();
+    let (_dir, _clock, store, ns) = fresh();
     let mut taken = Vec::new();
     for n in 0..240u32 {
         for key in 0..40 {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rimstone::{Clock, Error, ListOptions, Namespace, Store, WriteBatch};
-use rimstone_tests::{copy, newest, open};
+use rimstone_tests::{copy, fresh, newest, open};
 use tempfile::tempdir;
 
 /// A store with keys before its first checkpoint, between both, and after the second.
@@ -174,10 +174,7 @@ fn without_any_derived_file_the_log_is_enough() {
 
 #[test]
 fn a_checkpoint_is_taken_while_writers_go_on_and_holds_one_moment() {
-    let dir = tempdir().unwrap();
-    let clock = Clock::manual(1);
-    let store = open(dir.path(), &clock);
-    let ns = store.namespace("n").unwrap();
+    let (dir, clock, store, ns) = fresh();
     // Each round writes the same number to every key, one key after the other.
     let round = |n: u32| {
         for key in 0..500u32 {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rimstone::{Clock, Durability, Error, Namespace, Options, PutOptions, Store};
-use rimstone_tests::{Cut, Doing, Gate, Names, SimDisk, Unsynced, copy, open, open_on};
+use rimstone_tests::{Cut, Doing, Gate, Names, SimDisk, Unsynced, copy, fresh, open, open_on};
 use tempfile::tempdir;
 
 /// More than the hour that expired data is kept, in case the clock was wrong.
@@ -97,10 +97,7 @@ fn a_cut_anywhere_in_compaction_changes_nothing_and_leaves_no_file() {
 /// What compaction did is the same in a store that is made anew from its segments.
 #[test]
 fn without_derived_files_every_copy_counts_once() {
-    let dir = tempdir().unwrap();
-    let clock = Clock::manual(1);
-    let store = open(dir.path(), &clock);
-    let ns = store.namespace("n").unwrap();
+    let (dir, clock, store, ns) = fresh();
     for round in 0..6u8 {
         for key in 0..60u8 {
             if key % 6 >= round {
@@ -128,10 +125,7 @@ fn without_derived_files_every_copy_counts_once() {
 /// held their keys.
 #[test]
 fn tombstones_go_once_no_older_segment_may_hold_their_keys() {
-    let dir = tempdir().unwrap();
-    let clock = Clock::manual(1);
-    let store = open(dir.path(), &clock);
-    let ns = store.namespace("n").unwrap();
+    let (dir, clock, store, ns) = fresh();
     // Older than every tombstone, and it stays.
     ns.put("stays", vec![7; 60_000]).unwrap();
     for n in 0..20 {
@@ -407,10 +401,7 @@ fn a_put_between_a_copy_and_its_move_wins() {
 /// Writers, readers and compaction at once; then what the log alone gives is what readers saw last.
 #[test]
 fn what_is_written_while_compaction_runs_is_there_after_a_rebuild() {
-    let dir = tempdir().unwrap();
-    let clock = Clock::manual(1);
-    let store = open(dir.path(), &clock);
-    let ns = store.namespace("n").unwrap();
+    let (dir, clock, store, ns) = fresh();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {

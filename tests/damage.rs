@@ -87,6 +87,42 @@ fn a_flipped_bit_hides_the_value(has_checkpoint: bool) {
     assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"newer");
 }
 
+/// Puts zeros where the record of a key lies that has one byte.
+fn erase(dir: &Path, key: u8, body: usize) {
+    let [path] = &segments(dir)[..] else {
+        panic!("the log is one segment")
+    };
+    let record = [&[key][..], &vec![b'v'; body]].concat();
+    let log = fs::read(path).unwrap();
+    let place = log.windows(record.len()).position(|w| w == record);
+    let place = place.unwrap() - 64;
+    let zeros = vec![0; (64 + record.len()).next_multiple_of(8)];
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&zeros, u64::try_from(place).unwrap())
+        .unwrap();
+}
+
+#[test]
+fn what_lies_behind_zeros_in_the_log_is_found() {
+    let clock = Clock::manual(1);
+    for body in (0..200).step_by(8) {
+        let dir = tempdir().unwrap();
+        let (store, ns) = open(dir.path(), &clock);
+        for key in ["k", "l", "m"] {
+            ns.put(key, vec![b'v'; body]).unwrap();
+        }
+        drop(ns);
+        store.close().unwrap();
+        erase(dir.path(), b'l', body);
+        remove_what_is_derived(dir.path());
+        let (store, ns) = open(dir.path(), &clock);
+        assert_eq!(store.stats().damage.len(), 1, "{body}");
+        for key in ["k", "m"] {
+            assert_eq!(ns.get(key).unwrap().unwrap().len(), body);
+        }
+    }
+}
+
 #[test]
 fn a_flipped_bit_in_a_value_never_serves_the_older_one() {
     a_flipped_bit_hides_the_value(false);

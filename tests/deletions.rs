@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rimstone::{Clock, Durability, Error, ListOptions, Namespace, PutOptions, Store};
-use rimstone_tests::{Cut, SimDisk, copy, open, open_on};
+use rimstone_tests::{Cut, SimDisk, copy, fresh, open, open_on};
 use tempfile::tempdir;
 
 fn listed(ns: &Namespace) -> Vec<String> {
@@ -75,10 +75,7 @@ fn what_begins_with_the_prefix_is_gone_at_once_and_later_writes_are_not() {
 /// The handle, its id, its name and its cursors stay good.
 #[test]
 fn a_namespace_of_which_everything_was_deleted_goes_on() {
-    let dir = tempdir().unwrap();
-    let clock = Clock::manual(1);
-    let store = open(dir.path(), &clock);
-    let ns = store.namespace("n").unwrap();
+    let (dir, clock, store, ns) = fresh();
     for key in 0..100 {
         ns.put(format!("{key:02}"), "old").unwrap();
     }
@@ -147,10 +144,7 @@ fn what_was_deleted_gives_its_space_back() {
 /// More prefixes than a record has room for.
 #[test]
 fn many_prefixes_are_deleted_one_after_the_other() {
-    let dir = tempdir().unwrap();
-    let clock = Clock::manual(1);
-    let store = open(dir.path(), &clock);
-    let ns = store.namespace("n").unwrap();
+    let (_dir, _clock, store, ns) = fresh();
     for key in 0..1_000 {
         ns.put(format!("{key:03}"), "value").unwrap();
     }

@@ -1,5 +1,6 @@
 //! The simulated disk forgets what it may forget, and nothing else.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use rimstone::Vfs;
@@ -114,4 +115,97 @@ fn space_is_limited_and_comes_back() {
     disk.remove(Path::new(A)).unwrap();
     file.write_at(&[1; 10], 995).unwrap();
     assert_eq!(disk.bytes_used(), 1005);
+}
+
+/// What cuts at the last place can make of the file.
+fn all_left(disk: &SimDisk) -> BTreeSet<Vec<u8>> {
+    let timeline = disk.timeline();
+    let moment = timeline.moments(disk.place()).next().unwrap();
+    assert_eq!(moment.place(), disk.place());
+    let left = moment.all().into_iter().map(SimDisk::of);
+    left.map(|disk| disk.bytes(Path::new(A))).collect()
+}
+
+#[test]
+fn all_subsets_of_five_parts_are_tried_and_samples_of_more() {
+    let disk = disk();
+    let file = disk.open(Path::new(A)).unwrap();
+    // Four sectors and a length.
+    file.write_at(&[2; 300], 1400).unwrap();
+    file.write_at(&[3; 600], 1900).unwrap();
+    let left = all_left(&disk);
+    let whole = |bytes: &&Vec<u8>| {
+        let beyond = bytes.get(2048..).unwrap_or_default();
+        let sectors = [
+            &bytes[1400..1536],
+            &bytes[1536..1700],
+            &bytes[1900..2000],
+            beyond,
+        ];
+        sectors.iter().all(|s| s.iter().all(|b| *b == s[0]))
+    };
+    let count = |len| left.iter().filter(whole).filter(|b| b.len() == len).count();
+    // Two versions of a sector, three, and two; beyond the old length there is nothing.
+    assert_eq!((count(2500), count(2000)), (12, 6));
+    file.write_at(&[4; 2000], 0).unwrap();
+    assert!((12..=32).contains(&all_left(&disk).len()));
+}
+
+#[test]
+fn a_sector_may_be_written_back_while_it_is_being_filled() {
+    let disk = disk();
+    disk.open(Path::new(A))
+        .unwrap()
+        .write_at(&[2; 100], 600)
+        .unwrap();
+    let bytes = Unsynced::Halves;
+    let filled = |seed| {
+        let left = disk
+            .crash(Cut {
+                bytes,
+                seed,
+                ..Cut::KEPT
+            })
+            .bytes(Path::new(A));
+        let end = left.iter().rposition(|b| *b == 2).map_or(600, |at| at + 1);
+        assert!(
+            left[600..end].iter().all(|b| *b == 2),
+            "a part from the front"
+        );
+        end - 600
+    };
+    let filled: BTreeSet<_> = (0..100).map(filled).collect();
+    assert!(filled.len() > 20 && filled.contains(&0) && filled.iter().all(|len| *len <= 100));
+}
+
+#[test]
+fn reads_fail_where_told_and_changes_go_on() {
+    let disk = disk();
+    let file = disk.open(Path::new(A)).unwrap();
+    disk.fail(1, Fault::Read, true);
+    assert_eq!(disk.list(Path::new(DIR)).unwrap(), ["a"]);
+    let mut byte = [0];
+    assert!(disk.list(Path::new(DIR)).is_err() && disk.open(Path::new(A)).is_err());
+    assert!(file.read_at(&mut byte, 0).is_err() && file.map(10).is_err());
+    assert!(file.map_private().is_err());
+    file.write_at(&[2; 10], 0).unwrap();
+    assert_eq!(disk.failures(), 5);
+    disk.heal();
+    file.read_at(&mut byte, 0).unwrap();
+    assert_eq!(byte, [2]);
+}
+
+#[test]
+fn random_numbers_follow_from_what_lies_on_the_disk() {
+    let roll = |disk: &SimDisk| {
+        let mut bytes = [0; 20];
+        disk.random(&mut bytes).unwrap();
+        bytes
+    };
+    let (disk, other) = (disk(), disk().crash(Cut::KEPT));
+    let first = roll(&other);
+    assert_ne!(roll(&other), first);
+    assert_eq!(roll(&disk.crash(Cut::LOST)), first);
+    disk.rot(Path::new(A), 7, &[9]);
+    assert_ne!(roll(&disk.crash(Cut::LOST)), first);
 }

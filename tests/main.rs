@@ -1,6 +1,7 @@
 //! Properties of the whole store.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod acts;
 mod backup;
 mod basics;
 mod capacity;

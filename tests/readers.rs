@@ -1,17 +1,14 @@
 //! Reading a store beside the process that writes it.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rimstone::{
-    Clock, Durability, Error, ListOptions, Options, OsVfs, PutOptions, Store, Vfs, VfsFile,
-    WriteBatch,
-};
-use rimstone_tests::{copy, open};
+use rimstone::{Clock, Durability, Error, ListOptions, Options, PutOptions, Store};
+use rimstone_tests::{Gate, copy, fresh, numbered_batch, open};
 use tempfile::tempdir;
 
 const CHILD: &str = "RIMSTONE_TEST_READ";
@@ -23,9 +20,7 @@ fn read(dir: &Path, clock: &Clock) -> Store {
 
 #[test]
 fn a_reader_sees_one_instant_and_after_a_refresh_the_next() {
-    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
-    let store = open(dir.path(), &clock);
-    let ns = store.namespace("n").unwrap();
+    let (dir, clock, store, ns) = fresh();
     let minute = PutOptions::new().expiration_ttl(Duration::from_secs(60));
     ns.put_with("a", "1", &minute).unwrap();
     ns.put("large", vec![7; 100_000]).unwrap();
@@ -95,9 +90,7 @@ fn a_reader_writes_nothing_and_locks_nobody_out() {
 
 #[test]
 fn a_value_that_was_replaced_under_a_reader_is_outdated_and_not_damaged() {
-    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
-    let store = open(dir.path(), &clock);
-    let ns = store.namespace("n").unwrap();
+    let (dir, clock, store, ns) = fresh();
     ns.put("large", vec![1; 100_000]).unwrap();
     let reader = read(dir.path(), &clock);
     let seen = reader.find_namespace("n").unwrap();
@@ -124,40 +117,6 @@ fn a_backup_whose_large_values_go_meanwhile_is_of_a_newer_state() {
     assert_eq!(&value.unwrap()[..], &[2; 100_000]);
 }
 
-/// The real disk; somebody does something just after a directory was listed, once.
-struct Interrupted(Mutex<Option<Box<dyn FnOnce() + Send>>>);
-
-impl Vfs for Interrupted {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        OsVfs.create_dir(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let names = OsVfs.list(dir);
-        if let Some(interrupt) = self.0.lock().unwrap().take() {
-            interrupt();
-        }
-        names
-    }
-    fn create(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
-        OsVfs.create(path)
-    }
-    fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
-        OsVfs.open(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsVfs.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        OsVfs.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        OsVfs.sync_dir(dir)
-    }
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        OsVfs.lock(path)
-    }
-}
-
 #[test]
 fn a_reader_whose_files_go_while_it_opens_opens_the_newer_ones() {
     let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
@@ -176,8 +135,9 @@ fn a_reader_whose_files_go_while_it_opens_opens_the_newer_ones() {
             store.checkpoint().unwrap();
         }
     };
-    let vfs = Arc::new(Interrupted(Mutex::new(Some(Box::new(interrupt)))));
-    let options = Options::new().clock(clock).vfs(vfs);
+    let gate = Gate::default();
+    gate.once_listed(interrupt);
+    let options = Options::new().clock(clock).vfs(Arc::new(gate));
     let reader = options.open_read_only(dir.path()).unwrap();
     assert_eq!(reader.stats().damage, Vec::<String>::new());
     let ns = reader.find_namespace("n").unwrap();
@@ -195,16 +155,7 @@ fn child_churns_until_it_is_killed() {
     let store = options.open(dir).unwrap();
     let ns = store.namespace("n").unwrap();
     for n in 1u64.. {
-        let mut batch = WriteBatch::new();
-        for key in 0..8 {
-            let mut value = n.to_le_bytes().to_vec();
-            value.resize(60_000, 7);
-            batch.put(&ns, format!("key {key}"), value);
-        }
-        batch.put(&ns, format!("large {}", n % 3), vec![9; 70_000]);
-        batch.delete(&ns, format!("large {}", (n + 1) % 3));
-        batch.put(&ns, format!("once {n:08}"), n.to_le_bytes());
-        store.write(batch).unwrap();
+        store.write(numbered_batch(&ns, n, 8, 60_000)).unwrap();
         if n % 40 == 0 {
             store.compact().unwrap();
             store.checkpoint().unwrap();

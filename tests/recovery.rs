@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use rimstone::{Clock, Error, Store};
-use rimstone_tests::{copy, newest, open};
+use rimstone_tests::{copy, fresh, newest, open};
 use tempfile::tempdir;
 
 /// Ten keys, and where the last byte of each record lies in the newest segment.
@@ -122,10 +122,7 @@ fn damage_under_an_open_store_is_never_served() {
 
 #[test]
 fn large_values_survive_a_kill_and_leave_no_files_once_deleted() {
-    let dir = tempdir().unwrap();
-    let clock = Clock::manual(1);
-    let store = open(dir.path(), &clock);
-    let ns = store.namespace("n").unwrap();
+    let (dir, clock, _store, ns) = fresh();
     ns.put("big", vec![3; 200_000]).unwrap();
     ns.put("big", vec![4; 200_000]).unwrap();
     let copy = copy(dir.path());

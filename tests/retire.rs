@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rimstone::{Clock, Durability, Error, Namespace, PutOptions, Store};
-use rimstone_tests::{SimDisk, copy, newest, open, open_on};
-use tempfile::tempdir;
+use rimstone_tests::{SimDisk, copy, fresh, newest, open, open_on};
 
 /// More than the hour that expired data is kept, in case the clock was wrong.
 const LATER: u64 = 4_000;
@@ -44,10 +43,7 @@ fn rebuilt(dir: &Path, clock: &Clock, key: &str) -> Option<Vec<u8>> {
 
 #[test]
 fn a_segment_whose_keys_were_all_overwritten_goes() {
-    let dir = tempdir().unwrap();
-    let clock = Clock::manual(1);
-    let mut store = open(dir.path(), &clock);
-    let mut ns = store.namespace("n").unwrap();
+    let (dir, clock, mut store, mut ns) = fresh();
     for round in 0..10 {
         for key in 0..100 {
             ns.put(format!("{key}"), format!("{round}")).unwrap();
@@ -63,10 +59,7 @@ fn a_segment_whose_keys_were_all_overwritten_goes() {
 /// A tombstone stays while an older segment may hold what it deleted.
 #[test]
 fn a_deleted_key_does_not_come_back_when_its_tombstone_could_go() {
-    let dir = tempdir().unwrap();
-    let clock = Clock::manual(1);
-    let store = open(dir.path(), &clock);
-    let ns = store.namespace("n").unwrap();
+    let (dir, clock, store, ns) = fresh();
     ns.put("stays", "here").unwrap();
     ns.put("key", "old").unwrap();
     let (store, ns) = reopened(dir.path(), &clock, store, ns);
@@ -82,10 +75,7 @@ fn a_deleted_key_does_not_come_back_when_its_tombstone_could_go() {
 /// Compaction leaves the older segment where it is, since almost all of it is live.
 #[test]
 fn a_deleted_key_does_not_come_back_when_compaction_passes_over_its_segment() {
-    let dir = tempdir().unwrap();
-    let clock = Clock::manual(1);
-    let store = open(dir.path(), &clock);
-    let ns = store.namespace("n").unwrap();
+    let (dir, clock, store, ns) = fresh();
     ns.put("key", "old").unwrap();
     for n in 0..20 {
         ns.put(format!("{n}"), [7; 60_000]).unwrap();
@@ -102,10 +92,7 @@ fn a_deleted_key_does_not_come_back_when_compaction_passes_over_its_segment() {
 /// A put that expires sooner than what it replaced leaves a tombstone behind.
 #[test]
 fn an_expired_key_does_not_uncover_an_older_version() {
-    let dir = tempdir().unwrap();
-    let clock = Clock::manual(1);
-    let store = open(dir.path(), &clock);
-    let ns = store.namespace("n").unwrap();
+    let (dir, clock, store, ns) = fresh();
     ns.put("stays", "here").unwrap();
     ns.put("key", "for ever").unwrap();
     let (store, ns) = reopened(dir.path(), &clock, store, ns);
@@ -121,10 +108,7 @@ fn an_expired_key_does_not_uncover_an_older_version() {
 
 #[test]
 fn expired_segments_go_an_hour_after_their_last_key() {
-    let dir = tempdir().unwrap();
-    let clock = Clock::manual(1);
-    let store = open(dir.path(), &clock);
-    let ns = store.namespace("n").unwrap();
+    let (dir, clock, store, ns) = fresh();
     let (store, ns) = reopened(dir.path(), &clock, store, ns);
     let minute = PutOptions::new().expiration_ttl(Duration::from_secs(60));
     for key in 0..100 {
@@ -145,10 +129,7 @@ fn expired_segments_go_an_hour_after_their_last_key() {
 
 #[test]
 fn a_dropped_namespace_is_reclaimed_and_its_keys_stay_gone() {
-    let dir = tempdir().unwrap();
-    let clock = Clock::manual(1);
-    let store = open(dir.path(), &clock);
-    let keep = store.namespace("n").unwrap();
+    let (dir, clock, store, keep) = fresh();
     keep.put("stays", "here").unwrap();
     let (store, keep) = reopened(dir.path(), &clock, store, keep);
     let doomed = store.namespace("doomed").unwrap();
@@ -175,10 +156,7 @@ fn a_dropped_namespace_is_reclaimed_and_its_keys_stay_gone() {
 
 #[test]
 fn replaced_and_refused_large_values_leave_no_file() {
-    let dir = tempdir().unwrap();
-    let clock = Clock::manual(1);
-    let store = open(dir.path(), &clock);
-    let ns = store.namespace("n").unwrap();
+    let (dir, _clock, store, ns) = fresh();
     for round in 0..5u8 {
         ns.put("key", vec![round; 100_000]).unwrap();
     }
@@ -196,10 +174,7 @@ fn replaced_and_refused_large_values_leave_no_file() {
 /// Space comes back by itself while the same keys are overwritten, and no reader ever misses one.
 #[test]
 fn readers_always_find_a_key_while_segments_go_under_them() {
-    let dir = tempdir().unwrap();
-    let clock = Clock::manual(1);
-    let store = open(dir.path(), &clock);
-    let ns = store.namespace("n").unwrap();
+    let (_dir, _clock, store, ns) = fresh();
     let value = |round: usize| vec![u8::try_from(round % 251).unwrap(); 60_000];
     for key in 0..4 {
         ns.put(format!("{key}"), value(0)).unwrap();
@@ -243,10 +218,7 @@ fn readers_always_find_a_key_while_segments_go_under_them() {
 /// what is live moves.
 #[test]
 fn space_stays_bounded_when_every_segment_keeps_something_live() {
-    let dir = tempdir().unwrap();
-    let clock = Clock::manual(1);
-    let store = open(dir.path(), &clock);
-    let ns = store.namespace("n").unwrap();
+    let (dir, clock, store, ns) = fresh();
     let value = |n: u32| [&n.to_le_bytes()[..], &[7; 60_000]].concat();
     let mut generations = Vec::new();
     for n in 0..6_000u32 {
@@ -286,10 +258,7 @@ fn space_stays_bounded_when_every_segment_keeps_something_live() {
 /// A move is decided in the order of the log: a put that comes before it wins.
 #[test]
 fn a_put_wins_over_a_move_of_what_it_replaces() {
-    let dir = tempdir().unwrap();
-    let clock = Clock::manual(1);
-    let store = open(dir.path(), &clock);
-    let ns = store.namespace("n").unwrap();
+    let (_dir, _clock, store, ns) = fresh();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -342,10 +311,7 @@ fn a_full_disk_costs_compaction_no_large_value() {
 /// What a rebuild must know of retired segments outlives the segment in which it was said.
 #[test]
 fn a_rebuild_knows_every_gap_of_the_log() {
-    let dir = tempdir().unwrap();
-    let clock = Clock::manual(1);
-    let mut store = open(dir.path(), &clock);
-    let mut ns = store.namespace("n").unwrap();
+    let (dir, clock, mut store, mut ns) = fresh();
     for round in 0..8 {
         ns.put("hot", format!("{round}")).unwrap();
         (store, ns) = reopened(dir.path(), &clock, store, ns);
@@ -373,10 +339,7 @@ fn a_rebuild_knows_every_gap_of_the_log() {
 /// The older checkpoint may have to be opened, and needs the segments that were live in it.
 #[test]
 fn a_retired_segment_stays_for_the_older_checkpoint() {
-    let dir = tempdir().unwrap();
-    let clock = Clock::manual(1);
-    let store = open(dir.path(), &clock);
-    let ns = store.namespace("n").unwrap();
+    let (dir, clock, store, ns) = fresh();
     ns.put("key", "old").unwrap();
     let (store, ns) = reopened(dir.path(), &clock, store, ns);
     store.checkpoint().unwrap();

@@ -1,11 +1,12 @@
 //! A store on a simulated disk, and what may be true of it: acts in, contradictions out.
 
+use std::fmt::Debug;
 use std::path::Path;
 use std::time::Duration;
 
 use rimstone::{Clock, Durability, Error, Namespace, PutOptions, Result, Store, Vfs, WriteBatch};
 use rimstone_tests::{
-    Cut, DIR, Fault, History, Seen, SimDisk, State, alive, matches, observe, open_on,
+    Cut, DIR, Fault, History, Seen, SimDisk, State, alive, matches, observe, open_alone,
 };
 
 /// Keys that acts may change.
@@ -53,6 +54,10 @@ pub(crate) enum Act {
     },
     Checkpoint,
     Compact,
+    /// What the store's threads would do now.
+    Maintain {
+        idle: bool,
+    },
     Reopen,
     /// Opens the store again from its log alone.
     Rebuild,
@@ -82,8 +87,8 @@ pub(crate) struct Session {
     /// What readers see, and how many states of the history were acknowledged.
     visible: State,
     acknowledged: usize,
-    /// Where on the disk the open ended.
-    opened: usize,
+    /// The earliest place for a cut: before it somebody removed files behind the store's back.
+    floor: usize,
     poisoned: bool,
     done: u8,
 }
@@ -99,23 +104,25 @@ impl Session {
             store: None,
             visible: State::new(),
             acknowledged: 0,
-            opened: 0,
+            floor: 0,
             poisoned: false,
             done: 0,
         };
         let store = session.open();
-        session.begin(store);
+        session.power_on(store);
         session
     }
 
-    /// The place from which on a cut may be tried.
-    pub(crate) fn opened(&self) -> usize {
-        self.opened
+    fn open(&self) -> Store {
+        open_alone(&self.disk, &self.clock, self.durability)
+            .unwrap_or_else(|error| panic!("the store opens: {error}\n{:#?}", self.history))
     }
 
-    fn open(&self) -> Store {
-        open_on(&self.disk, &self.clock, self.durability)
-            .unwrap_or_else(|error| panic!("the store opens: {error}\n{:#?}", self.history))
+    /// Begins a history with what a store shows that was opened after a cut: whenever the power is cut again,
+    /// while it was being opened too, that is what it shows.
+    fn power_on(&mut self, store: Store) {
+        self.history = History::new(observe(&store, &keys()), 0);
+        self.begin(store);
     }
 
     /// Takes what an open store shows for durable.
@@ -123,8 +130,9 @@ impl Session {
         let damage = store.stats().damage;
         assert!(damage.is_empty(), "a cut is no damage: {damage:?}");
         self.visible = observe(&store, &keys());
-        self.opened = self.disk.place();
-        self.history = History::new(self.visible.clone(), self.opened);
+        let place = self.disk.place();
+        self.history.add(self.visible.clone(), place);
+        self.history.promise(place);
         self.acknowledged = self.history.len();
         self.poisoned = false;
         self.store = Some(store);
@@ -142,12 +150,19 @@ impl Session {
         self.done = self.done.wrapping_add(1);
         match act {
             Act::Advance { seconds } => self.clock.advance(*seconds),
+            // It changes nothing that anybody sees, and what fails is kept to itself.
+            Act::Maintain { idle } => {
+                self.store().step(*idle);
+                self.poisoned = self.store().stats().poisoned;
+            }
             Act::Reopen => self.reopen(|_| ()),
-            Act::Rebuild => self.reopen(forget_all_but_the_log),
+            Act::Rebuild => self.reopen(|session| {
+                forget_all_but_the_log(&session.disk);
+                session.floor = session.disk.place();
+            }),
             Act::Cut { back, cut } => {
-                let place = self.disk.place();
-                let place = place - back.min(&(place - self.opened));
-                self.cut_here(place, *cut);
+                let place = self.disk.place().saturating_sub(*back);
+                self.cut_here(place.max(self.floor), *cut);
             }
             Act::Fail {
                 skip,
@@ -309,10 +324,10 @@ impl Session {
     }
 
     /// Closes the store and opens it again. No power was cut: everything acknowledged is there.
-    fn reopen(&mut self, meanwhile: impl Fn(&SimDisk)) {
+    fn reopen(&mut self, meanwhile: impl Fn(&mut Session)) {
         self.store = None;
-        meanwhile(&self.disk);
-        let opened = open_on(&self.disk, &self.clock, self.durability);
+        meanwhile(self);
+        let opened = open_alone(&self.disk, &self.clock, self.durability);
         self.disk.heal();
         let store = opened.unwrap_or_else(|_| {
             self.disk.limit(None);
@@ -331,36 +346,36 @@ impl Session {
         let store = self.check_left(&left, place, &cut);
         self.store = None;
         self.disk = left;
-        self.begin(store);
+        self.floor = 0;
+        self.power_on(store);
     }
 
-    /// Opens what a cut left. It is one state of the history, none that is older than a promise; and
-    /// it is durable, so that a cut at once leaves the same.
-    pub(crate) fn check_left(
-        &self,
-        left: &SimDisk,
-        place: usize,
-        context: &dyn std::fmt::Debug,
-    ) -> Store {
-        let store = open_on(left, &self.clock, self.durability)
+    /// Opens what a cut left, and checks what it shows.
+    fn check_left(&self, left: &SimDisk, place: usize, context: &dyn Debug) -> Store {
+        let (store, seen) = self.reveal(left, context);
+        self.explain(&seen, place, context);
+        store
+    }
+
+    /// What a cut left, opened. It is durable, so that a cut at once leaves the same.
+    pub(crate) fn reveal(&self, left: &SimDisk, context: &dyn Debug) -> (Store, State) {
+        let store = open_alone(left, &self.clock, self.durability)
             .unwrap_or_else(|error| panic!("{context:?}: {error}"));
         let damage = store.stats().damage;
         assert!(damage.is_empty(), "{context:?}: {damage:?}");
         let seen = observe(&store, &keys());
-        let explained = self.history.explain(&seen, place, self.clock.now());
-        assert!(
-            explained,
-            "{context:?} at {place}: {seen:#?}\n{:#?}",
-            self.history
-        );
         let again = left.crash(Cut::LOST);
-        let again = open_on(&again, &self.clock, self.durability).unwrap();
-        assert_eq!(
-            observe(&again, &keys()),
-            seen,
-            "{context:?}, cut again at once"
-        );
-        store
+        let again = open_alone(&again, &self.clock, self.durability).unwrap();
+        let again = observe(&again, &keys());
+        assert_eq!(again, seen, "{context:?}, cut again at once");
+        (store, seen)
+    }
+
+    /// What is seen after a cut must be one state of the history, none that is older than a promise.
+    pub(crate) fn explain(&self, seen: &State, place: usize, context: &dyn Debug) {
+        let explained = self.history.explain(seen, place, self.clock.now());
+        let history = &self.history;
+        assert!(explained, "{context:?} at {place}: {seen:#?}\n{history:#?}");
     }
 }
 
@@ -370,7 +385,7 @@ fn writing_stopped(error: &Error) -> bool {
     matches!(error, Error::Poisoned | Error::Io { .. } | Error::Full)
 }
 
-/// Removes what the log alone must be able to replace.
+/// Removes what the log alone must be able to replace, durably.
 fn forget_all_but_the_log(disk: &SimDisk) {
     disk.heal();
     let dir = Path::new(DIR);
@@ -379,6 +394,7 @@ fn forget_all_but_the_log(disk: &SimDisk) {
             disk.remove(&dir.join(name)).unwrap();
         }
     }
+    disk.sync_dir(dir).unwrap();
 }
 
 fn keys() -> Vec<Vec<u8>> {

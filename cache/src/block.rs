@@ -54,6 +54,8 @@ const NAME_MAX: u32 = VERSIONED - 1;
 const HEADER: usize = size_of::<Header>();
 const _: () = assert!(HEADER == 48 && HEADER.is_multiple_of(align_of::<Bytes>()));
 const VERSION: usize = size_of::<u64>();
+const LINE: usize = 64;
+const LINES_AHEAD: usize = 3;
 /// As for `Arc`: far below an overflow, far above any honest number of handles.
 const COUNT_MAX: u32 = 1 << 30;
 
@@ -127,6 +129,9 @@ impl Block {
             }
         };
         for part in [parts.key.name, parts.metadata, version, copied] {
+            if part.is_empty() {
+                continue;
+            }
             // SAFETY: the layout has room for all parts, one after the other, from `name_at` on.
             let to = unsafe { memory.add(at) };
             // SAFETY: as above; the memory is new, so the part cannot overlap it.
@@ -142,9 +147,12 @@ impl Block {
         unsafe { self.0.as_ref() }
     }
 
-    /// Has the header brought near.
+    /// Has its first lines brought near, of a small one all: who gets its memory next writes there.
     pub(crate) fn prefetch(&self) {
-        prefetch(self.header());
+        let from = self.0.as_ptr().cast::<[u8; LINE]>();
+        for line in 0..LINES_AHEAD {
+            prefetch(from.wrapping_add(line));
+        }
     }
 
     /// Bytes of the block from `at` on.

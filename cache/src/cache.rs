@@ -10,7 +10,7 @@ use crate::builder::{Builder, Settings};
 use crate::clock::{Seconds, after};
 use crate::key::Hasher;
 use crate::room::Budget;
-use crate::shard::{Shard, half};
+use crate::shard::{Ahead, Shard, half};
 use crate::stats::{Counters, Read};
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{RwLock, RwLockWriteGuard};
@@ -36,6 +36,7 @@ pub(crate) struct Locked {
     shard: RwLock<Shard>,
     /// The bits of its age, as it was when the shard was last written.
     pub(crate) age: AtomicU64,
+    pub(crate) ahead: Ahead,
 }
 
 pub(crate) struct Inner {
@@ -104,10 +105,12 @@ impl Cache {
         f: impl FnOnce(&Entry) -> R,
     ) -> Option<R> {
         let key = key.into();
-        let (hash, now) = (self.hash(key), self.now());
-        let shard = self.shard(hash).read();
+        let hash = self.hash(key);
+        let locked = self.shard(hash);
+        locked.ahead.prefetch_read(hash);
+        let shard = locked.read();
         let found = shard.find(hash, key);
-        let found = found.filter(|entry| self.is_fresh(entry, cache_ttl, now));
+        let found = found.filter(|entry| self.is_fresh(entry, cache_ttl));
         let Some(entry) = found else {
             drop(shard);
             self.count(Read::Miss);
@@ -126,10 +129,10 @@ impl Cache {
     #[must_use]
     pub fn peek<'k>(&self, key: impl Into<Key<'k>>, cache_ttl: Option<Duration>) -> Option<Entry> {
         let key = key.into();
-        let (hash, now) = (self.hash(key), self.now());
+        let hash = self.hash(key);
         let shard = self.shard(hash).read();
         let found = shard.find(hash, key);
-        let fresh = found.filter(|entry| self.is_fresh(entry, cache_ttl, now));
+        let fresh = found.filter(|entry| self.is_fresh(entry, cache_ttl));
         fresh.cloned()
     }
 
@@ -227,12 +230,11 @@ impl Cache {
     /// warm another cache. Looks at every entry.
     #[must_use]
     pub fn hottest(&self, count: usize) -> Vec<Entry> {
-        let now = self.now();
         let mut hottest = Vec::new();
         for locked in self.locks() {
             let shard = locked.read();
             for (entry, frequency) in shard.iter() {
-                if self.is_fresh(entry, None, now) {
+                if self.is_fresh(entry, None) {
                     hottest.push((frequency, entry.clone()));
                 }
             }
@@ -310,6 +312,7 @@ impl Cache {
     ) -> Entry {
         let negative = value.is_absent().then_some(self.0.settings.negative_ttl);
         let ttl = value.own_ttl().or(negative);
+        self.shard(hash).ahead.prefetch_write(hash);
         let early = ttl.map_or(0.0, |ttl| ttl.as_secs_f64() * self.0.settings.jitter);
         let ttl = ttl.map(|ttl| ttl - Duration::from_secs(spread(hash, early)));
         let fresh_until = after(fetched, ttl);

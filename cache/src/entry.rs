@@ -85,6 +85,12 @@ impl Entry {
         }
     }
 
+    /// Whether it is fresh for ever, for readers without a limit of their own.
+    #[inline]
+    pub(crate) fn never_ends(&self) -> bool {
+        self.0.fresh_until() == NEVER && self.0.expiration() == NEVER
+    }
+
     pub(crate) fn is_expired(&self, now: Seconds) -> bool {
         let expiration = self.0.expiration();
         expiration <= now && expiration != NEVER

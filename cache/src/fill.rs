@@ -44,6 +44,9 @@ impl Fills {
     }
 
     pub(crate) fn remove(&mut self, hash: u64, key: Key<'_>) {
+        if self.0.is_empty() {
+            return;
+        }
         let held = self.0.find_entry(hash, |fill| fill.key() == key);
         if let Ok(held) = held {
             held.remove();

@@ -42,6 +42,11 @@ impl Floors {
         self.floors.insert(hash, raised);
     }
 
+    /// Whether it keeps no floor.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.floors.is_empty() && self.of_all.is_none()
+    }
+
     /// Whether a value of this version may come in; one without a version (0) only if no floor stands.
     pub(crate) fn admit(&self, hash: u64, version: u64, now: Seconds) -> bool {
         let floors = self.floors.get(&hash).into_iter().chain(&self.of_all);

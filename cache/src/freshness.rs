@@ -19,20 +19,22 @@ pub(crate) enum Freshness {
 impl Cache {
     /// Whether an entry is fresh for a reader, who may make it stay for longer.
     #[inline]
-    pub(crate) fn is_fresh(
-        &self,
-        entry: &Entry,
-        cache_ttl: Option<Duration>,
-        now: Seconds,
-    ) -> bool {
-        let judged = self.judge(entry, cache_ttl, now);
+    pub(crate) fn is_fresh(&self, entry: &Entry, cache_ttl: Option<Duration>) -> bool {
+        let judged = self.judge(entry, cache_ttl);
         matches!(judged, Freshness::Fresh | Freshness::Aging)
     }
 
     #[inline]
-    pub(crate) fn judge(&self, entry: &Entry, ttl: Option<Duration>, now: Seconds) -> Freshness {
-        let forgotten = entry.0.generation() != self.generation(entry.key().namespace);
-        if forgotten || entry.is_expired(now) {
+    pub(crate) fn judge(&self, entry: &Entry, ttl: Option<Duration>) -> Freshness {
+        if entry.0.generation() != self.generation(entry.key().namespace) {
+            return Freshness::Useless;
+        }
+        if ttl.is_none() && entry.never_ends() {
+            // Most entries of a source in the same process: no need to look at the clock.
+            return Freshness::Fresh;
+        }
+        let now = self.now();
+        if entry.is_expired(now) {
             return Freshness::Useless;
         }
         let fresh_until = entry.fresh_until(ttl);

@@ -25,6 +25,7 @@ const GHOST_SET: u32 = 1 << 22;
 const GHOST_MAIN: u32 = 1 << 23;
 const GHOST_TICK: u32 = 1 << 24;
 const GHOST_TICKS: u32 = 64;
+const _: () = assert!(GHOST_TICKS as usize <= LEN_MIN && LEN_MIN.is_power_of_two());
 
 /// Which queue a key left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,10 +46,10 @@ pub(crate) struct History {
 
 #[repr(C, align(64))]
 #[derive(Clone, Debug, Default)]
-struct Line {
+pub(crate) struct Line {
     /// Words of 16 counters; a key has one in each.
     counters: [u64; WORDS],
-    /// See `ghost`; 0 is none.
+    /// See `ghost`; the newest first, then those that are none, which are 0.
     ghosts: [u32; KEYS_PER_LINE],
 }
 
@@ -119,6 +120,10 @@ impl History {
         prefetch(&self.lines[self.line(hash)]);
     }
 
+    pub(crate) fn lines(&self) -> *const [Line] {
+        &*self.lines
+    }
+
     /// How often the key was asked for, as far as is remembered: up to 15.
     pub(crate) fn frequency(&self, hash: u32) -> u8 {
         let line = &self.lines[self.line(hash)];
@@ -156,26 +161,21 @@ impl History {
         self.left += 1;
         let new = self.ghost(hash, left);
         let at = self.line(hash);
-        let ghosts = self.lines[at].ghosts.iter_mut();
-        let age = |ghost: &u32| {
-            if *ghost == 0 {
-                u32::MAX
-            } else {
-                age(*ghost, new)
-            }
-        };
-        if let Some(oldest) = ghosts.max_by_key(|ghost| age(ghost)) {
-            *oldest = new;
-        }
+        let ghosts = &mut self.lines[at].ghosts;
+        ghosts.copy_within(..KEYS_PER_LINE - 1, 1);
+        ghosts[0] = new;
     }
 
     /// Which queue the key left not long ago. It is then forgotten.
     pub(crate) fn comes_back(&mut self, hash: u32) -> Option<Left> {
         let now = self.ghost(hash, Left::Small);
         let at = self.line(hash);
-        let mut ghosts = self.lines[at].ghosts.iter_mut();
+        let ghosts = &mut self.lines[at].ghosts;
         let same = |ghost: &u32| (ghost ^ now) & (GHOST_HASH | GHOST_SET) == 0;
-        let ghost = std::mem::take(ghosts.find(|ghost| same(ghost))?);
+        let found = ghosts.iter().position(same)?;
+        let ghost = ghosts[found];
+        ghosts.copy_within(found + 1.., found);
+        ghosts[KEYS_PER_LINE - 1] = 0;
         // Who left longer ago is no sign that there was too little room.
         let recent = age(ghost, now) <= GHOST_TICKS / 2;
         let main = ghost & GHOST_MAIN != 0;
@@ -185,7 +185,8 @@ impl History {
     /// A ghost that leaves now: 22 bits of the hash, one that is set, one for the queue, and eight of
     /// the time, which passes as keys leave. The hash's upper bits are where it lies.
     fn ghost(&self, hash: u32, left: Left) -> u32 {
-        let ticks = self.left * u64::from(GHOST_TICKS) / self.len() as u64;
+        // The same as `left * GHOST_TICKS / len`: both are powers of two, and `len` is not less.
+        let ticks = self.left >> (self.len().ilog2() - GHOST_TICKS.ilog2());
         let time = (ticks as u32).wrapping_mul(GHOST_TICK);
         let from = if left == Left::Main { GHOST_MAIN } else { 0 };
         hash & GHOST_HASH | GHOST_SET | from | time

@@ -16,14 +16,14 @@ use crate::Entry;
 use crate::prefetch::prefetch;
 
 const PLACES: usize = 7;
-/// Fuller than this, a table grows by half: too many keys would be in the next bucket.
-const FILL_MAX: f64 = 0.8;
+/// Fuller than this, in percent, a table grows by half: too many keys would be in the next bucket.
+const FILL_MAX: usize = 80;
 /// Emptier than this, it shrinks.
-const FILL_MIN: f64 = 0.35;
+const FILL_MIN: usize = 35;
 
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
-struct Bucket {
+pub(crate) struct Bucket {
     tags: [u8; PLACES],
     /// Keys that passed by here since it was full; stays at 255 once there.
     passed: u8,
@@ -62,6 +62,9 @@ fn places(mut found: u64) -> impl Iterator<Item = usize> {
 pub(crate) struct Index {
     buckets: Box<[Bucket]>,
     len: usize,
+    /// With `most` entries it grows before one more comes, with fewer than `least` it shrinks.
+    most: usize,
+    least: usize,
 }
 
 impl Default for Index {
@@ -84,9 +87,16 @@ pub(crate) fn spread(hash: u32, len: usize) -> usize {
 impl Index {
     fn with_buckets(buckets: usize) -> Index {
         let empty = std::iter::repeat_with(Bucket::default);
+        let capacity = buckets * PLACES;
         Index {
             buckets: empty.take(buckets).collect(),
             len: 0,
+            most: capacity * FILL_MAX / 100,
+            least: if buckets > 1 {
+                capacity * FILL_MIN / 100
+            } else {
+                0
+            },
         }
     }
 
@@ -100,6 +110,10 @@ impl Index {
     /// Has the line brought near where an entry of this hash is, or would be.
     pub(crate) fn prefetch(&self, hash: u32) {
         prefetch(&self.buckets[spread(hash, self.buckets.len())]);
+    }
+
+    pub(crate) fn lines(&self) -> *const [Bucket] {
+        &*self.buckets
     }
 
     /// Has the entries brought near that may be the one of this hash, as far as its line tells.
@@ -140,8 +154,7 @@ impl Index {
 
     /// Adds an entry whose key is not in the index.
     pub(crate) fn insert(&mut self, entry: Entry) {
-        let capacity = (self.buckets.len() * PLACES) as f64;
-        if (self.len + 1) as f64 > capacity * FILL_MAX {
+        if self.len >= self.most {
             self.rebuild(self.buckets.len() + self.buckets.len().div_ceil(2));
         }
         self.put(entry);
@@ -186,8 +199,7 @@ impl Index {
         self.buckets[found].tags[place] = 0;
         let entry = self.buckets[found].entries[place].take();
         self.len -= 1;
-        let capacity = (self.buckets.len() * PLACES) as f64;
-        if self.buckets.len() > 1 && (self.len as f64) < capacity * FILL_MIN {
+        if self.len < self.least {
             self.rebuild(self.buckets.len().div_ceil(2));
         }
         entry

@@ -76,12 +76,11 @@ impl Cache {
     }
 
     fn attempt(&self, shard: &Shard, hash: u64, key: Key<'_>, ttl: Option<Duration>) -> Found {
-        let now = self.now();
         let generation = self.generation(key.namespace);
         let fill = shard.fills.find(hash, key);
         let fill = fill.filter(|fill| fill.generation == generation);
         let found = shard.find(hash, key);
-        let judged = found.map(|entry| (entry, self.judge(entry, ttl, now)));
+        let judged = found.map(|entry| (entry, self.judge(entry, ttl)));
         let Some((entry, freshness)) = judged.filter(|(_, f)| *f != Freshness::Useless) else {
             return fill.map_or(Found::Vacant(None, Freshness::Useless), |fill| {
                 Found::Lookup(self.join(fill, ttl))

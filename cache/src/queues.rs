@@ -32,10 +32,12 @@ pub(crate) struct Queues {
     small_weight: u64,
     small_share: f64,
     main: Box<[List; CLASSES]>,
-    /// The stamp of the first entry of each class.
+    /// The stamp of the first entry of each class; infinity where there is none.
     stamps: [f64; CLASSES],
     /// A bit for each class that holds something.
     occupied: u64,
+    /// The class of the least stamp; any, if main is empty.
+    least: usize,
     age: f64,
     /// How many left `small` and main of late.
     left: [f64; 2],
@@ -54,8 +56,9 @@ impl Default for Queues {
             small_weight: 0,
             small_share: SHARE,
             main: Box::new([List::default(); CLASSES]),
-            stamps: [0.0; CLASSES],
+            stamps: [f64::INFINITY; CLASSES],
             occupied: 0,
+            least: 0,
             age: 0.0,
             left: [0.0; 2],
             departures: 0,
@@ -131,17 +134,40 @@ impl Queues {
         slot.placed = self.departures;
         slot.stamp = self.age + ranking.worth(class);
         self.weight += u64::from(slot.weight);
-        self.main[usize::from(class)].push::<QUEUE>(slots, at);
-        self.look_at_first(slots, class);
+        let queue = &mut self.main[usize::from(class)];
+        let first = queue.first().is_none();
+        queue.push::<QUEUE>(slots, at);
+        if first {
+            self.look_at_first(slots, class);
+        }
     }
 
+    /// After the first entry of a class became another one.
     fn look_at_first(&mut self, slots: &Slots, class: u8) {
         let first = self.main[usize::from(class)].first();
-        if let Some(at) = first {
-            self.stamps[usize::from(class)] = slots.get(at).stamp;
-        }
+        let stamp = first.map_or(f64::INFINITY, |at| slots.get(at).stamp);
+        self.stamps[usize::from(class)] = stamp;
         let bit = 1 << class;
         self.occupied = self.occupied & !bit | if first.is_some() { bit } else { 0 };
+        if usize::from(class) == self.least {
+            self.least = self.least_stamp();
+        } else if stamp < self.stamps[self.least] {
+            self.least = class.into();
+        }
+    }
+
+    /// The class whose first entry has the least stamp.
+    fn least_stamp(&self) -> usize {
+        let mut set = self.occupied;
+        let mut least = (f64::INFINITY, 0);
+        while set != 0 {
+            let class = set.trailing_zeros() as usize;
+            if self.stamps[class] < least.0 {
+                least = (self.stamps[class], class);
+            }
+            set &= set - 1;
+        }
+        least.1
     }
 
     /// Takes an entry out of its queue.
@@ -153,12 +179,16 @@ impl Queues {
             Place::Small => {
                 self.small_weight -= weight;
                 self.small.remove::<QUEUE>(slots, at);
-                self.small.prefetch_second::<QUEUE>(slots);
+                self.small.prefetch_third::<QUEUE>(slots);
             }
             Place::Main(class) => {
-                self.main[usize::from(class)].remove::<QUEUE>(slots, at);
-                self.look_at_first(slots, class);
-                self.main[usize::from(class)].prefetch_second::<QUEUE>(slots);
+                let queue = &mut self.main[usize::from(class)];
+                let first = queue.first() == Some(at);
+                queue.remove::<QUEUE>(slots, at);
+                queue.prefetch_third::<QUEUE>(slots);
+                if first {
+                    self.look_at_first(slots, class);
+                }
             }
         }
     }
@@ -177,9 +207,9 @@ impl Queues {
         &self.rates
     }
 
-    /// Those of which one is likely to leave next.
-    pub(crate) fn likely_victims(&self) -> impl Iterator<Item = u32> {
-        self.small.first().into_iter().chain(self.first_of_main())
+    /// The queues of which one loses its first entry next.
+    pub(crate) fn next(&self) -> [List; 2] {
+        [self.small, self.main[self.least]]
     }
 
     /// The entry whose turn it is to leave, still in its queue; `None` if there is none.
@@ -277,16 +307,7 @@ impl Queues {
 
     /// The first entry of main, by stamp.
     fn first_of_main(&self) -> Option<u32> {
-        let mut set = self.occupied;
-        let mut least = (f64::INFINITY, 0);
-        while set != 0 {
-            let class = set.trailing_zeros() as usize;
-            if self.stamps[class] < least.0 {
-                least = (self.stamps[class], class);
-            }
-            set &= set - 1;
-        }
-        self.main[least.1].first()
+        self.main[self.least].first()
     }
 
     pub(crate) fn validate(&self, slots: &Slots) {
@@ -309,7 +330,9 @@ impl Queues {
                 count += 1;
             }
             let first = list.first().map(|at| slots.get(at).stamp);
-            assert!(first.is_none_or(|stamp| stamp == self.stamps[usize::from(class)]));
+            let stamp = self.stamps[usize::from(class)];
+            assert!(stamp == first.unwrap_or(f64::INFINITY));
+            assert!(stamp >= self.stamps[self.least]);
         }
         assert_eq!(count, slots.used() as usize);
         assert!((SHARE_MIN..=SHARE_MAX).contains(&self.small_share));

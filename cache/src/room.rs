@@ -70,7 +70,6 @@ impl Cache {
     pub(crate) fn store(&self, hash: u64, entry: Entry, fill: Option<&Arc<Fill>>) -> bool {
         let mut gone = Leaving::new();
         let mut shard = self.shard(hash).write();
-        shard.prefetch(hash);
         let before = shard.weight();
         let stored = self.put(&mut shard, hash, entry, fill, &mut gone);
         if stored {
@@ -91,8 +90,10 @@ impl Cache {
 
     /// What a write does for what no reader can want any more.
     pub(crate) fn expire_some(&self, shard: &mut Shard, gone: &mut Leaving) {
-        let (now, mut steps) = (self.now(), TIMERS_PER_WRITE);
-        gone.extend(std::iter::from_fn(|| shard.expire(now, &mut steps)));
+        if shard.has_timers() {
+            let (now, mut steps) = (self.now(), TIMERS_PER_WRITE);
+            gone.extend(std::iter::from_fn(|| shard.expire(now, &mut steps)));
+        }
     }
 
     pub(crate) fn put(
@@ -116,17 +117,20 @@ impl Cache {
             gone.extend(shard.remove(hash, key));
             return false;
         }
-        gone.extend(shard.insert(hash, entry, self.0.settings.ranking));
+        if let Some(replaced) = shard.insert(hash, entry, self.0.settings.ranking) {
+            gone.push(replaced);
+        }
         true
     }
 
     /// Whether a newer version is known.
     fn is_old(&self, shard: &Shard, hash: u64, new: &Entry) -> bool {
         let version = new.version();
-        let held = shard.find(hash, new.key());
-        let held = held.filter(|held| held.0.generation() == new.0.generation());
-        let newer = held.is_some_and(|held| version != 0 && held.version() > version);
-        newer || !shard.floors.admit(hash, version, self.now())
+        let newer =
+            |held: &&Entry| held.0.generation() == new.0.generation() && held.version() > version;
+        // Most have no version, and most shards no floor: nothing to look for.
+        let replaced = version != 0 && shard.find(hash, new.key()).filter(newer).is_some();
+        replaced || !shard.floors.is_empty() && !shard.floors.admit(hash, version, self.now())
     }
 
     /// Applies a change to a shard and to the weight of the whole. What it returns, entries among it,
@@ -147,7 +151,9 @@ impl Cache {
             Some(more) => drop(weight.fetch_add(more, Relaxed)),
             None => drop(weight.fetch_sub(before - shard.weight(), Relaxed)),
         }
-        self.shard(hash).age.store(shard.age().to_bits(), Relaxed);
+        let locked = self.shard(hash);
+        locked.age.store(shard.age().to_bits(), Relaxed);
+        shard.tell(&locked.ahead);
     }
 
     /// Whether the whole is over its budget, with a locked shard whose weight was `before` when it

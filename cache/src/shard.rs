@@ -6,10 +6,11 @@ use crate::clock::{NEVER, Seconds};
 use crate::cost::Ranking;
 use crate::fill::Fills;
 use crate::floors::Floors;
-use crate::history::{FREQUENCY_MAX, History};
-use crate::index::Index;
+use crate::history::{FREQUENCY_MAX, History, Line};
+use crate::index::{Bucket, Index};
+use crate::prefetch::Whereabouts;
 use crate::queues::Queues;
-use crate::slots::{Place, Slots};
+use crate::slots::{Place, QUEUE, Slot, Slots};
 use crate::wheel::{Turned, Wheel};
 use crate::{Cause, Entry, Key};
 
@@ -34,6 +35,27 @@ pub(crate) struct Shard {
     pub(crate) floors: Floors,
 }
 
+/// Where the tables of a shard are, for those who have not locked it yet.
+#[derive(Debug, Default)]
+pub(crate) struct Ahead {
+    index: Whereabouts<Bucket>,
+    history: Whereabouts<Line>,
+}
+
+impl Ahead {
+    /// Has the line brought near that a read of this hash reads first.
+    #[inline]
+    pub(crate) fn prefetch_read(&self, hash: u64) {
+        self.index.prefetch(half(hash));
+    }
+
+    /// Has the lines brought near that a write of this hash reads first.
+    pub(crate) fn prefetch_write(&self, hash: u64) {
+        self.index.prefetch(half(hash));
+        self.history.prefetch(half(hash));
+    }
+}
+
 /// The half of a hash that is used inside a shard.
 #[allow(clippy::cast_possible_truncation, reason = "the lower half is wanted")]
 #[inline]
@@ -48,22 +70,20 @@ impl Shard {
         self.index.find(half(hash), |entry| entry.key() == key)
     }
 
-    /// Has what a write of this hash reads brought near, all at once, and the entries of which one is
-    /// likely to leave for it; their lines of the index were fetched when the last one left.
-    pub(crate) fn prefetch(&self, hash: u64) {
-        self.index.prefetch(half(hash));
-        self.history.prefetch(half(hash));
-        for at in self.queues.likely_victims() {
-            self.index.prefetch_entry(self.slots.get(at).hash);
-        }
-    }
-
-    /// Has the index and the history of those brought near that are likely to leave next.
+    /// Has what the next evictions will read brought near, a step for each eviction: of the third in
+    /// a queue its slot, which the queue does; then its line of the index and its history; then the
+    /// entry itself, whose memory the next newcomer will get.
     fn look_ahead(&self) {
-        for at in self.queues.likely_victims() {
-            let hash = self.slots.get(at).hash;
-            self.index.prefetch(hash);
-            self.history.prefetch(hash);
+        for queue in self.queues.next() {
+            let mut next = queue.iter::<QUEUE>(&self.slots);
+            if let Some(first) = next.next() {
+                self.index.prefetch_entry(self.slots.get(first).hash);
+            }
+            if let Some(second) = next.next() {
+                let hash = self.slots.get(second).hash;
+                self.index.prefetch(hash);
+                self.history.prefetch(hash);
+            }
         }
     }
 
@@ -127,6 +147,17 @@ impl Shard {
         gone
     }
 
+    /// Tells those who have not locked the shard where its tables are.
+    pub(crate) fn tell(&self, ahead: &Ahead) {
+        ahead.index.tell(self.index.lines());
+        ahead.history.tell(self.history.lines());
+    }
+
+    /// Whether any entry has a timer.
+    pub(crate) fn has_timers(&self) -> bool {
+        !self.wheel.is_empty()
+    }
+
     /// Takes out one entry that nobody may want any more; `None` if there is none. `steps` are left
     /// when it returns, and at 0 it stops.
     pub(crate) fn expire(&mut self, now: Seconds, steps: &mut usize) -> Option<Gone> {
@@ -154,11 +185,13 @@ impl Shard {
     fn take_out(&mut self, at: u32, cause: Cause) -> Option<Gone> {
         self.queues.remove(&mut self.slots, at);
         self.wheel.remove(&mut self.slots, at);
-        let slot = self.slots.give_back(at);
-        let entry = self.index.remove(slot.hash, |entry| entry.0.slot() == at)?;
+        self.slots.give_back(at);
+        let Slot {
+            hash, frequency, ..
+        } = *self.slots.get(at);
+        let entry = self.index.remove(hash, |entry| entry.0.slot() == at)?;
         // It may come back; what is known of it should count then.
-        let frequency = slot.frequency + entry.0.hits();
-        self.history.remember(slot.hash, frequency);
+        self.history.remember(hash, frequency + entry.0.hits());
         self.shrink();
         Some(Gone { entry, cause })
     }

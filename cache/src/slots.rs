@@ -110,10 +110,10 @@ impl List {
         (self.first != NONE).then_some(self.first)
     }
 
-    /// Has the memory of the second one brought near, whose turn comes after the first.
-    pub(crate) fn prefetch_second<const L: usize>(self, slots: &Slots) {
-        if let Some(second) = self.iter::<L>(slots).nth(1) {
-            slots.prefetch(second);
+    /// Has the memory of the third one brought near, whose turn comes after the next two.
+    pub(crate) fn prefetch_third<const L: usize>(self, slots: &Slots) {
+        if let Some(third) = self.iter::<L>(slots).nth(2) {
+            slots.prefetch(third);
         }
     }
 
@@ -233,12 +233,13 @@ impl Slots {
         at
     }
 
-    /// Empties a slot that is in no list, and returns what it held.
-    pub(crate) fn give_back(&mut self, at: u32) -> Slot {
-        let slot = std::mem::replace(self.get_mut(at), Slot::free());
+    /// Frees a slot that is in no list.
+    pub(crate) fn give_back(&mut self, at: u32) {
+        let slot = self.get_mut(at);
+        debug_assert_eq!(slot.bucket, None, "it has no timer");
+        slot.place = Place::Free;
         self.link_free(at);
         self.used -= 1;
-        slot
     }
 
     /// The slots of the last chunk, if so many are free that it should go: an eighth, and two chunks.

@@ -67,6 +67,11 @@ impl Wheel {
         }
     }
 
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.occupied == [0; LEVELS]
+    }
+
     pub(crate) fn clear(&mut self) {
         *self.lists = [[List::default(); DIGITS]; LEVELS];
         self.occupied = [0; LEVELS];

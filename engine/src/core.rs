@@ -22,6 +22,7 @@ use crate::log::commit::Queue;
 use crate::log::mapped::Mapped;
 use crate::log::segment::{Segment, Segments};
 use crate::maintenance::Maintenance;
+use crate::mem::Origin;
 use crate::namespaces::{Namespaces, View};
 use crate::options::{Durability, Verify};
 use crate::reserve::Reserve;
@@ -54,6 +55,8 @@ pub(crate) struct Core {
     /// The id of the next new file. Each epoch has ids of its own, so that none is used twice.
     pub(crate) next_file: AtomicU64,
     pub(crate) poisoned: AtomicBool,
+    /// The process that opened the store; no other may write.
+    pub(crate) origin: Arc<Origin>,
     /// Whether the store was opened to be read, and another process may be writing it.
     pub(crate) is_read_only: bool,
     /// Ids of the large segments that live records point to. Changed by the committer, and when a
@@ -137,6 +140,7 @@ impl Core {
     ///
     /// # Errors
     /// `Corrupt` if the key was not found and a record that may be its own is damaged.
+    #[inline]
     pub(crate) fn find<'g>(
         &'g self,
         namespace: u32,
@@ -220,6 +224,7 @@ impl Core {
     }
 
     pub(crate) fn check_writable(&self) -> Result<()> {
+        self.origin.check()?;
         if self.is_read_only {
             Err(Error::ReadOnly)
         } else if self.poisoned.load(Ordering::Acquire) {
@@ -248,6 +253,7 @@ impl Core {
 
     /// Makes every acknowledged write durable. Writers that do not wait for a flush go on meanwhile.
     pub(crate) fn sync(&self) -> Result<()> {
+        self.origin.check()?;
         let (segment, seqno, end) = {
             let log = self.log.lock();
             self.check_writable()?;

@@ -38,6 +38,7 @@ pub(crate) struct UnderWay {
 impl Core {
     /// Deletes everything in a namespace.
     pub(crate) fn clear(&self, state: &State, immediate: bool) -> Result<()> {
+        self.origin.check()?;
         let _naming = self.naming.lock();
         let view = state.view()?;
         let body = |dropped| NamespaceBody {

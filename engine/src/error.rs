@@ -18,6 +18,10 @@ pub enum Error {
     /// Reads go on.
     #[error("an earlier write or flush failed; reads go on, reopen the store to write again")]
     Poisoned,
+    /// This process was forked from the one that opened the store, which may go on writing to it; nothing
+    /// was written.
+    #[error("the store was opened before this process was forked; open one of its own")]
+    Forked,
     /// The store was opened for reading only; nothing was written.
     #[error("the store was opened for reading only")]
     ReadOnly,

@@ -10,6 +10,8 @@
     reason = "not part of the interface; a panic is the answer"
 )]
 
+mod files;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use crate::format::run::{self, Block, KeyRecord, Run, RunWriter};
 use crate::format::{checkpoint, segment, set};
 use crate::index::runs::cursor::{self, Fingerprint};
 use crate::index::runs::{Query, Sources, list};
+pub use files::{checkpoint_open, segment_open};
 
 /// Bytes of which values are taken from the front; zeros follow the last one.
 #[derive(Clone, Copy, Debug)]
@@ -72,12 +75,16 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Calls `check` with each change of one bit; of long bytes with some of them.
-fn each_bit(bytes: &[u8], seed: usize, mut check: impl FnMut(&[u8], usize)) {
+/// How many bits of an input's bytes are tried: which ones follows from the bytes.
+const BITS: usize = 16;
+
+/// Calls `check` with changes of one bit each.
+fn some_bits(bytes: &[u8], mut check: impl FnMut(&[u8], usize)) {
     let bits = bytes.len() * 8;
-    let step = bits.div_ceil(2048).max(1);
+    let seed = crc32fast::hash(bytes) as usize;
     let mut changed = bytes.to_vec();
-    for bit in (seed % step..bits).step_by(step) {
+    for at in 0..BITS.min(bits) {
+        let bit = (seed + at * bits / BITS) % bits;
         changed[bit / 8] ^= 1 << (bit % 8);
         check(&changed, bit);
         changed[bit / 8] ^= 1 << (bit % 8);
@@ -102,12 +109,10 @@ pub fn record(data: &[u8]) {
         let body_len = u32::from_le_bytes([raw[8], raw[9], raw[10], raw[11]]) as usize;
         let rest = &raw[record::HEADER_LEN..];
         let (key, rest) = rest.split_at(key_len.min(rest.len()));
-        let (key, body_crc) = (
-            key.to_vec(),
-            crc32fast::hash(&rest[..body_len.min(rest.len())]),
-        );
+        let head = record::HEADER_LEN + key.len();
+        let body_crc = crc32fast::hash(&rest[..body_len.min(rest.len())]);
         set!(raw, 36, body_crc);
-        let crc = record::checksum(place, &raw[..record::HEADER_LEN], &key);
+        let crc = record::checksum(place, &raw[..head]);
         set!(raw, 0, crc);
         check_decoded(&raw, place);
     }
@@ -159,7 +164,6 @@ fn check_encoded(mut input: Input<'_>, place: Place) {
         large: flags & 2 != 0,
         lists_alike: flags & 4 != 0,
     };
-    let seed = input.below(usize::from(u16::MAX));
     let key = input.bytes(key_len);
     let body = input.bytes(record::METADATA_MAX + record::INLINE_MAX);
     let header = record::Header {
@@ -188,7 +192,7 @@ fn check_encoded(mut input: Input<'_>, place: Place) {
     assert!(!intact(&bytes, elsewhere), "a record of another place");
     // What follows is padding.
     let len = record::HEADER_LEN + key.len() + body.len();
-    each_bit(&bytes[..len], seed, |changed, bit| {
+    some_bits(&bytes[..len], |changed, bit| {
         assert!(!intact(changed, place), "bit {bit}");
     });
     for end in [0, len / 2, len - 1] {
@@ -205,7 +209,7 @@ pub fn segment_header(data: &[u8]) {
         if let Ok(header) = segment::Header::decode(bytes) {
             let again = header.encode();
             assert_eq!(segment::Header::decode(&again), Ok(header));
-            each_bit(&again, 0, |changed, bit| {
+            some_bits(&again, |changed, bit| {
                 let changed = changed.try_into().expect("as long as before");
                 assert!(segment::Header::decode(changed).is_err(), "bit {bit}");
             });
@@ -228,7 +232,7 @@ pub fn checkpoint(data: &[u8]) {
         if let Ok(header) = checkpoint::Header::decode(bytes) {
             let again = header.encode();
             assert_eq!(checkpoint::Header::decode(&again), Ok(header));
-            each_bit(&again, 0, |changed, bit| {
+            some_bits(&again, |changed, bit| {
                 assert!(checkpoint::Header::decode(changed).is_err(), "bit {bit}");
             });
         }
@@ -260,7 +264,7 @@ pub fn current(data: &[u8]) {
     let id = Input(data).u64();
     let text = checkpoint::encode_current(id);
     assert_eq!(checkpoint::decode_current(text.as_bytes()), Some(id));
-    each_bit(text.as_bytes(), 0, |changed, bit| {
+    some_bits(text.as_bytes(), |changed, bit| {
         assert_eq!(checkpoint::decode_current(changed), None, "bit {bit}");
     });
 }
@@ -479,4 +483,9 @@ fn written(mut input: Input<'_>) {
 /// Puts the checksums of a run right.
 pub fn reseal_run(file: &mut [u8]) {
     run::reseal(file);
+}
+
+/// Puts the checksums of a checkpoint right.
+pub fn reseal_checkpoint(file: &mut [u8]) {
+    crate::index::checkpoint::reseal(file);
 }

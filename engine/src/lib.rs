@@ -48,6 +48,7 @@ mod index;
 mod list;
 mod log;
 mod maintenance;
+mod many;
 mod mem;
 #[cfg(all(test, feature = "loom"))]
 mod models;

@@ -11,6 +11,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use memmap2::{MmapMut, MmapOptions, MmapRaw};
+use rustix::mm::Advice;
+
+use crate::error::{Error, Result};
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::epoch::{Atomic, Guard, Owned};
@@ -72,6 +75,59 @@ impl AsRef<[u8]> for Map {
     fn as_ref(&self) -> &[u8] {
         self.slice(0, self.len()).unwrap_or_default()
     }
+}
+
+/// The process that a store was opened in. One that is forked from it has a copy of the store's memory, and
+/// none of its threads: what it wrote would land where the other process writes.
+pub(crate) struct Origin {
+    /// A page that the system empties in a forked process, and that begins with something else before. So
+    /// who writes asks memory, and not the system.
+    page: Option<MmapRaw>,
+    process: u32,
+}
+
+impl Origin {
+    pub(crate) fn here() -> Origin {
+        let process = std::process::id();
+        Origin {
+            page: marked_page(),
+            process,
+        }
+    }
+
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        match &self.page {
+            Some(page) => {
+                // No thread changes it, so it is a word of the system also where threads are explored.
+                // SAFETY: `marked_page` made the page, which is longer than the word and aligned for it, is
+                // only read as one, and lives as long as `self`.
+                let word =
+                    unsafe { std::sync::atomic::AtomicU64::from_ptr(page.as_mut_ptr().cast()) };
+                word.load(Ordering::Relaxed) == 0
+            }
+            None => std::process::id() != self.process,
+        }
+    }
+
+    /// # Errors
+    /// `Forked` in a forked process.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.is_elsewhere() {
+            true => Err(Error::Forked),
+            false => Ok(()),
+        }
+    }
+}
+
+/// A page that begins with a one, and with a zero in every forked process; `None` if the system has none.
+fn marked_page() -> Option<MmapRaw> {
+    let len = rustix::param::page_size();
+    let mut page = MmapMut::map_anon(len).ok()?;
+    *page.first_mut()? = 1;
+    let page = MmapRaw::from(page);
+    // SAFETY: the page is anonymous memory of our own, so that the advice holds for nothing else.
+    unsafe { rustix::mm::madvise(page.as_mut_ptr().cast(), len, Advice::LinuxWipeOnFork) }.ok()?;
+    Some(page)
 }
 
 /// Eight slots of the point index: one cache line.

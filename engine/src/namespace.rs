@@ -23,8 +23,6 @@ pub(crate) const VALUE_MAX: u64 = 25 << 20;
 /// Values up to this are copied out of the mapping: that costs less than a slice that keeps its
 /// segment, and pins nothing.
 pub(crate) const COPY_MAX: usize = 4096;
-/// Keys of a `get_many` whose buckets, and then records, are fetched ahead together.
-const PREFETCHED: usize = 32;
 
 /// A set of keys of its own inside a store. Cheap to clone, usable from any thread.
 ///
@@ -152,65 +150,6 @@ impl Namespace {
         Ok(lent.map(|lent| f(lent.entry())))
     }
 
-    /// Lends the entries of many keys to `f` in place, one after the other, each with the place of its key
-    /// in `keys`. Missing keys are left out.
-    ///
-    /// # Errors
-    /// As for [`get`](Namespace::get); the first error ends the call.
-    pub fn read_many<K: AsRef<[u8]>>(
-        &self,
-        keys: &[K],
-        mut f: impl FnMut(usize, EntryRef<'_>),
-    ) -> Result<()> {
-        for (group, first) in keys.chunks(PREFETCHED).zip((0..).step_by(PREFETCHED)) {
-            let guard = epoch::pin();
-            let view = self.state.view()?;
-            let hashes = self.prefetch(&view, group, &guard)?;
-            for ((key, hash), place) in group.iter().zip(hashes).zip(first..) {
-                if let Some(lent) = self.lend(&view, key.as_ref(), hash, None, &guard)? {
-                    f(place, lent.entry());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns the entries of many keys, in their order.
-    ///
-    /// # Errors
-    /// As for [`get`](Namespace::get); the first error ends the call.
-    pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Entry>>> {
-        let mut entries = Vec::with_capacity(keys.len());
-        for group in keys.chunks(PREFETCHED) {
-            let guard = epoch::pin();
-            let view = self.state.view()?;
-            let hashes = self.prefetch(&view, group, &guard)?;
-            for (key, hash) in group.iter().zip(hashes) {
-                let lent = self.lend(&view, key.as_ref(), hash, None, &guard)?;
-                entries.push(lent.map(Lent::into_entry));
-            }
-        }
-        Ok(entries)
-    }
-
-    /// The hashes of the keys, after their buckets and then their records were asked for, all together.
-    fn prefetch<K: AsRef<[u8]>>(&self, view: &View, keys: &[K], guard: &Guard) -> Result<Vec<u64>> {
-        let core = self.core();
-        let hashes = keys.iter().map(|key| self.hash(view, key.as_ref()));
-        let hashes = hashes.collect::<Result<Vec<u64>>>()?;
-        for hash in &hashes {
-            core.table.prefetch(*hash);
-        }
-        for hash in &hashes {
-            core.table.candidates(*hash, guard, |location| {
-                if let Some(segment) = core.segments.get(location.number(), guard) {
-                    segment.prefetch(location.offset(), core.verify);
-                }
-            });
-        }
-        Ok(hashes)
-    }
-
     /// Returns the newest value of `key` as a stream, its metadata at once.
     ///
     /// # Errors
@@ -333,6 +272,7 @@ impl Namespace {
     /// key run is damaged, which the next open makes anew from the log.
     pub fn list(&self, options: &ListOptions) -> Result<Page> {
         let core = self.core();
+        core.origin.check()?;
         let (view, now) = (self.state.view()?, core.clock.now());
         let listed = core.keys.list(&view, options, &core.secret(), now);
         if core.keys.wants_memtable_merge() {
@@ -369,7 +309,7 @@ impl Namespace {
     }
 
     /// The hash of a key that may be asked for.
-    fn hash(&self, view: &View, key: &[u8]) -> Result<u64> {
+    pub(crate) fn hash(&self, view: &View, key: &[u8]) -> Result<u64> {
         if key.is_empty() || key.len() > KEY_MAX {
             return Err(Error::InvalidKey { len: key.len() });
         }
@@ -426,6 +366,7 @@ impl Namespace {
         };
         let pointer = LargePointer::decode(found.record.value()).ok_or_else(damage)?;
         let (core, id) = (self.core(), pointer.segment);
+        core.origin.check()?;
         if let Some(large) = core.mapped.get(id) {
             return Ok(Some(large));
         }

@@ -31,6 +31,7 @@ pub struct Options {
     space: u64,
     capacity: Option<u64>,
     cache: u64,
+    has_threads: bool,
     clock: Clock,
     vfs: Arc<dyn Vfs>,
 }
@@ -44,6 +45,7 @@ impl Default for Options {
             space: crate::recovery::SPACE,
             capacity: None,
             cache: 0,
+            has_threads: true,
             clock: Clock::system(),
             vfs: Arc::new(OsVfs),
         }
@@ -128,6 +130,16 @@ impl Options {
         self
     }
 
+    /// Opens a store that starts no threads: what they would do happens in [`Store::step`], so that in a
+    /// simulation everything has its place in one order. Not together with a [capacity](Options::capacity), at
+    /// which writers wait for what only a thread does.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn without_threads(mut self) -> Options {
+        self.has_threads = false;
+        self
+    }
+
     /// Opens the store in this directory, which belongs to it alone.
     ///
     /// # Errors
@@ -149,26 +161,35 @@ impl Options {
             core.log.lock().set_segment_len(capacity.segment_len());
             core.work.wake();
         }
-        let (work, maintained) = (Arc::clone(&core.work), Arc::clone(&core));
-        let maintain = move |idle| maintained.maintain(idle);
-        let worker = Worker::start("rimstone-maintain", work, MAINTENANCE, maintain)?;
-        owner.workers.lock().push(worker);
-        let (ahead, core_ahead) = (Arc::clone(&core.ahead), Arc::clone(&core));
-        let go_ahead = move |_| core_ahead.go_ahead();
-        let worker = Worker::start("rimstone-ahead", ahead, MAINTENANCE, go_ahead)?;
-        owner.workers.lock().push(worker);
         if !core.table.is_settled() || core.is_deleting() {
             core.work.wake();
         }
-        if let Durability::Interval(every) = self.durability {
-            // A failure poisons the store, which is how writers learn of it.
-            let flush = move |_| drop(core.sync());
-            let every = every.max(INTERVAL_MIN);
-            let worker = Worker::start("rimstone-flush", Arc::default(), every, flush)?;
-            owner.workers.lock().push(worker);
+        if self.has_threads {
+            start_threads(&owner)?;
         }
         Ok(Store(owner))
     }
+}
+
+fn start_threads(owner: &Owner) -> Result<()> {
+    let core = &owner.core;
+    let (work, maintained) = (Arc::clone(&core.work), Arc::clone(core));
+    let maintain = move |idle| maintained.maintain(idle);
+    let worker = Worker::start("rimstone-maintain", work, MAINTENANCE, maintain)?;
+    owner.workers.lock().push(worker);
+    let (ahead, core_ahead) = (Arc::clone(&core.ahead), Arc::clone(core));
+    let go_ahead = move |_| core_ahead.go_ahead();
+    let worker = Worker::start("rimstone-ahead", ahead, MAINTENANCE, go_ahead)?;
+    owner.workers.lock().push(worker);
+    if let Durability::Interval(every) = core.durability {
+        let flushed = Arc::clone(core);
+        // A failure poisons the store, which is how writers learn of it.
+        let flush = move |_| drop(flushed.sync());
+        let every = every.max(INTERVAL_MIN);
+        let worker = Worker::start("rimstone-flush", Arc::default(), every, flush)?;
+        owner.workers.lock().push(worker);
+    }
+    Ok(())
 }
 
 impl Options {

@@ -24,6 +24,9 @@ impl Namespace {
     ) -> Option<HotRead<'r>> {
         let core = self.core();
         let hot = core.hot.as_ref()?;
+        if core.origin.is_elsewhere() {
+            return None;
+        }
         let key = Key::from((view.number, key));
         Some(hot.begin(key, options, core.clock.now()))
     }

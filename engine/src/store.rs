@@ -13,6 +13,7 @@ use crate::log::commit::Op;
 use crate::namespace::Namespace;
 use crate::namespaces::{NAME_MAX, NamespaceId, State};
 use crate::opening::Options;
+use crate::options::Durability;
 use crate::space::SegmentSpace;
 use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
@@ -24,6 +25,11 @@ const BACKUPS_MAX: usize = 20;
 
 /// An open store. Clones share it; it is closed when the last of them, and of its namespaces, is
 /// dropped.
+///
+/// It belongs to the process that opened it. In a child that was forked meanwhile nothing is written,
+/// unlinked or unlocked: what would do so fails with `Forked`, as do lists and reads of large values, which take
+/// locks that nobody there may ever let go. Gets of other values go on, past the hot cache. A child that
+/// needs a store opens one itself.
 #[derive(Clone)]
 pub struct Store(pub(crate) Arc<Owner>);
 
@@ -99,10 +105,11 @@ impl Store {
     /// `NamespaceExists` if the name is taken, `TooLarge`, `Full`, `Poisoned`, or an I/O error.
     pub fn create_namespace(&self, name: &str) -> Result<Namespace> {
         let core = self.core();
+        core.origin.check()?;
         let _naming = core.naming.lock();
         self.check_name(name)?;
         let mut id = [0u8; 16];
-        crate::log::appender::random(&mut id)?;
+        crate::log::appender::random(&*core.vfs, &mut id)?;
         let number = core.namespaces.next_number();
         let body = NamespaceBody {
             id,
@@ -152,6 +159,7 @@ impl Store {
     /// # Errors
     /// `NoSuchNamespace`, `NamespaceExists` if another has the name, and as for a put.
     pub fn rename_namespace(&self, id: NamespaceId, name: &str) -> Result<()> {
+        self.core().origin.check()?;
         let _naming = self.core().naming.lock();
         let namespace = self.namespace_by_id(id).ok_or(Error::NoSuchNamespace)?;
         if namespace.name() == name {
@@ -168,6 +176,7 @@ impl Store {
     /// # Errors
     /// `NoSuchNamespace`, and as for a put.
     pub fn drop_namespace(&self, id: NamespaceId) -> Result<()> {
+        self.core().origin.check()?;
         let _naming = self.core().naming.lock();
         let namespace = self.namespace_by_id(id).ok_or(Error::NoSuchNamespace)?;
         let body = namespace.state.body(true);
@@ -185,6 +194,7 @@ impl Store {
         if !batch.is_within(&self.0) {
             return Err(Error::NoSuchNamespace);
         }
+        self.core().origin.check()?;
         let durability = batch.durability.unwrap_or(self.core().durability);
         let ops = batch.into_ops()?;
         let len: usize = ops.iter().map(space).sum();
@@ -221,6 +231,7 @@ impl Store {
     /// I/O error; the checkpoints before it stay.
     pub fn checkpoint(&self) -> Result<()> {
         let core = self.core();
+        core.origin.check()?;
         let mut maintenance = core.maintenance.lock();
         // Under the lock: who closes the store holds it, too.
         core.check_writable()?;
@@ -246,6 +257,7 @@ impl Store {
     /// As for [`compact`](Store::compact).
     pub fn compact_with(&self, progress: impl FnMut(u64, u64)) -> Result<u64> {
         let core = self.core();
+        core.origin.check()?;
         let before = self.stats().disk_bytes;
         {
             let mut maintenance = core.maintenance.lock();
@@ -265,12 +277,26 @@ impl Store {
         Ok(before.saturating_sub(self.stats().disk_bytes))
     }
 
+    /// Does once what the threads would do that a store [without them](Options::without_threads) does not
+    /// have; when `idle`, also what they leave for when there is nothing else to do. What fails is told as if they had
+    /// done it.
+    #[doc(hidden)]
+    pub fn step(&self, idle: bool) {
+        let core = self.core();
+        core.go_ahead();
+        core.maintain(idle);
+        if matches!(core.durability, Durability::Interval(_)) {
+            let _ = core.sync();
+        }
+    }
+
     /// Reads everything the store holds beside its readers and writers, and returns what is damaged; as
     /// [`Options::scrub`] does of a directory. What is written meanwhile is not looked at.
     ///
     /// # Errors
     /// An I/O error.
     pub fn scrub(&self, mut progress: impl FnMut(u64, u64)) -> Result<Vec<Damage>> {
+        self.core().origin.check()?;
         self.core().scrub(&mut progress)
     }
 
@@ -289,6 +315,7 @@ impl Store {
     }
 
     pub(crate) fn copy_to(&self, dest: &Path, may_link: bool) -> Result<()> {
+        self.core().origin.check()?;
         let mut store = self.clone();
         for _ in 1..BACKUPS_MAX {
             match store.core().copy_to(dest, may_link) {
@@ -401,6 +428,7 @@ impl Store {
 impl Owner {
     fn close(&self) -> Result<()> {
         let core = &self.core;
+        core.origin.check()?;
         // Held to the end: who closes at the same time answers when everything is durable, too.
         let mut workers = self.workers.lock();
         workers.drain(..).for_each(Worker::stop);
@@ -426,8 +454,24 @@ impl Owner {
     }
 }
 
+impl Owner {
+    /// Lets go of what is another process's, without touching what both have.
+    fn leave(&mut self) {
+        // These threads run there and nowhere else: there is nothing to join or detach.
+        let workers = std::mem::take(self.workers.get_mut());
+        workers.into_iter().for_each(std::mem::forget);
+        // What those threads refer to is never freed here, but should not keep the directory locked.
+        if let Some(mut lock) = self.core.lock.try_lock() {
+            drop(lock.take());
+        }
+    }
+}
+
 impl Drop for Owner {
     fn drop(&mut self) {
+        if self.core.origin.is_elsewhere() {
+            return self.leave();
+        }
         let _ = self.close();
     }
 }

@@ -63,6 +63,7 @@ impl ValueWriter {
             });
         }
         if let Some(large) = &mut self.large {
+            self.namespace.core().origin.check()?;
             self.namespace.core().take_capacity(bytes.len(), true)?;
             return large.write(bytes);
         }
@@ -76,7 +77,8 @@ impl ValueWriter {
         core.take_capacity(self.inline.len().saturating_add(bytes.len()), true)?;
         let id = core.new_file_id();
         let path = large_path(&core.dir, id);
-        let mut large = LargeWriter::new(Arc::clone(&core.vfs), path, id, core.id)?;
+        let (vfs, origin) = (Arc::clone(&core.vfs), Arc::clone(&core.origin));
+        let mut large = LargeWriter::new(vfs, origin, path, id, core.id)?;
         large.write(&self.inline)?;
         large.write(bytes)?;
         self.inline = Vec::new();
@@ -96,6 +98,7 @@ impl ValueWriter {
 
     /// The put that stores the value; a large one is durable on return.
     pub(crate) fn into_op(self) -> Result<Op> {
+        self.namespace.core().origin.check()?;
         if self.failed {
             let source = std::io::Error::other("an earlier write of this value failed");
             let path = self.namespace.core().dir.clone();

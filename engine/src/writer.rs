@@ -81,6 +81,8 @@ struct Group<'a> {
 impl Core {
     /// Commits operations together and returns the outcome of the last.
     pub(crate) fn commit(&self, mut ops: Vec<Op>, immediate: bool) -> Result<Outcome> {
+        // Before anything is waited for: the threads that would end the wait are not here.
+        self.origin.check()?;
         let new: usize = ops.iter().filter(|op| op.is_put()).map(space).sum();
         self.brake.wait(u64::try_from(new).unwrap_or(u64::MAX));
         let all = ops.iter().map(space).sum();

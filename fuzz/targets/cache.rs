@@ -7,7 +7,7 @@ use rimstone::fuzzing::Input;
 use rimstone_cache::{Cache, Clock, Entry, Lookup, MissCost, Ticket, Value};
 
 /// Steps of one history at most.
-const STEPS_MAX: usize = 400;
+const STEPS_MAX: usize = 200;
 const STALE: u64 = 5;
 
 /// What the cache may return for a key: this or nothing.

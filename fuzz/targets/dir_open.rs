@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use rimstone::fuzzing::{Input, reseal_run};
+use rimstone::fuzzing::{Input, reseal_checkpoint, reseal_run};
 use rimstone::{Clock, Error, ListOptions, Options, Store, Vfs};
 use rimstone_tests::{DIR, SimDisk};
 
@@ -188,22 +188,7 @@ fn reseal(name: &str, bytes: &mut [u8], records: impl Iterator<Item = usize>) {
         }
         "large" => checksum(bytes, 0, 124, 124),
         "run" => reseal_run(bytes),
-        "ckpt" if bytes.len() >= 144 => {
-            let (lists, len) = (size(bytes, 120, 8), size(bytes, 128, 8));
-            let end = lists.saturating_add(len);
-            if end <= bytes.len() && len >= 1024 * 12 {
-                let mut offset = 4096;
-                for partition in 0..1024 {
-                    let entry = end - (1024 - partition) * 12;
-                    let doublings = size(bytes, entry + 4, 4).min(14);
-                    let buckets = (4 + (partition & 3)) << doublings;
-                    checksum(bytes, offset, offset + buckets * 64, entry + 8);
-                    offset += buckets * 64;
-                }
-            }
-            checksum(bytes, lists, end, 92);
-            checksum(bytes, 0, 140, 140);
-        }
+        "ckpt" => reseal_checkpoint(bytes),
         _ => {}
     }
 }

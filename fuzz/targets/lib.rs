@@ -7,16 +7,32 @@
     reason = "the fixtures and inputs are ordinary files"
 )]
 
+#[path = "../../tests/acts.rs"]
+mod acts;
 mod cache;
 mod dir_open;
+mod faults;
 mod history;
+mod kv_requests;
 mod ops;
+pub mod seeds;
 mod server;
+#[path = "../../tests/session.rs"]
+#[allow(
+    clippy::unwrap_used,
+    dead_code,
+    reason = "a part of the tests, which use all of it"
+)]
+mod session;
 
 pub use cache::cache;
 pub use dir_open::dir_open;
+pub use faults::faults;
+pub use kv_requests::kv_requests;
 pub use ops::ops;
-pub use rimstone::fuzzing::{checkpoint, current, cursor, record, run_open, segment_header};
+pub use rimstone::fuzzing::{
+    checkpoint, checkpoint_open, current, cursor, record, run_open, segment_header, segment_open,
+};
 pub use server::{bulk_json, http_bytes, multipart, query};
 
 /// What a program in `fuzz_targets/` consists of.

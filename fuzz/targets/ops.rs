@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rimstone::fuzzing::Input;
 use rimstone::{
-    Clock, Durability, Error, ListOptions, Namespace, PutOptions, Store, Vfs, WriteBatch,
+    Clock, Durability, Error, ListOptions, Namespace, Options, PutOptions, ReadOptions, Store, Vfs,
+    WriteBatch,
 };
-use rimstone_tests::{Cut, DIR, SimDisk, open_on};
+use rimstone_tests::{Cut, DIR, SimDisk};
 
 use crate::history::Entry;
 
@@ -21,7 +23,7 @@ type Model = BTreeMap<Vec<u8>, Entry>;
 struct Session {
     disk: SimDisk,
     clock: Clock,
-    durability: Durability,
+    how: How,
     store: Store,
     namespaces: [Namespace; 2],
     models: [Model; 2],
@@ -29,21 +31,33 @@ struct Session {
     damaged: bool,
 }
 
-/// The first byte chooses the durability; each step takes the bytes it needs. With `Immediate` the power
-/// may be cut, without it only the process dies.
+/// How the store of a history is opened, each time.
+#[derive(Clone, Copy)]
+struct How {
+    durability: Durability,
+    /// Bytes of hot cache, 0 for none.
+    cache: u64,
+}
+
+/// The first byte chooses the durability and whether there is a hot cache; each step takes the bytes it
+/// needs. With `Immediate` the power may be cut, without it only the process dies.
 pub fn ops(data: &[u8]) {
     let mut input = Input(data);
-    let durability = if input.u8() & 1 == 0 {
-        Durability::Immediate
-    } else {
-        Durability::None
+    let first = input.u8();
+    let how = How {
+        durability: match first & 1 {
+            0 => Durability::Immediate,
+            _ => Durability::None,
+        },
+        // None, one that holds a part of the values, one that holds all.
+        cache: [1 << 20, 0, 0, 4 << 10][usize::from(first >> 1 & 3)],
     };
     let (disk, clock) = (SimDisk::new(), Clock::manual(1_000));
-    let (store, namespaces) = open(&disk, &clock, durability);
+    let (store, namespaces) = open(&disk, &clock, how);
     let mut session = Session {
         disk,
         clock,
-        durability,
+        how,
         store,
         namespaces,
         models: Default::default(),
@@ -58,8 +72,10 @@ pub fn ops(data: &[u8]) {
     session.list(&mut Input(&[0, 255]));
 }
 
-fn open(disk: &SimDisk, clock: &Clock, durability: Durability) -> (Store, [Namespace; 2]) {
-    let store = open_on(disk, clock, durability).expect("the store opens");
+fn open(disk: &SimDisk, clock: &Clock, how: How) -> (Store, [Namespace; 2]) {
+    let options = Options::new().vfs(Arc::new(disk.clone()));
+    let options = options.durability(how.durability).clock(clock.clone());
+    let store = options.cache(how.cache).open(DIR).expect("the store opens");
     let namespaces = NAMES.map(|name| store.namespace(name).expect("a namespace"));
     (store, namespaces)
 }
@@ -92,7 +108,7 @@ impl Session {
             13 => self.clock.advance(4_000),
             14 => self.store.checkpoint().expect("a checkpoint"),
             15 => drop(self.store.compact().expect("a compaction")),
-            16 => self.replace_namespace(input),
+            16 => self.empty(input),
             17 => self.store.sync().expect("a flush"),
             _ => return self.reopen(input),
         }
@@ -183,8 +199,13 @@ impl Session {
     }
 
     fn get(&self, input: &mut Input<'_>) {
-        let (at, key) = (usize::from(input.u8() & 1), key(input));
-        let found = self.namespaces[at].get_with_metadata(&key);
+        let (flags, key) = (input.u8(), key(input));
+        let at = usize::from(flags & 1);
+        let mut options = ReadOptions::new();
+        if flags & 2 != 0 {
+            options = options.cache_ttl(Duration::from_secs(60));
+        }
+        let found = self.namespaces[at].get_with(&key, &options);
         let found = found.expect("an intact store").map(|e| Entry {
             value: e.value().to_vec(),
             metadata: e.metadata().to_vec(),
@@ -228,9 +249,16 @@ impl Session {
         }
     }
 
-    /// Drops a namespace and creates another of the same name.
-    fn replace_namespace(&mut self, input: &mut Input<'_>) {
-        let at = usize::from(input.u8() & 1);
+    /// Drops a namespace and creates another of the same name, or deletes a part of it.
+    fn empty(&mut self, input: &mut Input<'_>) {
+        let flags = input.u8();
+        let at = usize::from(flags & 1);
+        if flags & 2 != 0 {
+            let prefix = ["", "a", "b1", "b3"][usize::from(flags >> 2 & 3)];
+            self.namespaces[at].delete_prefix(prefix).expect("a delete");
+            self.models[at].retain(|key, _| !key.starts_with(prefix.as_bytes()));
+            return;
+        }
         let old = self.namespaces[at].clone();
         self.store.drop_namespace(old.id()).expect("a namespace");
         assert!(matches!(old.get("a0"), Err(Error::NoSuchNamespace)));
@@ -241,17 +269,17 @@ impl Session {
     /// Closes the store, kills it, or cuts the power; then perhaps damages its newest checkpoint, or
     /// leaves nothing but the log.
     fn reopen(self, input: &mut Input<'_>) -> Session {
-        let how = input.u8();
+        let end = input.u8();
         let cuts = Cut::kinds(u64::from(input.u8()));
-        let cut = match self.durability {
-            Durability::Immediate => cuts[usize::from(how) % cuts.len()],
+        let cut = match self.how.durability {
+            Durability::Immediate => cuts[usize::from(end) % cuts.len()],
             _ => Cut::KEPT,
         };
-        let crashed = (how & 128 == 0).then(|| self.disk.crash(cut));
+        let crashed = (end & 128 == 0).then(|| self.disk.crash(cut));
         let Session {
             disk,
             clock,
-            durability,
+            how,
             store,
             namespaces,
             models,
@@ -261,7 +289,7 @@ impl Session {
         let disk = crashed.unwrap_or(disk);
         let files = disk.files();
         let is = |path: &Path, kind: &str| path.extension().is_some_and(|e| e == kind);
-        match how >> 3 & 3 {
+        match end >> 3 & 3 {
             1 => {
                 if let Some(path) = files.iter().filter(|path| is(path, "ckpt")).max() {
                     let middle = disk.bytes(path).len() / 2;
@@ -281,13 +309,13 @@ impl Session {
             }
             _ => {}
         }
-        let (store, namespaces) = open(&disk, &clock, durability);
+        let (store, namespaces) = open(&disk, &clock, how);
         let found = store.stats().damage;
         assert!(damaged || found.is_empty(), "{found:?}");
         Session {
             disk,
             clock,
-            durability,
+            how,
             store,
             namespaces,
             models,

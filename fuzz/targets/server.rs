@@ -1,5 +1,6 @@
 //! Requests of strangers, through a whole connection.
 
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -13,14 +14,24 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const NOW: u64 = 1_700_000_000;
-const NAMESPACES: &str = "/client/v4/accounts/any/storage/kv/namespaces";
-const KEPT: &[u8] = b"the only value";
+pub(crate) const NAMESPACES: &str = "/client/v4/accounts/any/storage/kv/namespaces";
+pub(crate) const KEPT: &str = "the only value";
+
+/// How many inputs one server serves that change something, so that what they leave in the log is bounded.
+const CHANGES_MAX: u32 = 256;
 
 /// A store with the namespace `ns` and one key in it.
-struct Server {
+pub(crate) struct Server {
     store: Store,
-    ns: Namespace,
+    pub(crate) ns: Namespace,
+    pub(crate) clock: Clock,
     runtime: tokio::runtime::Runtime,
+    changes: u32,
+}
+
+thread_local! {
+    /// The server between two inputs: opening a store takes a hundred times as long as a request.
+    static SERVER: RefCell<Option<Server>> = const { RefCell::new(None) };
 }
 
 impl Server {
@@ -31,11 +42,41 @@ impl Server {
         ns.put("key", KEPT).expect("a put");
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_time().build().expect("a runtime");
-        Server { store, ns, runtime }
+        Server {
+            store,
+            ns,
+            clock,
+            runtime,
+            changes: 0,
+        }
+    }
+
+    /// Runs `check` with a server that holds nothing but that one key.
+    pub(crate) fn with(check: impl FnOnce(&Server)) {
+        let server = SERVER.take().unwrap_or_else(Server::new);
+        check(&server);
+        SERVER.set(server.tidied());
+    }
+
+    /// As it was at the beginning, unless it is worn.
+    fn tidied(mut self) -> Option<Server> {
+        if self.is_untouched() {
+            return Some(self);
+        }
+        self.changes += 1;
+        for ns in self.store.namespaces() {
+            if ns.id() != self.ns.id() {
+                self.store.drop_namespace(ns.id()).expect("a namespace");
+            }
+        }
+        self.store.rename_namespace(self.ns.id(), "ns").ok()?;
+        self.ns.delete_prefix("").expect("a delete");
+        self.ns.put("key", KEPT).expect("a put");
+        (self.changes < CHANGES_MAX && self.is_untouched()).then_some(self)
     }
 
     /// What comes back when a client sends these bytes and no more.
-    fn send(&self, bytes: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn send(&self, bytes: Vec<u8>) -> Vec<u8> {
         let sent = Arc::default();
         let connection = Bytes {
             from: bytes,
@@ -64,7 +105,7 @@ impl Server {
     }
 
     /// All keys of the namespace.
-    fn keys(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn keys(&self) -> Vec<Vec<u8>> {
         let mut options = ListOptions::new();
         let mut keys = Vec::new();
         loop {
@@ -82,7 +123,7 @@ impl Server {
         let value = self.ns.get("key").expect("an intact store");
         self.store.namespaces().len() == 1
             && self.keys() == [b"key"]
-            && value.is_some_and(|value| &value[..] == KEPT)
+            && value.is_some_and(|value| value[..] == *KEPT.as_bytes())
     }
 }
 
@@ -128,7 +169,10 @@ impl AsyncWrite for Bytes {
 
 /// Whatever arrives on a connection: responses or a close, and no change unless a request succeeded.
 pub fn http_bytes(data: &[u8]) {
-    let server = Server::new();
+    Server::with(|server| check_http_bytes(server, data));
+}
+
+fn check_http_bytes(server: &Server, data: &[u8]) {
     let answer = server.send(data.to_vec());
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."));
     let succeeded = answer
@@ -139,7 +183,10 @@ pub fn http_bytes(data: &[u8]) {
 
 /// A form is stored as its parts say, or refused without a trace.
 pub fn multipart(data: &[u8]) {
-    let server = Server::new();
+    Server::with(|server| check_form(server, data));
+}
+
+fn check_form(server: &Server, data: &[u8]) {
     let mut input = Input(data);
     let boundary = ["B", "----x", "\"quoted\"", "a b"][usize::from(input.u8() & 3)];
     let kind = format!("content-type: multipart/form-data; boundary={boundary}\r\n");
@@ -167,7 +214,10 @@ fn check_metadata(metadata: &[u8]) {
 
 /// Bulk requests: all of it is done, exactly, or nothing.
 pub fn bulk_json(data: &[u8]) {
-    let server = Server::new();
+    Server::with(|server| check_bulk_json(server, data));
+}
+
+fn check_bulk_json(server: &Server, data: &[u8]) {
     let mut input = Input(data);
     let kind = input.u8() % 3;
     let body = input.0;
@@ -192,7 +242,7 @@ pub fn bulk_json(data: &[u8]) {
         return;
     };
     match kind {
-        0 => check_put(&server, &parsed, count(&answer)),
+        0 => check_put(server, &parsed, count(&answer)),
         1 => {
             let keys = parsed.as_array().expect("keys");
             assert_eq!(count(&answer), Some(keys.len() as u64));
@@ -226,7 +276,7 @@ fn check_put(server: &Server, parsed: &Value, count: Option<u64>) {
     let pairs = parsed.as_array().expect("pairs");
     assert_eq!(count, Some(pairs.len() as u64));
     assert!(pairs.len() <= 10_000);
-    let mut expected = std::collections::BTreeMap::from([("key", KEPT.to_vec())]);
+    let mut expected = std::collections::BTreeMap::from([("key", KEPT.as_bytes().to_vec())]);
     for pair in pairs {
         let (key, value) = (pair["key"].as_str(), pair["value"].as_str());
         let (key, value) = (key.expect("a key"), value.expect("a value"));
@@ -249,7 +299,10 @@ fn check_put(server: &Server, parsed: &Value, count: Option<u64>) {
 
 /// A query decides what is listed, or how a put expires.
 pub fn query(data: &[u8]) {
-    let server = Server::new();
+    Server::with(|server| check_query(server, data));
+}
+
+fn check_query(server: &Server, data: &[u8]) {
     let mut input = Input(data);
     let kind = input.u8() % 3;
     // Everything else is not part of a URI, and would end or break the request line.

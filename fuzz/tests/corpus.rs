@@ -5,11 +5,11 @@
 )]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use rimstone_fuzz::seeds;
 use rimstone_tests::Dice;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -49,9 +49,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 fn replay(name: &str, target: fn(&[u8])) {
     let _alone = ALONE.lock().unwrap_or_else(|failed| failed.into_inner());
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("corpus")
-        .join(name);
+    let dir = seeds::corpus(name);
     let entries = std::fs::read_dir(&dir).expect("a corpus");
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("a file").path()).collect();
     paths.sort();
@@ -133,6 +131,14 @@ macro_rules! targets {
 }
 
 targets! {
-    record segment_header checkpoint current run_open cursor dir_open ops http_bytes multipart
-    bulk_json query cache
+    record segment_header segment_open checkpoint checkpoint_open current run_open cursor dir_open
+    ops faults http_bytes kv_requests multipart bulk_json query cache
+}
+
+#[test]
+fn inputs_with_names_are_what_the_command_writes() {
+    for (target, name, bytes) in seeds::all() {
+        let saved = std::fs::read(seeds::corpus(target).join(name));
+        assert_eq!(saved.ok(), Some(bytes), "{target}/{name}");
+    }
 }

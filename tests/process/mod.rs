@@ -3,6 +3,7 @@
 //! The child performs acts that follow from their numbers and says when each is acknowledged; so the
 //! state after any number of them is known exactly.
 
+mod fork;
 mod limits;
 mod power;
 mod syskill;
@@ -143,7 +144,10 @@ fn the_child() {
     };
     match run() {
         Ok(()) => say("closed"),
-        Err(error) => say(&format!("failed {error}")),
+        Err(error) => {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            say(&format!("failed {error}: {}", source.unwrap_or_default()));
+        }
     }
 }
 
@@ -163,6 +167,11 @@ struct Ran {
 
 /// A child that was not started yet, to run by itself or in another program's care.
 fn command(program: &[&str]) -> Command {
+    command_of(CHILD, program)
+}
+
+/// A process that runs the one test of this name.
+fn command_of(test: &str, program: &[&str]) -> Command {
     let exe = std::env::current_exe().unwrap();
     let mut all = program
         .iter()
@@ -171,7 +180,7 @@ fn command(program: &[&str]) -> Command {
     let mut command = Command::new(all.next().unwrap());
     command
         .args(all)
-        .args([CHILD, "--exact", "--nocapture", "--test-threads=1"]);
+        .args([test, "--exact", "--nocapture", "--test-threads=1"]);
     command
 }
 

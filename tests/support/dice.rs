@@ -28,3 +28,53 @@ impl Dice {
         self.roll() & 1 == 1
     }
 }
+
+/// Who decides what is left open.
+pub(crate) trait Choose {
+    /// A number below `end`, or 0.
+    fn below(&mut self, end: usize) -> usize;
+}
+
+impl Choose for Dice {
+    fn below(&mut self, end: usize) -> usize {
+        Dice::below(self, end)
+    }
+}
+
+/// Decides everything in every way, one way after the other: first always 0, and after each
+/// [`turn`](Odometer::turn) the next.
+#[derive(Debug, Default)]
+pub(crate) struct Odometer {
+    /// What was decided so far, below what.
+    digits: Vec<(usize, usize)>,
+    at: usize,
+}
+
+impl Odometer {
+    /// How many decisions there were to make.
+    pub(crate) fn places(&self) -> usize {
+        self.digits.iter().filter(|(_, end)| *end > 1).count()
+    }
+
+    /// Goes on to the next way; false if there is none.
+    pub(crate) fn turn(&mut self) -> bool {
+        self.at = 0;
+        while let Some((digit, end)) = self.digits.pop() {
+            if digit + 1 < end {
+                self.digits.push((digit + 1, end));
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Choose for Odometer {
+    fn below(&mut self, end: usize) -> usize {
+        if self.at == self.digits.len() {
+            self.digits.push((0, end));
+        }
+        self.at += 1;
+        self.digits[self.at - 1].0
+    }
+}

@@ -15,7 +15,9 @@ use memmap2::{MmapMut, MmapOptions};
 use rimstone::{Map, Vfs, VfsFile};
 use rustix::fs::MemfdFlags;
 
-use crate::image::{Content, Event, FileChange, Image, NameChange, Node, apply_name};
+use crate::image::{
+    Content, Event, FileChange, Image, Left, NameChange, Node, Timeline, apply_name,
+};
 use crate::{Cut, Dice};
 
 /// A disk in memory. Clones are the same disk.
@@ -34,12 +36,15 @@ struct State {
     base: Image,
     journal: Vec<Event>,
     /// What the running program sees.
-    names: BTreeMap<PathBuf, Node>,
+    names: BTreeMap<Arc<Path>, Node>,
     files: BTreeMap<u64, Arc<Inode>>,
     next_file: u64,
     locked: Vec<PathBuf>,
-    calls: u64,
-    faults: Vec<(u64, Fault, bool)>,
+    /// How often somebody asked for random bytes.
+    rolls: u64,
+    faults: Vec<Planned>,
+    /// How many operations failed.
+    failures: u64,
     capacity: Option<u64>,
     hold_syncs: bool,
 }
@@ -53,30 +58,79 @@ struct Inode {
     memory: OnceLock<File>,
 }
 
-/// How an operation fails.
+/// How operations fail, and which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// An I/O error; nothing was done.
+    /// Any change, with an I/O error: nothing was done.
     Io,
-    /// No space is left; nothing was done.
+    /// Any change, as no space is left: nothing was done.
     Full,
-    /// A write that stops half-way with an I/O error; other operations fail as with `Io`.
+    /// A write, half-way and with an I/O error.
     Partial,
-    /// A sync that fails and, as on Linux, drops the bytes: they can be read until the power is cut,
-    /// and a second sync says that all is well. Other operations fail as with `Io`.
+    /// A sync, and as on Linux the bytes are dropped: they can be read until the power is cut, and a second
+    /// sync says that all is well.
     Forget,
+    /// Whatever reads: opening, listing, reading and mapping a file.
+    Read,
+}
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doing {
+    Read,
+    Write,
+    Sync,
+    /// Changes names or lengths.
+    Other,
+}
+
+/// A fault to come.
+struct Planned {
+    fault: Fault,
+    /// How many operations that it could hit come first.
+    skip: u64,
+    lasting: bool,
+}
+
+impl Planned {
+    /// Whether the fault hits an operation, which is counted.
+    fn hits(&mut self, doing: Doing) -> bool {
+        let is_hit = self.fault.reaches(doing) && self.skip == 0;
+        if self.fault.reaches(doing) {
+            // What does not last is over then.
+            self.skip = match (self.skip, self.lasting) {
+                (0, true) => 0,
+                (0, false) => u64::MAX,
+                (skip, _) => skip - 1,
+            };
+        }
+        is_hit
+    }
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Fault; 4] = [Fault::Io, Fault::Full, Fault::Partial, Fault::Forget];
+    pub const ALL: [Fault; 5] = [
+        Fault::Io,
+        Fault::Full,
+        Fault::Partial,
+        Fault::Forget,
+        Fault::Read,
+    ];
+
+    fn reaches(self, doing: Doing) -> bool {
+        match self {
+            Fault::Io | Fault::Full => doing != Doing::Read,
+            Fault::Partial => doing == Doing::Write,
+            Fault::Forget => doing == Doing::Sync,
+            Fault::Read => doing == Doing::Read,
+        }
+    }
 
     fn error(self) -> io::Error {
         match self {
             Fault::Full => io::ErrorKind::StorageFull.into(),
-            Fault::Io | Fault::Partial | Fault::Forget => {
-                io::Error::other("the simulated disk fails")
-            }
+            _ => io::Error::other("the simulated disk fails"),
         }
     }
 }
@@ -98,7 +152,7 @@ impl SimDisk {
         let mut state = State::default();
         for (path, node) in &image.names {
             let Node::File(number) = *node else {
-                state.names.insert(path.clone(), Node::Dir);
+                state.names.insert(Arc::clone(path), Node::Dir);
                 continue;
             };
             let old = image.files.get(&number).cloned().unwrap_or_default();
@@ -108,7 +162,7 @@ impl SimDisk {
                 old,
                 memory,
             };
-            state.names.insert(path.clone(), *node);
+            state.names.insert(Arc::clone(path), *node);
             state.files.insert(number, Arc::new(inode));
         }
         state.next_file = image.files.keys().max().map_or(0, |max| max + 1);
@@ -143,6 +197,12 @@ impl SimDisk {
         SimDisk::from_image(self.image(place, cut))
     }
 
+    /// The disk that a cut left, with the power on.
+    #[must_use]
+    pub fn of(left: Left) -> SimDisk {
+        SimDisk::from_image(left.0)
+    }
+
     /// A number that is the same for cuts that leave the same disk.
     #[must_use]
     pub fn digest_at(&self, place: usize, cut: Cut) -> u64 {
@@ -150,26 +210,39 @@ impl SimDisk {
     }
 
     fn image(&self, place: usize, cut: Cut) -> Image {
-        let state = self.state();
-        let mut events = state.journal[..place.min(state.journal.len())].to_vec();
-        // The interrupted operation: begun, hence not durable, and any part of it may be lost.
-        if let Some(event @ (Event::Bytes { .. } | Event::Name { .. })) = state.journal.get(place) {
-            events.push(event.clone());
-        }
-        state.base.after(&events, cut)
+        let timeline = self.timeline();
+        let place = place.min(timeline.journal.len());
+        let moment = timeline.moments(place).next();
+        moment.expect("a place of the journal").cut(cut)
     }
 
-    /// How many operations that can fail were asked for.
+    /// All that happened to the disk since the power came on.
     #[must_use]
-    pub fn calls(&self) -> u64 {
-        self.state().calls
+    pub fn timeline(&self) -> Timeline {
+        let state = self.state();
+        let (base, journal) = (state.base.clone(), state.journal.clone());
+        Timeline { base, journal }
     }
 
-    /// Makes the operation fail that comes after `skip` others, and all after it if `lasting`.
+    /// From here on other random numbers come than on a disk that holds the same.
+    pub fn reseed(&self, seed: u64) {
+        self.state().rolls = seed << 32;
+    }
+
+    /// How many operations failed.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.state().failures
+    }
+
+    /// Makes an operation fail, of those that the fault can hit the one that comes after `skip` others, and all
+    /// after it if `lasting`.
     pub fn fail(&self, skip: u64, fault: Fault, lasting: bool) {
-        let mut state = self.state();
-        let at = state.calls + skip;
-        state.faults.push((at, fault, lasting));
+        self.state().faults.push(Planned {
+            fault,
+            skip,
+            lasting,
+        });
     }
 
     /// Takes back all faults that are still to come. What failed stays failed.
@@ -199,7 +272,7 @@ impl SimDisk {
     pub fn files(&self) -> Vec<PathBuf> {
         let state = self.state();
         let files = state.names.iter().filter(|(_, node)| **node != Node::Dir);
-        files.map(|(path, _)| path.clone()).collect()
+        files.map(|(path, _)| path.to_path_buf()).collect()
     }
 
     /// The bytes of a file, empty if there is none.
@@ -239,18 +312,19 @@ impl State {
     }
 
     /// Counts an operation and says whether it fails.
-    fn call(&mut self) -> Result<(), Fault> {
-        let at = self.calls;
-        self.calls += 1;
-        let hits = |(n, _, lasting): &&(u64, Fault, bool)| *n == at || (*lasting && *n <= at);
-        self.faults
-            .iter()
-            .find(hits)
-            .map_or(Ok(()), |(_, fault, _)| Err(*fault))
+    fn call(&mut self, doing: Doing) -> Result<(), Fault> {
+        let mut hit = None;
+        for planned in &mut self.faults {
+            if planned.hits(doing) {
+                hit.get_or_insert(planned.fault);
+            }
+        }
+        self.failures += u64::from(hit.is_some());
+        hit.map_or(Ok(()), Err)
     }
 
-    fn check(&mut self) -> io::Result<()> {
-        self.call().map_err(Fault::error)
+    fn check(&mut self, doing: Doing) -> io::Result<()> {
+        self.call(doing).map_err(Fault::error)
     }
 
     fn change_name(&mut self, dir: &Path, change: NameChange) {
@@ -264,9 +338,15 @@ impl State {
         let inode = Arc::new(Inode::new(number));
         self.next_file += 1;
         self.files.insert(number, Arc::clone(&inode));
-        let (path, node) = (path.to_path_buf(), Node::File(number));
+        let (path, node) = (Arc::from(path), Node::File(number));
         let dir = parent(&path);
-        self.change_name(&dir, NameChange::Add { path, node });
+        self.change_name(
+            dir,
+            NameChange::Add {
+                path: Arc::clone(&path),
+                node,
+            },
+        );
         Ok(inode)
     }
 
@@ -339,16 +419,16 @@ impl Inode {
 
 fn fill(content: &Content) -> io::Result<File> {
     let memory = File::from(rustix::fs::memfd_create("rimstone", MemfdFlags::CLOEXEC)?);
-    for (at, bytes) in &content.blocks {
-        let offset = u64::try_from(at * bytes.len()).unwrap_or(0);
-        memory.write_all_at(bytes, offset)?;
+    for (at, block) in &content.blocks {
+        let offset = u64::try_from(at * block.bytes.len()).unwrap_or(0);
+        memory.write_all_at(&block.bytes, offset)?;
     }
     memory.set_len(u64::try_from(content.len).unwrap_or(0))?;
     Ok(memory)
 }
 
-fn parent(path: &Path) -> PathBuf {
-    path.parent().unwrap_or(Path::new("/")).into()
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
 }
 
 impl Vfs for SimDisk {
@@ -357,15 +437,16 @@ impl Vfs for SimDisk {
         if state.names.contains_key(path) {
             return Ok(());
         }
-        state.check()?;
-        let (path, node) = (path.to_path_buf(), Node::Dir);
-        let dir = parent(&path);
-        state.change_name(&dir, NameChange::Add { path, node });
+        state.check(Doing::Other)?;
+        let node = Node::Dir;
+        let new = Arc::from(path);
+        state.change_name(parent(path), NameChange::Add { path: new, node });
         Ok(())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let state = self.state();
+        let mut state = self.state();
+        state.check(Doing::Read)?;
         if !state.names.contains_key(dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -376,7 +457,7 @@ impl Vfs for SimDisk {
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
         let mut state = self.state();
-        state.check()?;
+        state.check(Doing::Other)?;
         if state.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -386,44 +467,46 @@ impl Vfs for SimDisk {
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
         let mut state = self.state();
-        state.check()?;
+        state.check(Doing::Read)?;
         let inode = state.inode(path)?;
         Ok(Box::new(SimFile::new(self, inode)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.check()?;
+        state.check(Doing::Other)?;
         let node = Node::File(state.inode(from)?.number);
-        let (from, to) = (from.to_path_buf(), to.to_path_buf());
-        let dir = parent(&to);
-        state.change_name(&dir, NameChange::Rename { from, to, node });
+        let (from, new) = (Arc::from(from), Arc::from(to));
+        let change = NameChange::Rename {
+            from,
+            to: new,
+            node,
+        };
+        state.change_name(parent(to), change);
         Ok(())
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.check()?;
+        state.check(Doing::Other)?;
         let node = Node::File(state.inode(from)?.number);
-        let path = to.to_path_buf();
-        let dir = parent(&path);
-        state.change_name(&dir, NameChange::Add { path, node });
+        let path = Arc::from(to);
+        state.change_name(parent(to), NameChange::Add { path, node });
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.check()?;
+        state.check(Doing::Other)?;
         state.inode(path)?;
-        let path = path.to_path_buf();
-        let dir = parent(&path);
-        state.change_name(&dir, NameChange::Remove { path });
+        let gone = Arc::from(path);
+        state.change_name(parent(path), NameChange::Remove { path: gone });
         Ok(())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.check()?;
+        state.check(Doing::Sync)?;
         let dir = dir.into();
         state.journal.push(Event::SyncDir { dir });
         Ok(())
@@ -443,6 +526,19 @@ impl Vfs for SimDisk {
             disk,
             path: path.into(),
         }))
+    }
+
+    /// They follow from what was on the disk when the power came on, so that everything can be replayed: equal
+    /// disks are opened equally.
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        let mut state = self.state();
+        state.rolls += 1;
+        let mut dice = Dice::new(state.base.digest().wrapping_add(state.rolls));
+        for part in bytes.chunks_mut(8) {
+            let rolled = dice.roll().to_le_bytes();
+            part.copy_from_slice(&rolled[..part.len()]);
+        }
+        Ok(())
     }
 }
 
@@ -472,7 +568,7 @@ impl SimFile {
 impl VfsFile for SimFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.disk.state();
-        match state.call() {
+        match state.call(Doing::Write) {
             Ok(()) => {
                 let end = offset + u64::try_from(bytes.len()).unwrap_or(0);
                 state.check_space(&self.inode, end)?;
@@ -480,7 +576,7 @@ impl VfsFile for SimFile {
             }
             Err(fault) => {
                 if fault == Fault::Partial {
-                    let part = Dice::new(state.calls).below(bytes.len());
+                    let part = Dice::new(state.failures).below(bytes.len());
                     state.write(&self.inode, &bytes[..part], offset)?;
                 }
                 Err(fault.error())
@@ -489,6 +585,7 @@ impl VfsFile for SimFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.disk.state().check(Doing::Read)?;
         self.inode.read(buffer, offset)
     }
 
@@ -499,7 +596,7 @@ impl VfsFile for SimFile {
             state = waited.unwrap_or_else(PoisonError::into_inner);
         }
         let file = self.inode.number;
-        let result = state.call();
+        let result = state.call(Doing::Sync);
         match result {
             Ok(()) => state.journal.push(Event::Sync { file }),
             Err(Fault::Forget) => state.journal.push(Event::Forget { file }),
@@ -510,7 +607,7 @@ impl VfsFile for SimFile {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         let mut state = self.disk.state();
-        state.check()?;
+        state.check(Doing::Other)?;
         state.check_space(&self.inode, len)?;
         if len > self.inode.len()? {
             self.inode.memory().set_len(len)?;
@@ -526,6 +623,7 @@ impl VfsFile for SimFile {
     }
 
     fn map(&self, len: usize) -> io::Result<Map> {
+        self.disk.state().check(Doing::Read)?;
         let Some(memory) = self.inode.memory.get() else {
             return sparse(&self.inode.old, len);
         };
@@ -534,7 +632,11 @@ impl VfsFile for SimFile {
     }
 
     fn map_private(&self) -> io::Result<Map> {
-        Map::from_bytes(&self.inode.bytes()?)
+        self.disk.state().check(Doing::Read)?;
+        match self.inode.memory.get() {
+            Some(_) => Map::from_bytes(&self.inode.bytes()?),
+            None => sparse(&self.inode.old, self.inode.old.len),
+        }
     }
 
     fn is_resident(&self, _offset: u64, _len: usize) -> bool {

@@ -22,6 +22,7 @@ struct State {
     /// How many may still pass.
     passes: usize,
     waiting: usize,
+    listed: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// What is done to a file.
@@ -63,6 +64,11 @@ impl Gate {
     /// From now on doing this to a file whose name ends so fails.
     pub fn fail(&self, doing: Doing, kind: &'static str) {
         self.state().closed = Some((doing, kind, Then::Fail));
+    }
+
+    /// Does something as soon as a directory has been listed, before who asked knows its names.
+    pub fn once_listed(&self, act: impl FnOnce() + Send + 'static) {
+        self.state().listed = Some(Box::new(act));
     }
 
     /// Lets everyone through.
@@ -125,7 +131,12 @@ impl Vfs for Gate {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        OsVfs.list(dir)
+        let names = OsVfs.list(dir);
+        let act = self.state().listed.take();
+        if let Some(act) = act {
+            act();
+        }
+        names
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {

@@ -18,14 +18,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rimstone::{Clock, Durability, Options, Result, Store};
+use rimstone::{Clock, Durability, Namespace, Options, Result, Store, WriteBatch};
 use tempfile::TempDir;
 
 pub use dice::Dice;
 pub use disk::{Fault, SimDisk};
 pub use gate::{Doing, Gate};
 pub use history::History;
-pub use image::{Cut, Names, Unsynced};
+pub use image::{Cut, Left, Moment, Names, Timeline, Unsynced};
 pub use linear::{Call, Did, Version, is_linearizable};
 pub use state::{Seen, State, alive, matches, observe};
 
@@ -42,6 +42,35 @@ pub fn open(dir: &Path, clock: &Clock) -> Store {
         .durability(Durability::None)
         .clock(clock.clone());
     options.open(dir).expect("the store opens")
+}
+
+/// An empty store as of [`open`], at the first second, with a namespace `n`.
+///
+/// # Panics
+/// Panics if there is no room for one.
+#[must_use]
+pub fn fresh() -> (TempDir, Clock, Store, Namespace) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let clock = Clock::manual(1);
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").expect("a namespace");
+    (dir, clock, store, ns)
+}
+
+/// A batch that writes its number under `keys` keys of so many bytes; other keys, large ones too, come and go, and
+/// one stays.
+#[must_use]
+pub fn numbered_batch(ns: &Namespace, number: u64, keys: u64, len: usize) -> WriteBatch {
+    let mut batch = WriteBatch::new();
+    for key in 0..keys {
+        let mut value = number.to_le_bytes().to_vec();
+        value.resize(len, 7);
+        batch.put(ns, format!("key {key}"), value);
+    }
+    batch.put(ns, format!("large {}", number % 3), vec![9; 70_000]);
+    batch.delete(ns, format!("large {}", (number + 1) % 3));
+    batch.put(ns, format!("once {number:08}"), number.to_le_bytes());
+    batch
 }
 
 /// A copy of the files as they are now: what a killed process leaves behind.
@@ -80,12 +109,25 @@ pub fn newest(dir: &Path, extension: &str) -> Option<PathBuf> {
 /// # Errors
 /// What the store says.
 pub fn open_on(disk: &SimDisk, clock: &Clock, durability: Durability) -> Result<Store> {
+    options_on(disk, clock, durability).open(DIR)
+}
+
+/// As [`open_on`], without threads: what they would do happens in [`Store::step`].
+///
+/// # Errors
+/// What the store says.
+pub fn open_alone(disk: &SimDisk, clock: &Clock, durability: Durability) -> Result<Store> {
+    options_on(disk, clock, durability)
+        .without_threads()
+        .open(DIR)
+}
+
+fn options_on(disk: &SimDisk, clock: &Clock, durability: Durability) -> Options {
     Options::new()
         .vfs(Arc::new(disk.clone()))
         .durability(durability)
         .clock(clock.clone())
         .cache(1 << 20)
-        .open(DIR)
 }
 
 /// Says a line on stderr at once, past the capture of the test harness. It is written in one call, so that

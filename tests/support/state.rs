@@ -7,7 +7,7 @@ use std::time::Duration;
 use rimstone::{Entry, ListOptions, Namespace, ReadOptions, Store};
 
 /// An entry, all of it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Seen {
     /// The value.
     pub value: Vec<u8>,

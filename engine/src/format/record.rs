@@ -118,6 +118,7 @@ impl Header {
         self.seqno.saturating_sub(u64::from(self.durable_lag))
     }
 
+    #[inline]
     fn parse(bytes: &[u8]) -> Option<Header> {
         let kind = match field!(bytes, 4, u8) {
             1 => Kind::Put,
@@ -182,33 +183,44 @@ pub(crate) fn encode(out: &mut Vec<u8>, header: &Header, place: Place, key: &[u8
     set!(raw, 52, header.durable_lag);
     set!(raw, 56, header.replaced.len);
     set!(raw, 60, header.replaced.expires);
-    let crc = checksum(place, &raw, key);
-    set!(raw, 0, crc);
+    let start = out.len();
     out.extend_from_slice(&raw);
     out.extend_from_slice(key);
+    let crc = checksum(place, out.get(start..).unwrap_or_default());
+    if let Some(stored) = out.get_mut(start..start + 4) {
+        stored.copy_from_slice(&crc.to_le_bytes());
+    }
     out.extend_from_slice(body);
     out.resize(out.len().next_multiple_of(8), 0);
 }
 
 /// The record at the start of `bytes`, its header and key verified, or `None` if there is none.
 /// The body is not verified: see [`Record::body_is_intact`].
+#[inline]
 pub(crate) fn decode(bytes: &[u8], place: Place) -> Option<Record<'_>> {
-    let (raw, rest) = bytes.split_at_checked(HEADER_LEN)?;
-    let header = Header::parse(raw)?;
-    let (key, rest) = rest.split_at_checked(usize::from(header.key_len))?;
+    let header = Header::parse(bytes.get(..HEADER_LEN)?)?;
+    let (head, rest) = bytes.split_at_checked(HEADER_LEN + usize::from(header.key_len))?;
+    let key = head.get(HEADER_LEN..)?;
     let body = rest.get(..usize::try_from(header.body_len).ok()?)?;
-    (field!(raw, 0, u32) == checksum(place, raw, key)).then_some(Record { header, key, body })
+    (field!(head, 0, u32) == checksum(place, head)).then_some(Record { header, key, body })
 }
 
-pub(crate) fn checksum(place: Place, raw: &[u8], key: &[u8]) -> u32 {
+/// How long the record at the start of `bytes` says it is, which nobody verified.
+pub(crate) fn peek_len(bytes: &[u8]) -> usize {
+    let header = bytes.get(..HEADER_LEN).unwrap_or(&[0; HEADER_LEN]);
+    let body = usize::try_from(field!(header, 8, u32)).unwrap_or(usize::MAX);
+    body.saturating_add(HEADER_LEN + usize::from(field!(header, 6, u16)))
+}
+
+/// The checksum of a header and the key behind it, but for the field of the header that holds it.
+pub(crate) fn checksum(place: Place, head: &[u8]) -> u32 {
     let mut seed = [0u8; 16];
     set!(seed, 0, place.salt);
     set!(seed, 4, place.address.segment);
     set!(seed, 12, place.address.offset);
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&seed);
-    hasher.update(raw.get(4..).unwrap_or_default());
-    hasher.update(key);
+    hasher.update(head.get(4..).unwrap_or_default());
     hasher.finalize()
 }
 

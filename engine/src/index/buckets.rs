@@ -86,6 +86,15 @@ impl Regions {
     /// that were made before are gone.
     /// `None` if the system has no address space for them.
     pub(super) fn buckets(&self, partition: usize, doublings: u32) -> Option<Buckets> {
+        let buckets = self.unused(partition, doublings)?;
+        // One that was made here and did not serve may have left words behind.
+        let words = buckets.memory.buckets().iter().flat_map(|bucket| &bucket.0);
+        words.for_each(|word| word.store(0, Ordering::Relaxed));
+        Some(buckets)
+    }
+
+    /// The same, with whatever words they have.
+    fn unused(&self, partition: usize, doublings: u32) -> Option<Buckets> {
         let base = BASES[partition & 3];
         let before: u32 = BASES[..partition & 3].iter().sum();
         let group = PARTITIONS / BASES.len();
@@ -95,16 +104,12 @@ impl Regions {
             first,
             (base as usize) << doublings,
         );
-        let buckets = Buckets {
+        Some(Buckets {
             memory: memory?,
             partition,
             doublings,
             saved: None,
-        };
-        // One that was made here and did not serve may have left words behind.
-        let words = buckets.memory.buckets().iter().flat_map(|bucket| &bucket.0);
-        words.for_each(|word| word.store(0, Ordering::Relaxed));
-        Some(buckets)
+        })
     }
 
     fn region(&self, doublings: u32) -> Option<Arc<Region>> {
@@ -197,13 +202,14 @@ impl Buckets {
     #[cold]
     fn verify(&self, saved: &Saved, chunk: usize) -> bool {
         let buckets = self.memory.buckets().chunks(CHUNK).nth(chunk);
-        let mut hasher = crc32fast::Hasher::new();
-        buckets
-            .unwrap_or_default()
-            .iter()
-            .for_each(|bucket| hasher.update(&bytes_of(bucket)));
+        let buckets = buckets.unwrap_or_default();
+        // All at once: a checksum of many short pieces takes ten times as long.
+        let mut bytes = [0; CHUNK_LEN];
+        for (to, bucket) in bytes.chunks_exact_mut(size_of::<Bucket>()).zip(buckets) {
+            to.copy_from_slice(&bytes_of(bucket));
+        }
         // Who writes verifies first, so words that were written meanwhile come with the bit.
-        let found = hasher.finalize();
+        let found = crc32fast::hash(&bytes[..size_of_val(buckets)]);
         fence(Ordering::Acquire);
         let is_intact = saved.crcs.get(chunk) == Some(&found) || saved.verified.has(chunk);
         if is_intact {
@@ -219,7 +225,7 @@ impl Buckets {
         if !self.all_are_intact() {
             return None;
         }
-        let copy = regions.buckets(self.partition, self.doublings)?;
+        let copy = regions.unused(self.partition, self.doublings)?;
         for (to, from) in copy.memory.buckets().iter().zip(self.memory.buckets()) {
             for (to, from) in to.0.iter().zip(&from.0) {
                 to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -272,6 +278,7 @@ impl Buckets {
     }
 
     /// Calls `f` with the locations that may be those of `hash`, until it returns true.
+    #[inline]
     pub(super) fn probe(&self, hash: u64, mut f: impl FnMut(Location) -> bool) -> Option<Location> {
         let (home, tag) = self.spot(hash);
         if !self.reach_is_intact(home) {

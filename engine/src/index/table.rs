@@ -15,7 +15,7 @@
 use std::array;
 use std::sync::Arc;
 
-use super::buckets::{Buckets, Regions, SLOTS, point, saved_size, set};
+use super::buckets::{Buckets, CHUNK_LEN, Regions, SLOTS, point, saved_size, set};
 pub(crate) use super::buckets::{Image, Location, PARTITIONS};
 use crate::mem::{Bucket, EpochCell, Map, prefetch_at};
 use crate::sync::Mutex;
@@ -132,6 +132,15 @@ impl Table {
         }
     }
 
+    /// Prepares for so many changes at once, of keys from anywhere: where they will come to half of the
+    /// pages of a checkpoint, all of it is read in order, which costs less than verifying and copying
+    /// each page as it is met.
+    pub(crate) fn expect(&self, changes: usize) {
+        if changes.saturating_mul(2) >= self.bytes() / CHUNK_LEN {
+            (0..PARTITIONS).for_each(|partition| self.settle(partition));
+        }
+    }
+
     fn settle_locked(&self, partition: &Partition, _alone: &PartState) {
         let guard = epoch::pin();
         let buckets = partition.buckets.load(&guard);
@@ -217,6 +226,7 @@ impl Table {
     }
 
     /// The first candidate that `is_match` accepts. `is_match` may be called for other keys' records.
+    #[inline]
     pub(crate) fn find(
         &self,
         hash: u64,

@@ -43,7 +43,7 @@ pub(crate) struct Appender {
     asked_ahead: bool,
     /// From where on that is worth trying.
     ahead_from: u64,
-    /// How far the active segment was flushed.
+    /// How far the active segment was flushed; 0 if not even its header was.
     flushed: u64,
     buffer: Vec<u8>,
     /// How long a segment becomes, if no batch is longer.
@@ -92,7 +92,7 @@ pub(crate) struct Start {
 
 impl Appender {
     /// Creates the first segment of a new epoch. It joins the log with [`link`](Appender::link), once
-    /// it holds what it takes over from the one before.
+    /// it holds what it takes over from the one before, and was flushed with that.
     pub(crate) fn start(
         vfs: Arc<dyn Vfs>,
         dir: PathBuf,
@@ -101,7 +101,7 @@ impl Appender {
     ) -> Result<Appender> {
         let spare = Spare::create(&*vfs, &dir, start.id, FIRST_STEP)?;
         let (unlinked, allocated) = (spare.path.clone(), spare.allocated);
-        let segment = spare.into_segment(&*vfs, &dir, start)?;
+        let segment = spare.into_unflushed(&*vfs, &dir, start)?;
         let number = segments.add(Arc::clone(&segment));
         Ok(Appender {
             vfs,
@@ -229,6 +229,11 @@ impl Appender {
         record::encode(&mut self.buffer, header, place, key, body);
     }
 
+    /// Bytes that were pushed and not yet written.
+    pub(crate) fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Forgets what was pushed and not yet written.
     pub(crate) fn discard(&mut self) {
         self.buffer.clear();
@@ -282,10 +287,10 @@ impl Appender {
         wants
     }
 
-    /// Makes all written records durable. After an error the store is poisoned: the flush is never
+    /// Makes all written records durable, and the segment's header with them. After an error the store is poisoned: the flush is never
     /// tried again on the same file, since the system may have dropped the bytes.
     pub(crate) fn sync(&mut self) -> Result<()> {
-        if self.durable < self.seqno {
+        if self.durable < self.seqno || self.flushed == 0 {
             self.segment.sync()?;
             self.note_flush(self.segment.id, self.seqno, self.end);
         }
@@ -406,7 +411,7 @@ impl Appender {
         self.large = 0;
         self.allocated = next.allocated;
         self.ahead_from = STEP_MAX;
-        self.flushed = 0;
+        self.flushed = self.end;
         self.link()
     }
 }
@@ -461,9 +466,25 @@ impl Spare {
         }
     }
 
+    /// The segment, its header durable.
     fn into_segment(self, vfs: &dyn Vfs, dir: &Path, start: &Start) -> Result<Arc<Segment>> {
+        let header = self.begin(vfs, start)?;
+        match self.file.sync() {
+            Ok(()) => self.into_begun(dir, &header),
+            Err(e) => Err(self.fail(vfs, e)),
+        }
+    }
+
+    /// The segment, still to be flushed.
+    fn into_unflushed(self, vfs: &dyn Vfs, dir: &Path, start: &Start) -> Result<Arc<Segment>> {
+        let header = self.begin(vfs, start)?;
+        self.into_begun(dir, &header)
+    }
+
+    /// Writes the header.
+    fn begin(&self, vfs: &dyn Vfs, start: &Start) -> Result<Header> {
         let mut salt = [0u8; 4];
-        random(&mut salt)?;
+        random(vfs, &mut salt)?;
         let header = Header {
             kind: start.kind,
             salt: u32::from_le_bytes(salt),
@@ -474,12 +495,15 @@ impl Spare {
             previous_len: start.previous_len,
             time: start.time,
         };
-        let made = self.file.write_at(&header.encode(), 0);
-        if let Err(e) = made.and_then(|()| self.file.sync()) {
-            return Err(self.fail(vfs, e));
+        match self.file.write_at(&header.encode(), 0) {
+            Ok(()) => Ok(header),
+            Err(e) => Err(self.fail(vfs, e)),
         }
-        let path = segment_path(dir, start.id);
-        Segment::new(path, self.file, &header, HEADER_LEN as u64).map(Arc::new)
+    }
+
+    fn into_begun(self, dir: &Path, header: &Header) -> Result<Arc<Segment>> {
+        let path = segment_path(dir, header.id);
+        Segment::new(path, self.file, header, HEADER_LEN as u64).map(Arc::new)
     }
 
     /// Nothing names the file, and a full disk should get its space back.
@@ -489,12 +513,8 @@ impl Spare {
     }
 }
 
-/// Fills `bytes` from the system's random source.
-#[allow(clippy::disallowed_methods, reason = "the only source of randomness")]
-pub(crate) fn random(bytes: &mut [u8]) -> Result<()> {
-    crate::sync::random::fill(bytes).map_err(|_| Error::Io {
-        doing: "reading random bytes",
-        path: PathBuf::from("/dev/urandom"),
-        source: std::io::Error::other("no random source"),
-    })
+/// Fills `bytes` from the file system's random source.
+pub(crate) fn random(vfs: &dyn Vfs, bytes: &mut [u8]) -> Result<()> {
+    let filled = vfs.random(bytes);
+    filled.map_err(|e| io_error("reading random bytes", Path::new("/dev/urandom"), e))
 }

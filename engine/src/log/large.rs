@@ -13,7 +13,7 @@ use crate::error::{Error, Result, io_error};
 use crate::format::field;
 use crate::format::record::{CHUNK, LargePointer};
 use crate::format::segment::{HEADER_LEN, Header, Kind, LARGE_START, StoreId};
-use crate::mem::Map;
+use crate::mem::{Map, Origin};
 use crate::options::Verify;
 use crate::vfs::{Vfs, VfsFile};
 
@@ -25,6 +25,7 @@ pub(crate) const MISSING: &str = "the file of a large value is missing";
 /// A large value being written.
 pub(crate) struct LargeWriter {
     vfs: Arc<dyn Vfs>,
+    origin: Arc<Origin>,
     path: PathBuf,
     file: Box<dyn VfsFile>,
     id: u64,
@@ -38,6 +39,7 @@ pub(crate) struct LargeWriter {
 impl LargeWriter {
     pub(crate) fn new(
         vfs: Arc<dyn Vfs>,
+        origin: Arc<Origin>,
         path: PathBuf,
         id: u64,
         store: StoreId,
@@ -49,6 +51,7 @@ impl LargeWriter {
         let (table, len) = (Vec::new(), 0);
         Ok(LargeWriter {
             vfs,
+            origin,
             path,
             file,
             id,
@@ -134,7 +137,8 @@ impl LargeWriter {
 
 impl Drop for LargeWriter {
     fn drop(&mut self) {
-        if !self.finished {
+        // In a forked process the file is the other's, which may go on with it.
+        if !self.finished && !self.origin.is_elsewhere() {
             // An aborted write: nothing names the file. If removing fails, the next open removes it.
             let _ = self.vfs.remove(&self.path);
         }

@@ -5,6 +5,9 @@ use crate::format::segment::HEADER_LEN as SEGMENT_HEADER_LEN;
 
 use super::segment::Segment;
 
+/// Bytes of a preallocated file that are looked at together; a multiple of 8, as offsets of records are.
+const ZEROS: [u8; 64] = [0; 64];
+
 /// What lies at one place of a segment.
 pub(crate) enum Step<'a> {
     /// A valid record of a batch that is complete so far. One that was durable may have lost its body
@@ -127,9 +130,19 @@ impl<'a> Scan<'a> {
                     let len = u64::try_from(record.header.record_len()).unwrap_or(u64::MAX);
                     offset = offset.saturating_add(len);
                 }
-                _ => offset = offset.saturating_add(8),
+                _ => offset = self.past_zeros(offset.saturating_add(8)),
             }
         }
         None
+    }
+
+    /// Where something follows that is not zero, as the start of a record is. What was preallocated and
+    /// never written may be long.
+    fn past_zeros(&self, from: u64) -> u64 {
+        let bytes = self.segment.bytes(from).unwrap_or_default();
+        let zeros = bytes
+            .chunks(ZEROS.len())
+            .take_while(|chunk| ZEROS.get(..chunk.len()) == Some(*chunk));
+        from.saturating_add(zeros.map(|chunk| chunk.len() as u64).sum())
     }
 }

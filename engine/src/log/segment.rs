@@ -1,5 +1,6 @@
 //! A segment as readers see it, and the list of them.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +20,9 @@ use super::usage::Usage;
 /// Cache lines of a record that are fetched ahead: header, key, and metadata or the start of a value; more
 /// where all of the value will be read, to be verified.
 const LINES: usize = 3;
-const LINES_VERIFIED: usize = 8;
+const LINES_VERIFIED: usize = 12;
+/// The most where it is known how long the record is. Beyond, the processor notices what comes next.
+const LINES_MAX: usize = 24;
 const LINE: usize = 64;
 
 /// A front or class segment. Its bytes up to `published` never change.
@@ -122,6 +125,7 @@ impl Segment {
     }
 
     /// The published bytes from `offset` on.
+    #[inline]
     pub(crate) fn bytes(&self, offset: u64) -> Option<&[u8]> {
         let len = self.published().checked_sub(offset)?;
         self.map
@@ -130,19 +134,40 @@ impl Segment {
 
     /// Starts to bring into the cache what a get looks at of the record at `offset`: its first lines, which
     /// come together while the header is waited for, and whether its value was verified.
+    #[inline]
     pub(crate) fn prefetch(&self, offset: u64, verify: Verify) {
-        let lines = match verify {
-            Verify::Always => LINES_VERIFIED,
-            Verify::FirstRead => LINES,
-        };
-        let record = self.bytes(offset).unwrap_or_default();
-        record.chunks(LINE).take(lines).for_each(prefetch);
+        self.prefetch_start(offset, verify);
+        if verify == Verify::Always {
+            self.prefetch_lines(offset, LINES..LINES_VERIFIED);
+        }
+    }
+
+    /// The same of one of many records: all together they should not ask for more than comes at once.
+    pub(crate) fn prefetch_start(&self, offset: u64, verify: Verify) {
+        self.prefetch_lines(offset, 0..LINES);
         if verify == Verify::FirstRead {
             self.verified.prefetch(piece(offset));
         }
     }
 
+    /// Where all of a value will be read, to be verified, starts to bring in the lines after those.
+    pub(crate) fn prefetch_rest(&self, offset: u64, verify: Verify) {
+        if verify == Verify::Always {
+            let len = self.bytes(offset).map_or(0, record::peek_len);
+            self.prefetch_lines(offset, LINES..len.div_ceil(LINE).min(LINES_MAX));
+        }
+    }
+
+    #[inline]
+    fn prefetch_lines(&self, offset: u64, lines: Range<usize>) {
+        let record = self.bytes(offset).unwrap_or_default();
+        let len = lines.end.saturating_sub(lines.start);
+        let lines = record.chunks(LINE).skip(lines.start).take(len);
+        lines.for_each(prefetch);
+    }
+
     /// The record at `offset`, header and key verified; damage is an error.
+    #[inline]
     pub(crate) fn record(&self, offset: u64) -> Result<Record<'_>> {
         let place = self.place(u32::try_from(offset).unwrap_or(u32::MAX));
         self.bytes(offset)
@@ -151,6 +176,7 @@ impl Segment {
     }
 
     /// Whether the body of the record at `offset` has its checksum, or had it as the policy asks.
+    #[inline]
     pub(crate) fn body_is_intact(&self, offset: u64, record: &Record<'_>, verify: Verify) -> bool {
         if verify == Verify::Always {
             return record.body_is_intact();

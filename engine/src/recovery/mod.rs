@@ -1,18 +1,23 @@
 //! Opening: map the newest checkpoint, replay what follows it in the log, make the log's tail
 //! durable, begin a new epoch. Without a checkpoint all of the log is replayed.
 
+mod apply;
 mod files;
+mod moves;
 mod read;
 mod rebuild;
 mod replay;
 mod salvage;
+mod scanned;
 mod slots;
+mod tail;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::files::{Chain, Files, LOCK, SegmentFile, missing};
-use self::replay::{Replay, Tail};
+use self::replay::Replay;
+use self::tail::Tail;
 use crate::brake::Brake;
 use crate::clock::Clock;
 use crate::core::Core;
@@ -27,6 +32,7 @@ use crate::log::appender::{Appender, Start, random};
 use crate::log::mapped::Mapped;
 use crate::log::segment::{Segment, segment_path};
 use crate::maintenance::{Kept, Maintenance};
+use crate::mem::Origin;
 use crate::options::{Durability, Verify};
 use crate::reserve::Reserve;
 use crate::sync::Mutex;
@@ -168,6 +174,7 @@ impl Rooms {
             log: Mutex::new(self.log),
             next_file: AtomicU64::new(self.next_file),
             poisoned: false.into(),
+            origin: Arc::new(Origin::here()),
             is_read_only: self.lock.is_none(),
             larges: Mutex::new(replay.larges),
             hot: None,
@@ -263,7 +270,7 @@ fn replay_from(
             let chain = Chain::read(vfs, files, 0, Err)?;
             let id = match chain.fronts.first() {
                 Some(front) => front.header.store,
-                None => new_store_id()?,
+                None => new_store_id(vfs)?,
             };
             (Replay::new(id), chain)
         }
@@ -363,13 +370,13 @@ pub(crate) fn take_lock(vfs: &dyn Vfs, dir: &Path) -> Result<Box<dyn Send + Sync
     })
 }
 
-fn new_store_id() -> Result<StoreId> {
+fn new_store_id(vfs: &dyn Vfs) -> Result<StoreId> {
     let mut store = StoreId {
         id: [0; 16],
         secret: [0; 32],
     };
-    random(&mut store.id)?;
-    random(&mut store.secret)?;
+    random(vfs, &mut store.id)?;
+    random(vfs, &mut store.secret)?;
     Ok(store)
 }
 

@@ -8,7 +8,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::replay::{CROWDED, DAMAGED, Replay, is_same_key, records};
+use super::replay::{CROWDED, DAMAGED, Replay, is_same_key};
+use super::scanned::records;
 use crate::core::key_hash;
 use crate::damage::Damage;
 use crate::error::Result;
@@ -143,7 +144,7 @@ impl Replay {
         let stays = !self.retirements.contains(&segment.id);
         let kind = record.header.kind;
         if kind == Kind::Retire || (kind == Kind::Namespace && stays) {
-            self.apply(record, segment, offset);
+            self.apply(record, self.hash(record), segment, offset);
         }
     }
 

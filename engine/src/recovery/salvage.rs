@@ -103,7 +103,7 @@ pub(crate) fn salvage(vfs: &Arc<dyn Vfs>, dir: &Path, clock: &Clock) -> Result<S
     let named = replayed.replay.named.clone();
     let core = join(vfs, dir, clock, replayed, damage)?;
     let metas = known.iter().map(|(_, meta)| meta);
-    let renamed = name(&core.namespaces, named, metas)?;
+    let renamed = name(&**vfs, &core.namespaces, named, metas)?;
     Ok(Salvaged {
         core,
         slots,
@@ -126,6 +126,7 @@ fn retired(files: &Files, chain: &Chain, known: &[(Header, Meta)]) -> HashSet<u6
 
 /// Namespaces whose records are lost are called what a checkpoint says, or anew.
 fn name<'a>(
+    vfs: &dyn Vfs,
     namespaces: &Namespaces,
     named: impl IntoIterator<Item = u32>,
     metas: impl Iterator<Item = &'a Meta>,
@@ -168,7 +169,7 @@ fn name<'a>(
             name.push('\'');
         }
         let mut id = [0; 16];
-        random(&mut id)?;
+        random(vfs, &mut id)?;
         let body = NamespaceBody {
             id,
             name: name.clone().into_bytes(),
@@ -207,7 +208,8 @@ mod tests {
         };
         let (newest, before) = (meta(&[3]), meta(&[1, 3]));
         let namespaces = Namespaces::default();
-        let renamed = name(&namespaces, [1, 2, 3, 4], [&newest, &before].into_iter()).unwrap();
+        let metas = [&newest, &before].into_iter();
+        let renamed = name(&crate::vfs::OsVfs, &namespaces, [1, 2, 3, 4], metas).unwrap();
         assert_eq!(renamed, ["recovered-4"]);
         let names: Vec<_> = namespaces.all().iter().map(|ns| ns.name()).collect();
         assert_eq!(names, ["n3", "recovered-4"]);

@@ -64,6 +64,15 @@ pub trait Vfs: Send + Sync {
     /// # Errors
     /// `WouldBlock` if another process holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
+    /// Fills `bytes` with random ones: salts, ids and secrets of files that will lie here. Left out, they are
+    /// the system's; a simulation may have them follow from a seed.
+    ///
+    /// # Errors
+    /// If the system has no random source.
+    #[allow(clippy::disallowed_methods, reason = "the only source of randomness")]
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        crate::sync::random::fill(bytes).map_err(|_| io::Error::other("no random source"))
+    }
 }
 
 /// An open file.

@@ -12,6 +12,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{Map, Vfs, VfsFile};
+use crate::mem::Origin;
 
 /// The operating system's file system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,27 +60,71 @@ impl Vfs for OsVfs {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)?;
+        check_is_local(path.parent().unwrap_or(path))?;
+        let file = lock_file(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Box::new(OsLock(file))),
-            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(error)) => Err(error),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => return Err(without_locks(error)),
+        }
+        // Some file systems grant every lock. One that works keeps out whoever opens the file again.
+        if lock_file(path)?.try_lock().is_ok() {
+            return Err(without_locks("a second one is granted beside the first"));
+        }
+        let origin = Origin::here();
+        Ok(Box::new(OsLock { file, origin }))
+    }
+}
+
+fn lock_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    options.open(path)
+}
+
+fn without_locks(why: impl std::fmt::Display) -> io::Error {
+    let text = format!("a store needs a file system with working locks: {why}");
+    io::Error::new(io::ErrorKind::Unsupported, text)
+}
+
+/// What `f_type` says of file systems that other machines write to: their locks may hold for one machine
+/// only, and a mapping may show what is no longer there.
+const NETWORK: [(i64, &str); 8] = [
+    (0x6969, "NFS"),
+    (0x517b, "SMB"),
+    (0xff53_4d42, "CIFS"),
+    (0xfe53_4d42, "SMB"),
+    (0x5346_414f, "AFS"),
+    (0x6b41_4653, "AFS"),
+    (0x7375_7245, "Coda"),
+    (0x564c, "NCP"),
+];
+
+/// # Errors
+/// `Unsupported` on a network file system.
+fn check_is_local(dir: &Path) -> io::Result<()> {
+    let kind = rustix::fs::statfs(dir)?.f_type;
+    match NETWORK.iter().find(|(network, _)| *network == kind) {
+        None => Ok(()),
+        Some((_, name)) => {
+            let text = format!("a store needs a local file system, and this one is {name}");
+            Err(io::Error::new(io::ErrorKind::Unsupported, text))
         }
     }
 }
 
-struct OsLock(File);
+struct OsLock {
+    file: File,
+    origin: Origin,
+}
 
 impl Drop for OsLock {
     fn drop(&mut self) {
         // Closing is not enough: a child that was forked and has not yet run its program shares the
-        // lock, and would hold it a moment longer.
-        let _ = self.0.unlock();
+        // lock, and would hold it a moment longer. Such a child itself only closes.
+        if !self.origin.is_elsewhere() {
+            let _ = self.file.unlock();
+        }
     }
 }
 

@@ -1,0 +1,5 @@
+//! Writes the inputs with names into `corpus/`.
+
+fn main() -> std::io::Result<()> {
+    rimstone_fuzz::seeds::write()
+}
