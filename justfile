@@ -15,8 +15,8 @@ long:
 planted *names:
     tests/planted/run {{ names }}
 
-# More than a million schedules of each scenario of the hot cache and of whole stores, and of the engine's core
-# all with up to five preemptions: hours.
+# More than a million schedules of each scenario of the hot cache, five million of whole stores, and those of the
+# engine's core with up to five preemptions: hours.
 schedules count="1250000":
     RIMSTONE_SCHEDULES={{ count }} cargo test -p rimstone-cache --release --lib -- schedules linear
     RIMSTONE_SCHEDULES={{ count }} cargo test -p rimstone-tests --release --features shuttle --test schedules

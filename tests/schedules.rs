@@ -25,7 +25,7 @@ use shuttle::{Config, Runner, thread};
 const KEYS: usize = 2;
 /// Calls of each of the threads that read and write.
 const CALLS: usize = 4;
-/// How often a schedule with few changes has one.
+/// Schedules with few changes have fewer than this.
 const CHANGES: usize = 4;
 
 /// One store of so many is opened again in the end, which takes longer than all the rest.

@@ -97,11 +97,14 @@ impl Origin {
 
     pub(crate) fn is_elsewhere(&self) -> bool {
         match &self.page {
-            // SAFETY: `marked_page` made the page, which is longer than the word and aligned for it, is only
-            // read as one, and lives as long as `self`.
-            Some(page) => unsafe { AtomicU64::from_ptr(page.as_mut_ptr().cast()) }
-                .load(Ordering::Relaxed)
-                .eq(&0),
+            Some(page) => {
+                // No thread changes it, so it is a word of the system also where threads are explored.
+                // SAFETY: `marked_page` made the page, which is longer than the word and aligned for it, is
+                // only read as one, and lives as long as `self`.
+                let word =
+                    unsafe { std::sync::atomic::AtomicU64::from_ptr(page.as_mut_ptr().cast()) };
+                word.load(Ordering::Relaxed) == 0
+            }
             None => std::process::id() != self.process,
         }
     }

@@ -26,7 +26,7 @@ const ALL: Option<usize> = None;
 fn explore(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.max_branches = 100_000;
-    builder.preemption_bound = builder.preemption_bound.or(preemptions);
+    builder.preemption_bound = preemptions.map(|few| builder.preemption_bound.unwrap_or(few));
     builder.check(model);
 }
 

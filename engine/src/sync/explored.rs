@@ -30,6 +30,10 @@ impl<T> Mutex<T> {
         MutexGuard(Some(held))
     }
 
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         note_lock();
         match self.0.try_lock() {
