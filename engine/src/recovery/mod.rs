@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
-use self::files::{Chain, Files, LOCK, SegmentFile, missing};
+use self::files::{Chain, Files, SegmentFile, missing};
 use self::replay::{Replay, Tail};
 use crate::brake::Brake;
 use crate::clock::Clock;
@@ -35,6 +35,7 @@ use crate::options::{Durability, Verify};
 use crate::reserve::Reserve;
 use crate::vfs::Vfs;
 
+pub(crate) use self::files::LOCK;
 pub(crate) use self::read::read;
 pub(crate) use self::replay::DAMAGED;
 pub(crate) use self::salvage::{Salvaged, salvage};
@@ -94,6 +95,7 @@ pub(crate) fn open(
     // Only now does the new segment end the old one's valid part: its tail is durable here.
     log.link()?;
     strays.extend(tail.empty.map(|(_, path)| path));
+    strays.extend(files.pointless());
     strays.extend(unreferenced(&files, &replay, &maintenance.kept));
     if !is_current {
         // What `CURRENT` named is no use, and is removed below.
@@ -125,7 +127,9 @@ pub(crate) fn open(
         damage,
         lock: Some(lock),
     };
-    Ok(rooms.join())
+    let core = rooms.join();
+    core.note_end();
+    Ok(core)
 }
 
 /// The rooms of a store, each ready.
@@ -169,6 +173,7 @@ impl Rooms {
             queue: crate::log::commit::Queue::default(),
             log: Mutex::new(self.log),
             next_file: AtomicU64::new(self.next_file),
+            marked: AtomicU64::new(0),
             poisoned: false.into(),
             origin: Arc::new(Origin::here()),
             is_read_only: self.lock.is_none(),
@@ -280,7 +285,8 @@ fn replay_from(
     }
     let mut strays = unknown(vfs, files, &mut replay);
     strays.extend_from_slice(&chain.strays);
-    let holes = chain.holes.clone();
+    let mut holes = chain.holes.clone();
+    holes.extend(chain.lost_end(files, &replay.id));
     let tail = replay.run(chain);
     let tail = tail.and_then(|tail| replay.look_up_tail(&tail).map(|()| tail));
     if let Some(id) = id.filter(|_| replay.table.is_damaged()) {
@@ -300,6 +306,7 @@ fn replay_from(
         // It may have been retired by a record that is damaged.
         replay.damage.extend(Damage::of(&error, Loss::Records));
     }
+    replay.check_end(files, &tail, dir)?;
     Ok(Replayed {
         replay,
         tail,
