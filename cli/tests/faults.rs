@@ -188,8 +188,8 @@ fn what_cannot_be_read_of_a_file_that_is_not_mapped_is_damage() {
     let directory = store();
     let data = directory.path().join("d");
     let server = Server::start(directory.path(), "");
-    for key in ["a", "b"] {
-        let put = server.ask(&format!("PUT /{key}"), &vec![key.as_bytes()[0]; 300_000]);
+    for (key, byte) in [("a", b'a'), ("b", b'b')] {
+        let put = server.ask(&format!("PUT /{key}"), &vec![byte; 300_000]);
         assert!(put.starts_with(b"HTTP/1.1 200"));
     }
     drop(server);
