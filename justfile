@@ -42,6 +42,27 @@ clients:
     cargo build -p rimstone-cli
     RIMSTONE_BIN=target/debug/rimstone tests/clients/run
 
+# The REST API against docs/openapi.json, by so many examples at random.
+openapi examples="2000":
+    cargo build --release -p rimstone-cli
+    RIMSTONE_BIN="$PWD/target/release/rimstone" RIMSTONE_SEED=$(date +%s) RIMSTONE_EXAMPLES={{ examples }} TESTS=openapi tests/clients/run
+
+# A thousand slow connections for a minute, of each kind that slowhttptest (Debian) knows, while others are
+# served; an error if a request in between takes over a second.
+slow connections="1000" seconds="60":
+    cargo build --release -p rimstone-cli
+    RIMSTONE_BIN="$PWD/target/release/rimstone" tests/clients/slow {{ connections }} {{ seconds }}
+
+# Whether the time of a refusal tells how much of a token was right: an error above a microsecond. Wants a quiet
+# machine.
+token-timing requests="10000":
+    cargo build --release -p rimstone-cli
+    RIMSTONE_BIN="$PWD/target/release/rimstone" tests/clients/token-timing {{ requests }}
+
+# How exposed the service of docs/systemd/ is: an error above 1.5 (1.1 when it was written).
+exposure:
+    systemd-analyze security --offline=true --threshold=15 docs/systemd/rimstone.service
+
 doc:
     cargo doc --workspace --no-deps
 

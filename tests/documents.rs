@@ -11,6 +11,7 @@ fn every_test_that_a_guarantee_names_exists() {
     for dir in [
         "tests",
         "engine/src",
+        "server/src",
         "server/tests",
         "cli/tests",
         "cache/src",

@@ -250,13 +250,14 @@ fn a_small_store_does_not_grow_by_itself() {
     let ns = store.namespace("n").unwrap();
     for n in 0..50 {
         ns.put(format!("{n}"), vec![7; 60_000]).unwrap();
-        // Three megabytes in the end: what is preallocated doubles, and there is no second segment.
+        // Three megabytes in the end: what is preallocated doubles, and there is no second segment; `LOCK`
+        // has a few bytes.
         let bytes = store.stats().disk_bytes;
-        assert!(bytes <= 4 << 20, "{bytes} bytes after {n}");
+        assert!(bytes <= (4 << 20) + 64, "{bytes} bytes after {n}");
     }
     for _ in 0..20 {
         std::thread::sleep(Duration::from_millis(10));
         let bytes = store.stats().disk_bytes;
-        assert!(bytes <= 4 << 20, "{bytes} bytes");
+        assert!(bytes <= (4 << 20) + 64, "{bytes} bytes");
     }
 }

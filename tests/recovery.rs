@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use rimstone::{Clock, Error, Store};
+use rimstone::{Clock, Error, Options, Store};
 use rimstone_tests::{copy, fresh, newest, open};
 use tempfile::tempdir;
 
@@ -200,7 +200,117 @@ fn a_log_whose_last_epoch_is_gone_is_refused_where_other_files_tell() {
         assert!(large.exists());
     }
     std::fs::remove_file(large).unwrap();
+    // `LOCK` tells, too.
+    let opened = options.open(dir.path());
+    assert!(matches!(opened, Err(Error::Corrupt { path, .. }) if path == newest));
+    std::fs::write(dir.path().join("LOCK"), "").unwrap();
     let store = open();
     let ns = store.find_namespace("n").unwrap();
     assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"old");
+}
+
+/// What a scrub says of the records that are lost.
+fn lost_records(dir: &Path) -> u64 {
+    let found = Options::new().scrub(dir, |_, _| {}).unwrap();
+    found.iter().filter_map(|damage| damage.records).sum()
+}
+
+/// Row 7 of the faults: never silently shorter.
+#[test]
+fn a_closed_log_that_was_cut_tells_how_many_records_are_lost() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let (store, ends) = ten_keys(dir.path(), &clock);
+    let newest_before = store.stats().last_seqno;
+    store.close().unwrap();
+    let last = *ends.last().unwrap();
+    for cut in (128..last).step_by(13) {
+        let copy = copy(dir.path());
+        let path = newest(copy.path(), "seg").unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(u64::try_from(cut).unwrap()).unwrap();
+        let whole = ends.iter().filter(|end| **end <= cut).count();
+        let lost = u64::try_from(10 - whole).unwrap();
+        // Before the first key the namespace was created.
+        let lost = lost + u64::from(lost_records(copy.path()) > 10);
+        assert_eq!(lost_records(copy.path()), lost, "cut at {cut}");
+        let store = open(copy.path(), &clock);
+        assert_eq!(store.stats().damage.len(), 1, "{:?}", store.stats().damage);
+        assert!(store.stats().damage[0].contains("lost"));
+        let ns = store.namespace("n").unwrap();
+        for n in 0..10u8 {
+            assert_eq!(ns.get([n]).unwrap().is_some(), usize::from(n) < whole);
+        }
+        assert!(
+            ns.put("k", "v").unwrap() > newest_before,
+            "a number of its own"
+        );
+    }
+    // The record that says that it was closed is no loss.
+    let copy = copy(dir.path());
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(newest(copy.path(), "seg").unwrap());
+    file.unwrap()
+        .set_len(u64::try_from(last).unwrap().next_multiple_of(8))
+        .unwrap();
+    assert!(open(copy.path(), &clock).stats().damage.is_empty());
+}
+
+#[test]
+fn a_newest_segment_that_is_gone_is_missed_whether_or_not_the_store_was_closed() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    drop(ten_keys(dir.path(), &clock));
+    let store = open(dir.path(), &clock);
+    let ns = store.find_namespace("n").unwrap();
+    ns.put("k", "v").unwrap();
+    ns.put("k", "w").unwrap();
+    store.sync().unwrap();
+    let killed = copy(dir.path());
+    drop(ns);
+    store.close().unwrap();
+    // With the record that bears the number of the one that closed the store before.
+    for (dir, lost) in [(killed.path(), None), (dir.path(), Some(3))] {
+        let newest = newest(dir, "seg").unwrap();
+        fs::remove_file(&newest).unwrap();
+        let opened = Options::new().clock(clock.clone()).open(dir);
+        assert!(matches!(opened, Err(Error::Corrupt { path, .. }) if path == newest));
+        let found = Options::new().scrub(dir, |_, _| {}).unwrap();
+        assert!(
+            found.iter().any(|damage| damage.path == newest),
+            "{found:?}"
+        );
+        if let Some(lost) = lost {
+            assert_eq!(lost_records(dir), lost);
+        }
+    }
+    // Nor is a store whose segments are all gone taken for a new one.
+    fs::remove_file(newest(dir.path(), "seg").unwrap()).unwrap();
+    let opened = Options::new().clock(clock).open(dir.path());
+    assert!(matches!(opened, Err(Error::Corrupt { .. })));
+}
+
+#[test]
+fn a_segment_that_was_cut_in_the_middle_of_the_log_tells_how_many_records_are_lost() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    let (store, ends) = ten_keys(dir.path(), &clock);
+    store.close().unwrap();
+    let cut = newest(dir.path(), "seg").unwrap();
+    let store = open(dir.path(), &clock);
+    store.find_namespace("n").unwrap().put("k", "v").unwrap();
+    store.close().unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&cut).unwrap();
+    file.set_len(u64::try_from(ends[6]).unwrap().next_multiple_of(8))
+        .unwrap();
+    // Three keys, and that the store was closed.
+    assert_eq!(lost_records(dir.path()), 4);
+    let store = open(dir.path(), &clock);
+    let told = store.stats().damage;
+    let counted = |damage: &String| damage.ends_with("4 records are lost");
+    assert!(told.iter().any(counted), "{told:?}");
+    let ns = store.find_namespace("n").unwrap();
+    assert!(ns.get("k").unwrap().is_some() && ns.get([6]).unwrap().is_some());
+    assert!(ns.get([7]).unwrap().is_none());
 }

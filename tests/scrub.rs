@@ -134,7 +134,8 @@ fn is_gap(name: &str, at: usize, content: &[u8]) -> bool {
         Some("ckpt") => (144..4096).contains(&at),
         Some("large") => (128..4096).contains(&at),
         Some("seg") => padding(at) && content[at] == 0,
-        _ => false,
+        // How far the log reached is written in place, so that a damaged one means nothing.
+        _ => name == "LOCK",
     }
 }
 

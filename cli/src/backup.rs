@@ -1,8 +1,8 @@
 //! `rimstone backup` and `rimstone restore`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use rimstone::Options;
+use rimstone::{Error, Options};
 
 use crate::Outcome;
 use crate::local::{explain, print};
@@ -22,13 +22,31 @@ pub(crate) fn backup(args: BackupArgs) -> Outcome {
     let BackupArgs { dir, dest } = args;
     let store = Options::new().open_read_only(&dir);
     let store = store.map_err(|error| explain(error, &dir))?;
-    store.backup(&dest)?;
+    store
+        .backup(&dest)
+        .map_err(|error| explain_damage(error, &dir))?;
     let (dest, stats) = (dest.display(), store.stats());
     print(format_args!("{} keys are in {dest}", stats.keys))?;
     for damage in stats.damage {
         eprintln!("rimstone: the store is damaged, and so is its backup: {damage}");
     }
     Ok(())
+}
+
+/// What keeps a store from being backed up, by key, and what to do.
+fn explain_damage(error: Error, dir: &Path) -> Box<dyn std::error::Error> {
+    if !matches!(error, Error::Corrupt { .. }) {
+        return error.into();
+    }
+    for damage in Options::new().scrub(dir, |_, _| {}).unwrap_or_default() {
+        eprintln!("rimstone: {damage}");
+    }
+    let shown = dir.display();
+    format!(
+        "{error}; there is no whole backup of a store with a file missing: put or delete the keys named \
+         above, or stop who serves it and let `rimstone repair {shown}` leave them out"
+    )
+    .into()
 }
 
 #[derive(clap::Args)]

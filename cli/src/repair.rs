@@ -1,10 +1,12 @@
 //! `rimstone repair`.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rimstone::{Loss, Options, Repaired};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::Outcome;
 use crate::local::{explain, print};
@@ -66,13 +68,24 @@ fn is_confirmed(dir: &Path, old: &Path) -> Outcome<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// Puts the new store where the old one was.
+/// Puts the new store where the old one was, durably. At every moment there is one of them: a server that is
+/// started again after a crash in here would otherwise begin with an empty one.
 fn swap(dir: &Path, new: &Path, old: &Path) -> Outcome {
-    let moved = std::fs::rename(dir, old).and_then(|()| std::fs::rename(new, dir));
-    moved.map_err(|error| {
+    let exchanged = renameat_with(CWD, new, CWD, dir, RenameFlags::EXCHANGE);
+    let moved = match exchanged {
+        Ok(()) => flush_names(dir).and_then(|()| std::fs::rename(new, old)),
+        // Not every file system can; then there is a moment without.
+        Err(_) => std::fs::rename(dir, old).and_then(|()| std::fs::rename(new, dir)),
+    };
+    moved.and_then(|()| flush_names(dir)).map_err(|error| {
         let (new, dir) = (new.display(), dir.display());
-        format!("the repaired store is in {new} and could not be moved to {dir}: {error}").into()
+        format!("the repaired store is in {new} or {dir}, and not all was moved: {error}").into()
     })
+}
+
+/// Makes the names beside a directory durable.
+fn flush_names(dir: &Path) -> std::io::Result<()> {
+    File::open(dir.parent().unwrap_or(dir))?.sync_all()
 }
 
 fn report(repaired: &Repaired) -> Outcome {

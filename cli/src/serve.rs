@@ -5,6 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use rimstone::{Options, Store};
 use rimstone_server::Server;
+use rimstone_server::limits::Limits;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::Outcome;
@@ -31,6 +32,14 @@ pub(crate) struct Args {
     /// Allow an address beyond loopback, where the token travels in clear text.
     #[arg(long)]
     insecure_listen: bool,
+    /// Tell metrics (`/metrics`, for Prometheus) and health (`/health`) on this loopback address; port 0 takes
+    /// a free one. Nobody is asked for a token there.
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    metrics: Option<SocketAddr>,
+    /// The most connections that one address, or one IPv6 network of 64 bits, may have at a time. Loopback may
+    /// have any number.
+    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().per_address)]
+    connections_per_address: usize,
     /// Memory for the hot cache, such as 512M or 2G; 0 for none. It pays where the data does not fit into
     /// the machine's memory.
     #[arg(long, value_name = "SIZE", default_value = "0", value_parser = size::parse)]
@@ -41,6 +50,7 @@ pub(crate) fn run(args: Args) -> Outcome {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .init();
+    crate::signals::tell_next();
     let token = match std::env::var(TOKEN) {
         Ok(token) => Some(token),
         Err(std::env::VarError::NotPresent) => None,
@@ -55,13 +65,25 @@ pub(crate) fn run(args: Args) -> Outcome {
     let server = Server::bind(args.listen, token, args.insecure_listen);
     let server = runtime
         .block_on(server)
-        .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
+        .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?
+        .with_limits(Limits {
+            per_address: args.connections_per_address,
+            ..Limits::default()
+        });
+    let (server, metrics) = match args.metrics {
+        None => (server, None),
+        Some(address) => {
+            let told = runtime.block_on(server.with_metrics(address));
+            let told = told.map_err(|error| format!("cannot tell metrics on {address}: {error}"));
+            told.map(|(server, address)| (server, Some(address)))?
+        }
+    };
     let mut options = Options::new().cache(args.cache);
     if let Some(bytes) = args.capacity {
         options = options.capacity(bytes);
     }
     let store = args.data.open_with(options)?;
-    let served = runtime.block_on(serve(server, store.clone()));
+    let served = runtime.block_on(serve(server, metrics, store.clone()));
     drop(runtime);
     let closed = store.close();
     served?;
@@ -81,13 +103,16 @@ fn capacity(text: &str) -> Result<u64, String> {
     }
 }
 
-async fn serve(server: Server, store: Store) -> Outcome {
+async fn serve(server: Server, metrics: Option<SocketAddr>, store: Store) -> Outcome {
     // Before the line that says so: who waits for it may send a signal at once.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut stdout = std::io::stdout();
     // A closed stdout is no reason not to serve.
     _ = writeln!(stdout, "listening on http://{}", server.local_addr()?);
+    if let Some(address) = metrics {
+        _ = writeln!(stdout, "metrics on http://{address}/metrics");
+    }
     _ = stdout.flush();
     let stop = async move {
         tokio::select! {

@@ -8,7 +8,7 @@
     reason = "the standard library has no signal handlers, and tokio none for a fault"
 )]
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::{SA_SIGINFO, SIG_IGN, SIGBUS, SIGXFSZ, siginfo_t};
@@ -19,6 +19,15 @@ const LINE_MAX: usize = 4096 + 128;
 
 /// Whether a thread is ending the process.
 static IS_ENDING: AtomicBool = AtomicBool::new(false);
+
+/// Whether the next process should be told which file it was.
+static TELLS_NEXT: AtomicBool = AtomicBool::new(false);
+
+/// From now on a fault leaves a file beside the one that it was in, which tells the next process to read that
+/// one into memory instead of mapping it: so a server that is started again does not end again.
+pub(crate) fn tell_next() {
+    TELLS_NEXT.store(true, Ordering::Relaxed);
+}
 
 /// From now on a fault in a mapped file ends the process with the name of the file and exit code 1, and a
 /// file that would exceed the limit of sizes is an error of the write, as it is for any other limit.
@@ -53,12 +62,38 @@ extern "C" fn end(_signal: c_int, info: *mut siginfo_t, _context: *mut c_void) {
     let line = line.get(..len).unwrap_or_default();
     let path = line.iter().position(|byte| *byte == b'/');
     let path = path.and_then(|at| line.get(at..));
+    if TELLS_NEXT.load(Ordering::Relaxed)
+        && let Some(path) = path
+    {
+        mark_unmappable(path);
+    }
     say(b"rimstone: reading ");
     say(path.unwrap_or(b"memory that is no file"));
     say(b" failed: it was cut short, or its device failed; ");
     say(b"nothing was written since; start again for what is left\n");
     // SAFETY: ends the process at once, without running anything that it interrupted.
     unsafe { libc::_exit(1) }
+}
+
+/// Makes the file that keeps another from being mapped: of the same id, if it is a store's at all. Should it
+/// fail, the next process faults where this one did.
+fn mark_unmappable(path: &[u8]) -> Option<()> {
+    const SUFFIX: &[u8] = b".pread\0";
+    let name = path.iter().rposition(|byte| *byte == b'/')? + 1;
+    let dot = name + path.get(name..)?.iter().position(|byte| *byte == b'.')?;
+    let (id, kind) = (path.get(name..dot)?, path.get(dot + 1..)?);
+    let is_id = id.len() == 16 && id.iter().all(u8::is_ascii_hexdigit);
+    let is_kind = [&b"seg"[..], b"large", b"run", b"ckpt"].contains(&kind);
+    let mut mark = [0; LINE_MAX];
+    mark.get_mut(..dot)?.copy_from_slice(path.get(..dot)?);
+    mark.get_mut(dot..dot + SUFFIX.len())?
+        .copy_from_slice(SUFFIX);
+    let mark = CStr::from_bytes_until_nul(&mark)
+        .ok()
+        .filter(|_| is_id && is_kind)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+    rustix::fs::open(mark, flags, Mode::RUSR | Mode::WUSR).ok()?;
+    Some(())
 }
 
 fn say(text: &[u8]) {

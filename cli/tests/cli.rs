@@ -337,16 +337,88 @@ fn a_degraded_store_says_so_in_stats_and_when_it_is_served() {
         shown.contains("degraded true\n") && shown.contains("damage d/"),
         "{shown}"
     );
-    let mut served = command(at, "serve --data d --listen localhost:0");
-    let mut served = Served(
-        served
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap(),
+    let mut served = command(
+        at,
+        "serve --data d --listen localhost:0 --metrics localhost:0",
     );
+    let served = served.stderr(Stdio::piped()).stdout(Stdio::piped());
+    let mut served = Served(served.spawn().unwrap());
     let mut lines = BufReader::new(served.0.stderr.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("the store is degraded")));
+    let mut lines = BufReader::new(served.0.stdout.take().unwrap()).lines();
+    let told = lines.find_map(|line| {
+        let line = line.unwrap();
+        let address = line.strip_prefix("metrics on http://")?;
+        Some(address.strip_suffix("/metrics")?.to_owned())
+    });
+    let mut socket = std::net::TcpStream::connect(told.unwrap()).unwrap();
+    socket
+        .write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+        .unwrap();
+    let mut said = String::new();
+    socket.read_to_string(&mut said).unwrap();
+    assert!(said.contains("\nrimstone_degraded 1\n"), "{said}");
+}
+
+/// The address of this machine that is not loopback, if it has one.
+fn address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Sends nothing: it only chooses a route.
+    socket.connect("192.0.2.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
+}
+
+#[test]
+fn an_address_has_as_many_connections_as_the_flag_says() {
+    let Some(address) = address() else {
+        eprintln!("SKIPPED: this machine has no address beyond loopback");
+        return;
+    };
+    let directory = store();
+    let line = format!(
+        "serve --data d --listen {address}:0 --insecure-listen --connections-per-address 2"
+    );
+    let mut command = command(directory.path(), &line);
+    command.env("RIMSTONE_TOKEN", "t");
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let stdout = child.stdout.take().unwrap();
+    let _served = Served(child);
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("listening on http://").unwrap();
+    let ask = |socket: &mut std::net::TcpStream| {
+        let mut byte = [0];
+        _ = socket.write_all(b"GET /client/v4/user/tokens/verify HTTP/1.1\r\nhost: x\r\n\r\n");
+        socket.read(&mut byte).unwrap_or(0)
+    };
+    let connect = || std::net::TcpStream::connect(address).unwrap();
+    let mut kept = [connect(), connect()];
+    assert!(kept.iter_mut().all(|socket| ask(socket) == 1));
+    assert_eq!(ask(&mut connect()), 0, "one too many");
+    assert!(kept.iter_mut().all(|socket| ask(socket) == 1));
+}
+
+#[test]
+fn a_backup_without_a_large_value_says_whose_it_is_and_what_to_do() {
+    let directory = store();
+    let at = directory.path();
+    let put = "key put big --path - --namespace flags --data d";
+    assert_eq!(run(at, put, &vec![7; 100_000]).0, 0);
+    let large = std::fs::read_dir(at.join("d"))
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    let mut large = large.filter(|path| path.extension().is_some_and(|e| e == "large"));
+    std::fs::remove_file(large.next().unwrap()).unwrap();
+    let (code, _, stderr) = run(at, "backup d b", b"");
+    assert_eq!(code, 1);
+    assert!(stderr.contains("of key \"big\" in \"flags\""), "{stderr}");
+    assert!(stderr.contains("rimstone repair d"), "{stderr}");
+    assert_eq!(
+        run(at, "key delete big --namespace flags --data d", b"").0,
+        0
+    );
+    assert_eq!(run(at, "backup d b", b"").0, 0);
 }
 
 #[test]

@@ -27,11 +27,11 @@ impl Drop for Server {
 impl Server {
     /// Serves the store `d` after what this line of a shell sets.
     fn start(directory: &Path, limit: &str) -> Server {
-        Server::start_with(directory, limit, Stdio::piped())
+        Server::start_with(directory, &format!("{limit} exec"), Stdio::piped())
     }
 
-    fn start_with(directory: &Path, limit: &str, stderr: Stdio) -> Server {
-        let line = format!("{limit} exec {RIMSTONE} serve --data d --listen 127.0.0.1:0");
+    fn start_with(directory: &Path, before: &str, stderr: Stdio) -> Server {
+        let line = format!("{before} {RIMSTONE} serve --data d --listen 127.0.0.1:0");
         let mut command = Command::new("sh");
         command
             .current_dir(directory)
@@ -154,14 +154,60 @@ fn a_segment_cut_short_under_a_server_ends_it_by_name_and_harms_nothing() {
         said.contains(&format!("/d/{name} failed: it was cut short")),
         "{said}"
     );
-    assert!(files(&data) == before, "nothing changed");
+    let mark = active.with_extension("pread");
+    let mut after = files(&data);
+    assert_eq!(after.remove(&mark), Some(Vec::new()));
+    assert!(after == before, "nothing else changed");
 
-    // What is left is served, what was lost is no older value and no crash.
-    let server = Server::start(directory.path(), "");
+    // What is left is served, what was lost is no older value and no crash: the file is not mapped again.
+    let mut server = Server::start(directory.path(), "");
+    let maps = fs::read_to_string(format!("/proc/{}/maps", server.process.id())).unwrap();
+    assert!(!maps.contains(name), "{maps}");
+    let cut = File::options().write(true).open(&active).unwrap();
+    cut.set_len(4096).unwrap();
     assert!(server.ask("GET /large", b"").ends_with(&[1; 300_000]));
     assert!(server.ask("GET /0", b"").ends_with(&[2; 8000]));
     let lost = server.ask("GET /19", b"");
     assert!(lost.starts_with(b"HTTP/1.1 404") || lost.starts_with(b"HTTP/1.1 500"));
+    assert_eq!(server.process.try_wait().unwrap(), None);
+}
+
+/// Where the device fails for good, so that reading fails as mapping did.
+#[test]
+fn what_cannot_be_read_of_a_file_that_is_not_mapped_is_damage() {
+    if Command::new("strace")
+        .arg("-V")
+        .stdout(Stdio::null())
+        .status()
+        .is_err()
+    {
+        assert!(std::env::var_os("CI").is_none(), "CI has strace");
+        eprintln!("SKIPPED: strace is missing");
+        return;
+    }
+    let directory = store();
+    let data = directory.path().join("d");
+    let server = Server::start(directory.path(), "");
+    for (key, byte) in [("a", b'a'), ("b", b'b')] {
+        let put = server.ask(&format!("PUT /{key}"), &vec![byte; 300_000]);
+        assert!(put.starts_with(b"HTTP/1.1 200"));
+    }
+    drop(server);
+    let larges = files(&data).into_keys();
+    let mut larges = larges.filter(|path| path.extension().is_some_and(|e| e == "large"));
+    let first = larges.next().unwrap();
+    File::create(first.with_extension("pread")).unwrap();
+    // Its header is read, and a page of it once in a while; everything else fails.
+    let trace = format!(
+        "exec strace -f -qq -o /dev/null -P {} -e trace=pread64 -e inject=pread64:error=EIO:when=20+",
+        first.display()
+    );
+    let mut server = Server::start_with(directory.path(), &trace, Stdio::piped());
+    let said = server.ask("GET /a", b"");
+    assert!(!said.ends_with(&[b'a'; 300_000]));
+    assert!(said.len() < 300_000, "no more than what was read");
+    assert!(server.ask("GET /b", b"").ends_with(&[b'b'; 300_000]));
+    assert_eq!(server.process.try_wait().unwrap(), None);
 }
 
 #[test]
@@ -169,7 +215,7 @@ fn threads_that_fault_together_end_it_by_name_too() {
     let directory = store();
     let (mut reader, mut writer) = std::io::pipe().unwrap();
     let stderr = writer.try_clone().unwrap();
-    let mut server = Server::start_with(directory.path(), "", stderr.into());
+    let mut server = Server::start_with(directory.path(), "exec", stderr.into());
     let active = fill_and_cut(&server, &directory.path().join("d"));
     // The first one cannot go on before the other has come.
     fill(&mut writer);

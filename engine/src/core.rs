@@ -11,6 +11,7 @@ use crate::capacity::{Capacity, PREALLOCATED};
 use crate::clock::Clock;
 use crate::damage::Damage;
 use crate::error::{Error, Result};
+use crate::format::mark::Mark;
 use crate::format::record::{Address, Record};
 use crate::format::segment::StoreId;
 use crate::hot::Hot;
@@ -25,6 +26,7 @@ use crate::maintenance::Maintenance;
 use crate::mem::Origin;
 use crate::namespaces::{Namespaces, View};
 use crate::options::{Durability, Verify};
+use crate::recovery::LOCK;
 use crate::reserve::Reserve;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -54,6 +56,8 @@ pub(crate) struct Core {
     pub(crate) log: Mutex<Appender>,
     /// The id of the next new file. Each epoch has ids of its own, so that none is used twice.
     pub(crate) next_file: AtomicU64,
+    /// The front segment that `LOCK` names.
+    pub(crate) marked: AtomicU64,
     pub(crate) poisoned: AtomicBool,
     /// The process that opened the store; no other may write.
     pub(crate) origin: Arc<Origin>,
@@ -292,6 +296,36 @@ impl Core {
         if ahead.wants_flush {
             // A failure poisons the store, which is how writers learn of it.
             let _ = self.sync();
+        }
+    }
+
+    /// Notes in `LOCK` how far the log reaches, durably as all that it says: so whoever opens the store knows
+    /// what is missing should it end before that.
+    pub(crate) fn note_end(&self) {
+        let log = self.log.lock();
+        // Under the lock: a segment that could not be named has poisoned the store.
+        if self.check_writable().is_err() {
+            return;
+        }
+        let (segment, seqno, end) = log.written();
+        let is_durable = log.durable == seqno;
+        let mark = Mark {
+            store: self.id.id,
+            seqno: log.durable,
+            segment: segment.id,
+            len: if is_durable { end } else { 0 },
+        };
+        drop(log);
+        self.marked.store(segment.id, Ordering::Relaxed);
+        // Where it fails less is known of a damaged store, and nothing else.
+        let _ = self.vfs.note(&self.dir.join(LOCK), &mark.encode());
+    }
+
+    /// Notes it once the log went on in another segment.
+    pub(crate) fn note_segment(&self) {
+        let active = self.log.lock().written().0.id;
+        if self.marked.load(Ordering::Relaxed) != active {
+            self.note_end();
         }
     }
 

@@ -13,6 +13,9 @@ pub struct Damage {
     pub offset: u64,
     /// How many bytes are damaged, if that is known.
     pub len: Option<u64>,
+    /// How many records of the log are lost by it, if that is known: also such as were overwritten since, and
+    /// those that only say that the store was closed.
+    pub records: Option<u64>,
     /// What did not fit.
     pub reason: &'static str,
     /// What is lost by it.
@@ -49,6 +52,7 @@ impl Damage {
             path: path.into(),
             offset: from,
             len: Some(to.saturating_sub(from)),
+            records: None,
             reason,
             loss: Loss::Records,
             key: None,
@@ -61,6 +65,7 @@ impl Damage {
             path: path.into(),
             offset,
             len: None,
+            records: None,
             reason: "checksum of a record's value",
             loss: Loss::Value,
             key: None,
@@ -80,6 +85,7 @@ impl Damage {
             path: path.into(),
             offset,
             len: None,
+            records: None,
             reason,
             loss: Loss::Records,
             key: None,
@@ -115,6 +121,11 @@ impl fmt::Display for Damage {
             None => write!(f, "{path} is damaged at byte {offset}: ")?,
         }
         f.write_str(self.reason)?;
+        match self.records {
+            Some(1) => f.write_str("; 1 record is lost")?,
+            Some(records) => write!(f, "; {records} records are lost")?,
+            None => {}
+        }
         if let Some((namespace, key)) = &self.key {
             write!(f, ", of key \"{}\" in {namespace:?}", key.escape_ascii())?;
         }

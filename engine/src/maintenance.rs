@@ -86,6 +86,7 @@ impl Core {
         if self.check_writable().is_err() {
             return;
         }
+        self.note_segment();
         self.settle_table();
         if self.keys.wants_memtable_merge() {
             self.keys.merge_memtable();
@@ -218,9 +219,13 @@ impl Core {
             self.sync()
         })?;
         let published = checkpoint::publish(&*self.vfs, dir, id);
-        if published.is_err()
-            && !matches!(checkpoint::current(&*self.vfs, dir), Ok(c) if c == Some(id))
-        {
+        // Where nobody can tell, it may be named, and then has to stay.
+        let is_named = || match checkpoint::current(&*self.vfs, dir) {
+            Ok(current) => current == Some(id),
+            Err(Error::Io { source, .. }) => source.kind() != std::io::ErrorKind::NotFound,
+            Err(_) => true,
+        };
+        if published.is_err() && !is_named() {
             // Whoever finds it must be able to trust what it leads to, which nobody keeps for it.
             self.remove(&dir.join(file_name(id)))?;
             return published;

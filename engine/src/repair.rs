@@ -32,6 +32,26 @@ pub struct Repaired {
     pub renamed: Vec<String>,
     /// All that is damaged in the old store.
     pub damage: Vec<Damage>,
+    /// Keeps the old store from being opened for writing.
+    lock: Held,
+}
+
+impl Repaired {
+    /// Lets the old store be opened again. Until then, or until this and its clones are dropped, nobody does,
+    /// so that the new one can be put in its place.
+    pub fn release(self) {
+        drop(self.lock);
+    }
+}
+
+/// A lock, shared by who has a copy of it.
+#[derive(Clone)]
+struct Held(#[expect(dead_code, reason = "it is held")] Arc<dyn Send + Sync>);
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Held")
+    }
 }
 
 /// A key that could not be kept.
@@ -56,7 +76,7 @@ pub(crate) fn repair(
 ) -> Result<Repaired> {
     check_outside(dir, into)?;
     check_empty(&**vfs, into)?;
-    let _alone = take_lock(&**vfs, dir)?;
+    let lock = Held(Arc::from(take_lock(&**vfs, dir)?));
     let Salvaged {
         core,
         slots,
@@ -72,6 +92,7 @@ pub(crate) fn repair(
         lost: Vec::new(),
         renamed,
         damage,
+        lock,
     };
     for from in old.namespaces() {
         let view = from.state.view()?;

@@ -60,9 +60,13 @@ impl Core {
                 _ => other.path == damage.path && other.offset == damage.offset,
             };
             match found.iter_mut().find(is_same) {
-                // Who opened the store missed it.
-                Some(same) if same.loss == Loss::Dead => same.loss = damage.loss,
-                Some(_) => {}
+                Some(same) => {
+                    same.records = same.records.or(damage.records);
+                    if same.loss == Loss::Dead {
+                        // Who opened the store missed it.
+                        same.loss = damage.loss;
+                    }
+                }
                 None => found.push(damage),
             }
         }

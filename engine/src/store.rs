@@ -442,6 +442,7 @@ impl Owner {
         if result.is_ok() {
             // Without it, the next open replays a little more.
             let _ = core.checkpoint_to_close(&mut maintenance);
+            core.note_end();
             // Tells the next open that everything before it is durable. On a full disk that open
             // does a little more instead.
             let _ = core.commit(vec![Op::keyless(Kind::Close, 0, Vec::new())], true);

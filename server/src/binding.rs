@@ -34,7 +34,9 @@ async fn route(store: &Store, head: &Parts, mut body: Body) -> Result<Response<O
     let query = Query::parse(&head.uri)?;
     let bulk = method == Method::POST && path == "bulk/get";
     if !bulk && ![Method::GET, Method::PUT, Method::DELETE].contains(method) {
-        return Ok(status(StatusCode::METHOD_NOT_ALLOWED));
+        let mut response = status(StatusCode::METHOD_NOT_ALLOWED);
+        response::allow(&mut response, ["GET", "PUT", "DELETE"]);
+        return Ok(response);
     }
     let ns = namespace(store, headers)?;
     if bulk {

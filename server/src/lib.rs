@@ -14,6 +14,7 @@ mod json;
 pub mod kv;
 pub mod limits;
 mod listing;
+mod metrics;
 mod multipart;
 mod pace;
 mod query;
@@ -26,6 +27,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -40,12 +42,14 @@ use rimstone::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::addresses::Addresses;
 use crate::body::Body;
 use crate::connection::{Connection, UnderWay};
 use crate::kv::Fault;
 use crate::limits::Limits;
+use crate::metrics::Metrics;
 use crate::response::Outgoing;
 
 /// A server that has an address but does not answer yet. Clients that connect wait.
@@ -53,6 +57,7 @@ pub struct Server {
     listener: TcpListener,
     token: Option<String>,
     limits: Limits,
+    metrics: Option<TcpListener>,
 }
 
 /// What all requests have in common.
@@ -62,6 +67,19 @@ struct Shared {
     limits: Limits,
     /// For bodies, a permit a byte.
     memory: Arc<Semaphore>,
+    metrics: Metrics,
+}
+
+impl Shared {
+    fn new(store: Store, token: Option<String>, limits: Limits) -> Shared {
+        Shared {
+            store,
+            token,
+            limits,
+            memory: Arc::new(Semaphore::new(limits.memory)),
+            metrics: Metrics::default(),
+        }
+    }
 }
 
 impl Server {
@@ -86,7 +104,24 @@ impl Server {
             listener,
             token,
             limits: Limits::default(),
+            metrics: None,
         })
+    }
+
+    /// Tells `GET /metrics` in Prometheus' text format, and `GET /health`, on this loopback address too. The
+    /// address of clients never tells either. Returns the address that is listened on.
+    ///
+    /// # Errors
+    ///
+    /// If the address is taken, or beyond loopback: nobody is asked for a token there.
+    pub async fn with_metrics(
+        mut self,
+        address: SocketAddr,
+    ) -> std::io::Result<(Server, SocketAddr)> {
+        let listener = metrics::bind(address).await?;
+        let address = listener.local_addr()?;
+        self.metrics = Some(listener);
+        Ok((self, address))
     }
 
     /// Serves within these limits instead of the default ones.
@@ -112,6 +147,7 @@ impl Server {
             listener,
             token,
             limits,
+            metrics,
         } = self;
         if token.is_none() {
             tracing::warn!("no token is set: answering anybody, on loopback only");
@@ -119,11 +155,10 @@ impl Server {
         for damage in store.stats().damage {
             tracing::warn!(damage, "the store is degraded");
         }
-        let shared = Arc::new(Shared {
-            store,
-            token,
-            limits,
-            memory: Arc::new(Semaphore::new(limits.memory)),
+        let shared = Arc::new(Shared::new(store, token, limits));
+        let told = metrics.map(|listener| {
+            let told = metrics::serve(listener, Arc::clone(&shared));
+            tokio::spawn(told)
         });
         let graceful = GracefulShutdown::new();
         let room = Arc::new(Semaphore::new(limits.connections));
@@ -144,13 +179,20 @@ impl Server {
                 continue;
             };
             let Some(place) = addresses.enter(peer.ip()) else {
+                shared.metrics.refused.fetch_add(1, Ordering::Relaxed);
                 continue;
             };
+            shared.metrics.accepted.fetch_add(1, Ordering::Relaxed);
             let connection = graceful.watch(connection(socket, Arc::clone(&shared)));
+            let shared = Arc::clone(&shared);
             tokio::spawn(async move {
                 _ = connection.await;
+                shared.metrics.ended.fetch_add(1, Ordering::Relaxed);
                 drop((permit, place));
             });
+        }
+        if let Some(told) = told {
+            told.abort();
         }
         _ = tokio::time::timeout(limits.pause, graceful.shutdown()).await;
     }
@@ -175,7 +217,10 @@ fn http<T: AsyncRead + AsyncWrite + Unpin + 'static>(
     let service = service_fn(move |request| {
         let (shared, under_way) = (Arc::clone(&shared), requests());
         async move {
+            let (is_rest, began) = (rest::owns(request.uri()), Instant::now());
             let response = answer(&shared, request, &under_way).await;
+            let status = response.status();
+            shared.metrics.answered(is_rest, status, began.elapsed());
             // The closure is never called: it keeps the request under way until it is all sent.
             let keep = |body: Outgoing| {
                 let kept = move |error| {

@@ -50,6 +50,8 @@ pub const HEADERS_BYTES_MAX: usize = 16 * 1024;
 pub const HEADERS_MAX: usize = 100;
 /// A longer head is refused before it is parsed; also the largest piece of a body. Ours.
 pub const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Most connections at a time of who collects metrics. Ours.
+pub const METRICS_CONNECTIONS_MAX: usize = 16;
 
 /// What clients may cost the server. All ours; the defaults are meant for everybody, tests take
 /// less.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
 use crate::kv::Fault;
@@ -31,6 +31,17 @@ pub(crate) fn json(text: String) -> Response<Outgoing> {
     let kind = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
+}
+
+/// Names the methods that would be taken instead.
+pub(crate) fn allow<'a>(
+    response: &mut Response<Outgoing>,
+    methods: impl IntoIterator<Item = &'a str>,
+) {
+    let methods: Vec<&str> = methods.into_iter().collect();
+    if let Ok(methods) = HeaderValue::try_from(methods.join(", ")) {
+        response.headers_mut().insert(ALLOW, methods);
+    }
 }
 
 /// Makes a response a refusal; one that will not last says when to ask again.

@@ -1,6 +1,9 @@
 //! The REST API: namespaces by id, everything but a value in an envelope.
 
 mod bulk;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+mod described;
 mod namespaces;
 
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
@@ -29,10 +32,21 @@ pub(crate) fn owns(uri: &Uri) -> bool {
 /// Answers one request.
 pub(crate) async fn answer(store: &Store, head: &Parts, body: Body) -> Response<Outgoing> {
     let answer = route(store, head, body).await;
-    answer.unwrap_or_else(|fault| refuse(&fault))
+    answer.unwrap_or_else(|fault| {
+        let mut response = refuse(&fault);
+        if let Some(place) = place(head.uri.path()).filter(|_| fault.status == 405) {
+            let allowed = METHODS.into_iter().filter(|method| allows(method, place));
+            response::allow(&mut response, allowed);
+        }
+        response
+    })
 }
 
+/// The methods that any place takes.
+const METHODS: [&str; 4] = ["GET", "PUT", "POST", "DELETE"];
+
 /// What a path names, below the account.
+#[derive(Clone, Copy)]
 enum Place<'a> {
     Token,
     Namespaces,
@@ -95,7 +109,7 @@ async fn route(store: &Store, head: &Parts, body: Body) -> Result<Response<Outgo
         ("GET", Place::Namespaces) => namespaces::list(store, &query),
         ("POST", Place::Namespaces) => namespaces::create(store, body).await,
         (_, Place::Inside(id, part)) => {
-            let op = operation(method, part).ok_or_else(|| not_allowed(method))?;
+            let op = operation(method.as_str(), part).ok_or_else(|| not_allowed(method))?;
             let done = inside(store, id, part, head, &query, body).await;
             done.map_err(|fault| told_by(op, fault))
         }
@@ -109,9 +123,18 @@ fn not_allowed(method: &Method) -> Fault {
     Fault::new(405, 10405, text)
 }
 
+/// Whether a place takes a method.
+fn allows(method: &str, place: Place<'_>) -> bool {
+    match place {
+        Place::Token => method == "GET",
+        Place::Namespaces => ["GET", "POST"].contains(&method),
+        Place::Inside(_, part) => operation(method, part).is_some(),
+    }
+}
+
 /// What messages call an operation, `None` if there is no such one.
-fn operation(method: &Method, part: Part<'_>) -> Option<&'static str> {
-    Some(match (method.as_str(), part) {
+fn operation(method: &str, part: Part<'_>) -> Option<&'static str> {
+    Some(match (method, part) {
         ("GET", Part::Itself) => "get namespace",
         ("PUT", Part::Itself) => "rename namespace",
         ("DELETE", Part::Itself) => "remove namespace",

@@ -294,5 +294,6 @@ fn other_methods_are_not_allowed() {
         let answer = server.binding(&format!("{method} /k"), "", b"");
         assert_eq!(answer.line, "405 Method Not Allowed");
         assert!(answer.body.is_empty());
+        assert!(answer.head.contains("allow: GET, PUT, DELETE\r\n"));
     }
 }

@@ -4,5 +4,6 @@
 mod abuse;
 mod binding;
 mod limits;
+mod metrics;
 mod rest;
 mod support;

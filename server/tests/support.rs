@@ -18,6 +18,8 @@ pub(crate) fn say(line: &str) {
 
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
+    /// Where it tells its metrics.
+    pub(crate) metrics: SocketAddr,
     pub(crate) store: Store,
     /// The id of the namespace `ns`.
     pub(crate) id: String,
@@ -62,10 +64,13 @@ pub(crate) fn start_on(
     let any = SocketAddr::new(address, 0);
     let server = Server::bind(any, token.map(str::to_owned), !address.is_loopback());
     let server = runtime.block_on(server).unwrap().with_limits(limits);
+    let told = server.with_metrics(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0));
+    let (server, metrics) = runtime.block_on(told).unwrap();
     let address = server.local_addr().unwrap();
     runtime.spawn(server.serve(store.clone(), std::future::pending()));
     Running {
         address,
+        metrics,
         store,
         id,
         _runtime: runtime,

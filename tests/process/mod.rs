@@ -4,8 +4,10 @@
 //! state after any number of them is known exactly.
 
 mod fork;
+mod kill;
 mod limits;
 mod power;
+mod rot;
 mod syskill;
 
 use std::io::{BufRead, BufReader};
@@ -154,6 +156,8 @@ fn the_child() {
 /// What became of a child.
 #[derive(Debug)]
 struct Ran {
+    /// Its number; whose it is after it ended nobody knows.
+    process: u32,
     /// How many acts were acknowledged, by it and before it.
     acknowledged: usize,
     /// How many of them were acknowledged as durable, by themselves or by one after them.
@@ -198,6 +202,7 @@ fn run(
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut ran = Ran {
+        process: child.id(),
         acknowledged: acts.start,
         durable: acts.start,
         closed: false,
@@ -233,7 +238,7 @@ fn run(
 fn check(dir: &Path, possible: std::ops::RangeInclusive<usize>) -> usize {
     let copy = copy(dir);
     let store = Store::open(copy.path()).unwrap();
-    assert_eq!(store.stats().damage.len(), 0);
+    assert_eq!(store.stats().damage, Vec::<String>::new());
     let keys: Vec<_> = (0..KEYS).map(key).collect();
     let seen = observe(&store, &keys);
     let mut state = State::new();

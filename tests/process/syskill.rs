@@ -26,17 +26,17 @@ const CALLS: [&str; 11] = [
 const ACTS: usize = 60;
 
 /// A system call, and which one of its kind it is in its thread.
-type Point = (String, usize);
+pub(super) type Point = (String, usize);
 
 /// Runs a child under strace.
-fn strace(arguments: &[&str]) -> Command {
+pub(super) fn strace(arguments: &[&str]) -> Command {
     let mut all = vec!["strace", "-f", "-qq"];
     all.extend(arguments);
     command(&all)
 }
 
 /// All calls of a child that has to do with the store's directory.
-fn points(dir: &Path) -> Vec<Point> {
+pub(super) fn points(dir: &Path) -> Vec<Point> {
     let trace = tempdir().unwrap();
     let file = trace.path().join("trace");
     let calls = format!("trace={}", CALLS.join(","));

@@ -2,6 +2,7 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod lists;
+pub(crate) mod mark;
 pub(crate) mod namespace;
 pub(crate) mod record;
 pub(crate) mod run;

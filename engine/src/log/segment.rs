@@ -367,7 +367,7 @@ mod tests {
         let segment = create(&OsVfs, dir.path(), &start).unwrap();
         let segments = Segments::new();
         let add = || segments.add(Arc::clone(&segment));
-        let (first, reader) = (add(), crossbeam_epoch::pin());
+        let (first, reader) = (add(), epoch::pin());
         segments.remove(first);
         assert!((0..10).all(|_| add() != first), "somebody reads");
         drop(reader);

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, io_error};
 use crate::format::VERSION;
-use crate::format::segment::{HEADER_LEN, Header, Kind, Refusal, SEGMENT_LEN};
+use crate::format::mark::{MARK_LEN, Mark};
+use crate::format::segment::{HEADER_LEN, Header, Kind, Refusal, SEGMENT_LEN, StoreId};
 use crate::index::checkpoint::{CURRENT, CURRENT_NEW};
 use crate::log::segment::segment_path;
 use crate::reserve::RESERVE;
-use crate::vfs::{Vfs, VfsFile};
+use crate::vfs::{UNMAPPABLE, Vfs, VfsFile};
 
-pub(super) const LOCK: &str = "LOCK";
+pub(crate) const LOCK: &str = "LOCK";
 
 /// The files of a store's directory, by kind.
 #[derive(Default)]
@@ -25,6 +26,10 @@ pub(super) struct Files {
     pub(super) has_reserve: bool,
     /// Files that never got their name.
     pub(super) unfinished: Vec<PathBuf>,
+    /// Files that say of the one with their id that it must not be mapped.
+    unmappable: BTreeMap<u64, PathBuf>,
+    /// How far the log reached at least, before the directory was listed.
+    pub(super) mark: Option<Mark>,
 }
 
 impl Files {
@@ -33,7 +38,10 @@ impl Files {
     /// # Errors
     /// `NotAStore` if there is a file that no store has.
     pub(super) fn list(vfs: &dyn Vfs, dir: &Path) -> Result<Files> {
-        let mut files = Files::default();
+        let mut files = Files {
+            mark: read_mark(vfs, dir),
+            ..Files::default()
+        };
         for name in vfs.list(dir).map_err(|e| io_error("opening", dir, e))? {
             let path = dir.join(&name);
             let (stem, kind) = name.split_once('.').unwrap_or((&name, ""));
@@ -43,6 +51,7 @@ impl Files {
                 (Some(id), "large") => drop(files.larges.insert(id, path)),
                 (Some(id), "run") => drop(files.runs.insert(id, path)),
                 (Some(id), "ckpt") => drop(files.checkpoints.insert(id, path)),
+                (Some(id), UNMAPPABLE) => drop(files.unmappable.insert(id, path)),
                 (Some(_), "new") => files.unfinished.push(path),
                 _ if name == CURRENT_NEW => files.unfinished.push(path),
                 _ if name == CURRENT => files.has_current = true,
@@ -54,7 +63,8 @@ impl Files {
                 }
             }
         }
-        let derived = files.has_current || !files.checkpoints.is_empty();
+        let has_mark = files.mark.is_some_and(|mark| mark.seqno > 0);
+        let derived = files.has_current || !files.checkpoints.is_empty() || has_mark;
         if files.segments.is_empty() && (derived || !files.larges.is_empty()) {
             return Err(Error::Corrupt {
                 path: dir.into(),
@@ -65,6 +75,14 @@ impl Files {
         Ok(files)
     }
 
+    /// What speaks of files that are gone.
+    pub(super) fn pointless(&self) -> impl Iterator<Item = PathBuf> {
+        let kinds = [&self.segments, &self.larges, &self.runs, &self.checkpoints];
+        let gone = self.unmappable.iter();
+        let gone = gone.filter(move |(id, _)| !kinds.iter().any(|ids| ids.contains_key(id)));
+        gone.map(|(_, path)| path.clone())
+    }
+
     /// The segment that the newest epoch began with, if the log ends in an older one: it is gone, since
     /// whatever has an id of an epoch was made after its first segment had its name.
     pub(super) fn missing_end(&self, last: u64) -> Option<u64> {
@@ -73,6 +91,17 @@ impl Files {
         let epoch = newest >> 32;
         (epoch > last).then_some(epoch << 32)
     }
+}
+
+fn read_mark(vfs: &dyn Vfs, dir: &Path) -> Option<Mark> {
+    let mut bytes = [0; MARK_LEN];
+    let read = vfs.open(&dir.join(LOCK)).and_then(|file| {
+        file.len().and_then(|len| match len >= MARK_LEN as u64 {
+            true => file.read_at(&mut bytes, 0),
+            false => Ok(()),
+        })
+    });
+    read.ok().and_then(|()| Mark::decode(&bytes))
 }
 
 /// A front or class segment whose header is valid.
@@ -147,6 +176,15 @@ impl Chain {
         let ids = |chain: &[SegmentFile]| chain.is_sorted_by_key(|file| file.header.id);
         debug_assert!(ids(&chain.fronts), "ids rise along the log");
         Ok(chain)
+    }
+}
+
+impl Chain {
+    /// The segment in which the log went on, if it is known to have been there and is not.
+    pub(super) fn lost_end(&self, files: &Files, store: &StoreId) -> Option<u64> {
+        let mark = files.mark.filter(|mark| mark.store == store.id)?;
+        let last = self.fronts.last().map_or(0, |front| front.header.id);
+        (last < mark.segment).then_some(mark.segment)
     }
 }
 

@@ -15,7 +15,7 @@ mod tail;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use self::files::{Chain, Files, LOCK, SegmentFile, missing};
+use self::files::{Chain, Files, SegmentFile, missing};
 use self::replay::Replay;
 use self::tail::Tail;
 use crate::brake::Brake;
@@ -39,6 +39,7 @@ use crate::sync::Mutex;
 use crate::sync::atomic::AtomicU64;
 use crate::vfs::Vfs;
 
+pub(crate) use self::files::LOCK;
 pub(crate) use self::read::read;
 pub(crate) use self::replay::DAMAGED;
 pub(crate) use self::salvage::{Salvaged, salvage};
@@ -99,6 +100,7 @@ pub(crate) fn open(
     // Only now does the new segment end the old one's valid part: its tail is durable here.
     log.link()?;
     strays.extend(tail.empty.map(|(_, path)| path));
+    strays.extend(files.pointless());
     strays.extend(unreferenced(&files, &replay, &maintenance.kept));
     if !is_current {
         // What `CURRENT` named is no use, and is removed below.
@@ -130,7 +132,9 @@ pub(crate) fn open(
         damage,
         lock: Some(lock),
     };
-    Ok(rooms.join())
+    let core = rooms.join();
+    core.note_end();
+    Ok(core)
 }
 
 /// The rooms of a store, each ready.
@@ -174,6 +178,7 @@ impl Rooms {
             queue: crate::log::commit::Queue::default(),
             log: Mutex::new(self.log),
             next_file: AtomicU64::new(self.next_file),
+            marked: AtomicU64::new(0),
             poisoned: false.into(),
             origin: Arc::new(Origin::here()),
             is_read_only: self.lock.is_none(),
@@ -285,7 +290,8 @@ fn replay_from(
     }
     let mut strays = unknown(vfs, files, &mut replay);
     strays.extend_from_slice(&chain.strays);
-    let holes = chain.holes.clone();
+    let mut holes = chain.holes.clone();
+    holes.extend(chain.lost_end(files, &replay.id));
     let tail = replay.run(chain);
     let tail = tail.and_then(|tail| replay.look_up_tail(&tail).map(|()| tail));
     if let Some(id) = id.filter(|_| replay.table.is_damaged()) {
@@ -305,6 +311,7 @@ fn replay_from(
         // It may have been retired by a record that is damaged.
         replay.damage.extend(Damage::of(&error, Loss::Records));
     }
+    replay.check_end(files, &tail, dir)?;
     Ok(Replayed {
         replay,
         tail,

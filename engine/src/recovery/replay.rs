@@ -2,10 +2,10 @@
 //! record names the one it replaced, so replay compares words and reads no old record.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::files::{Chain, SegmentFile};
+use super::files::{Chain, Files, SegmentFile};
 use super::scanned::{Scanned, batch_start, ranges, records};
 use super::tail::Tail;
 use crate::damage::Damage;
@@ -43,6 +43,8 @@ pub(super) struct Replay {
     /// Bytes of log that were read.
     pub(super) bytes: u64,
     pub(super) damage: Vec<Damage>,
+    /// Which of them is where records were, as long as none was read behind it.
+    gap: Option<usize>,
     /// Segments that the log says were retired.
     pub(super) retirements: HashSet<u64>,
     /// Class segments that the log names and that are not there.
@@ -91,6 +93,7 @@ impl Replay {
             durable: 0,
             bytes: 0,
             damage: Vec::new(),
+            gap: None,
             retirements: HashSet::new(),
             missing: Vec::new(),
             found: HashMap::new(),
@@ -263,6 +266,45 @@ impl Replay {
         Ok(tail)
     }
 
+    /// Reports what is missing at the end of the log, as far as that was noted, and how many records it
+    /// was. Their numbers are never given out again.
+    pub(super) fn check_end(&mut self, files: &Files, tail: &Tail, dir: &Path) -> Result<()> {
+        let mark = files.mark.filter(|mark| mark.store == self.id.id);
+        let Some(mark) = mark.filter(|mark| mark.seqno > self.seqno) else {
+            return Ok(());
+        };
+        let (_, last) = self.last(tail, dir)?;
+        let (from, to) = (last.published(), mark.len);
+        let damage = match last.id == mark.segment && from < to {
+            true => Damage::bytes(&last.path, from, to, MISSING),
+            false => Damage::at(&last.path, from, "the end of the log is missing"),
+        };
+        self.damage.push(Damage {
+            records: Some(mark.seqno.saturating_sub(self.seqno)),
+            ..damage
+        });
+        self.seqno = mark.seqno;
+        Ok(())
+    }
+
+    /// Notes how many records the damage before a record held: sequence numbers have no gaps.
+    fn count_lost(&mut self, seqno: u64) {
+        let Some(at) = self.gap.take() else { return };
+        let lost = seqno.saturating_sub(self.seqno).saturating_sub(1);
+        // Where segments are gone by right, or the log begins, nobody knows what came before.
+        if self.is_exact
+            && self.seqno > 0
+            && let Some(damage) = self.damage.get_mut(at)
+        {
+            damage.records = Some(lost);
+        }
+    }
+
+    fn report(&mut self, damage: Damage) {
+        self.gap = Some(self.damage.len());
+        self.damage.push(damage);
+    }
+
     /// How much of a segment the checkpoint says there is.
     fn checkpointed_len(&self, id: u64) -> u64 {
         if id == self.position.segment {
@@ -297,6 +339,7 @@ impl Replay {
                     is_intact,
                 } => {
                     let header = record.header;
+                    self.count_lost(header.seqno);
                     if !is_intact {
                         self.damage.push(Damage::body(&segment.path, offset));
                     }
@@ -324,8 +367,7 @@ impl Replay {
                     }
                 }
                 Step::Damage { offset, next } => {
-                    self.damage
-                        .push(Damage::bytes(&segment.path, offset, next, DAMAGED));
+                    self.report(Damage::bytes(&segment.path, offset, next, DAMAGED));
                     if self.is_salvage {
                         whole.append(&mut pending);
                     }
@@ -333,8 +375,7 @@ impl Replay {
                 }
                 Step::End { offset } => {
                     if offset < end {
-                        let missing = Damage::bytes(&segment.path, offset, end, MISSING);
-                        self.damage.push(missing);
+                        self.report(Damage::bytes(&segment.path, offset, end, MISSING));
                     }
                     break;
                 }

@@ -83,8 +83,10 @@ pub(crate) fn salvage(vfs: &Arc<dyn Vfs>, dir: &Path, clock: &Clock) -> Result<S
         let classes = meta.segments.iter().filter(|entry| entry.class != FRONT);
         replay.checkpointed_classes = classes.map(|entry| (entry.id, entry.len)).collect();
     }
-    let holes = chain.holes.clone();
+    let mut holes = chain.holes.clone();
+    holes.extend(chain.lost_end(&files, &replay.id));
     let tail = replay.run(chain)?;
+    replay.check_end(&files, &tail, dir)?;
     let gone = holes.iter().chain(&replay.missing);
     let gone: HashSet<u64> = gone.copied().collect();
     for id in gone.difference(&replay.retirements) {

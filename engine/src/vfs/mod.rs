@@ -13,6 +13,10 @@ pub use crate::mem::Map;
 pub use os::OsVfs;
 pub(crate) use output::Output;
 
+/// What the name of a file is followed by beside one of the same id that must not be mapped any more, since
+/// reading it that way ended a process.
+pub(crate) const UNMAPPABLE: &str = "pread";
+
 /// A file system. All names are inside the store's one directory, and a backup's.
 pub trait Vfs: Send + Sync {
     /// Creates the directory and its parents; fine if it is there.
@@ -59,6 +63,15 @@ pub trait Vfs: Send + Sync {
     /// # Errors
     /// What the operating system says.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Writes a few bytes over the start of a file that is there. A crash may leave any mixture of old and
+    /// new; who reads them tells. Where this is left out nothing is noted.
+    ///
+    /// # Errors
+    /// What the operating system says, `Unsupported` if this is left out.
+    fn note(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let _ = (path, bytes);
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Takes the lock that lets one process write; it is freed when the answer is dropped.
     ///
     /// # Errors

@@ -6,12 +6,12 @@ use std::io::{self, IoSliceMut};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use memmap2::{Advice, MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
 use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
-use super::{Map, Vfs, VfsFile};
+use super::{Map, UNMAPPABLE, Vfs, VfsFile};
 use crate::mem::Origin;
 
 /// The operating system's file system.
@@ -24,7 +24,14 @@ impl Vfs for OsVfs {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        fs::read_dir(dir)?
+        let entries = loop {
+            match fs::read_dir(dir) {
+                // The standard library goes on by itself with everything but this.
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                entries => break entries?,
+            }
+        };
+        entries
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into()))
             .collect()
     }
@@ -40,7 +47,9 @@ impl Vfs for OsVfs {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
-        Ok(Box::new(OsFile::new(File::open(path)?)))
+        let mut file = OsFile::new(File::open(path)?);
+        file.is_unmappable = fs::exists(path.with_extension(UNMAPPABLE))?;
+        Ok(Box::new(file))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -57,6 +66,11 @@ impl Vfs for OsVfs {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn note(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.write_all_at(bytes, 0)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
@@ -128,42 +142,62 @@ impl Drop for OsLock {
     }
 }
 
-/// A file, and a lock for who changes its length.
-struct OsFile(File, Mutex<()>);
+struct OsFile {
+    file: File,
+    /// Held by who changes its length.
+    growing: Mutex<()>,
+    /// Whether it is copied to memory instead of being mapped.
+    is_unmappable: bool,
+}
 
 impl OsFile {
     fn new(file: File) -> OsFile {
-        OsFile(file, Mutex::new(()))
+        OsFile {
+            file,
+            growing: Mutex::new(()),
+            is_unmappable: false,
+        }
+    }
+
+    /// A copy of the file in so much memory, with zeros for what cannot be read: no record, page or block of
+    /// a store is valid with them, so that whoever needs it is told of damage.
+    fn copied(&self, len: usize) -> io::Result<MmapMut> {
+        let mut copy = MmapMut::map_anon(len)?;
+        let there = usize::try_from(self.file.metadata()?.len()).unwrap_or(usize::MAX);
+        let (all, _) = copy.split_at_mut(there.min(len));
+        for (page, at) in all.chunks_mut(4096).zip((0u64..).step_by(4096)) {
+            if self.file.read_exact_at(page, at).is_err() {
+                page.fill(0);
+            }
+        }
+        Ok(copy)
     }
 }
 
 impl VfsFile for OsFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, offset)
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buffer, offset)
+        self.file.read_exact_at(buffer, offset)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         // Two at once could shrink the file, where lengths are set without a reservation.
-        let _alone = self.1.lock();
-        let old = self.0.metadata()?.len();
+        let _alone = self.growing.lock();
+        let old = self.file.metadata()?.len();
         if len <= old {
             return Ok(());
         }
-        match rustix::fs::fallocate(
-            &self.0,
-            FallocateFlags::empty(),
-            old,
-            len.saturating_sub(old),
-        ) {
-            Err(Errno::OPNOTSUPP) => return self.0.set_len(len),
+        let more = len.saturating_sub(old);
+        let grow = || rustix::fs::fallocate(&self.file, FallocateFlags::empty(), old, more);
+        match retry_on_intr(grow) {
+            Err(Errno::OPNOTSUPP) => return self.file.set_len(len),
             result => result?,
         }
         self.fault_in(old, len);
@@ -171,18 +205,25 @@ impl VfsFile for OsFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn map(&self, len: usize) -> io::Result<Map> {
-        let raw = MmapOptions::new().len(len).map_raw_read_only(&self.0)?;
+        if self.is_unmappable {
+            return Ok(Map::new(MmapRaw::from(self.copied(len)?)));
+        }
+        let raw = MmapOptions::new().len(len).map_raw_read_only(&self.file)?;
         // Without this a cold get of 4 KiB reads megabytes ahead on common settings.
         raw.advise(Advice::Random)?;
         Ok(Map::new(raw))
     }
 
     fn map_private(&self) -> io::Result<Map> {
-        map_copy(&self.0)
+        if self.is_unmappable {
+            let len = usize::try_from(self.len()?).unwrap_or(usize::MAX);
+            return Ok(Map::new(MmapRaw::from(self.copied(len)?)));
+        }
+        map_copy(&self.file)
     }
 
     fn is_resident(&self, offset: u64, len: usize) -> bool {
@@ -192,7 +233,7 @@ impl VfsFile for OsFile {
         let mut at = offset;
         loop {
             let mut buffers = [IoSliceMut::new(&mut byte)];
-            if rustix::io::preadv2(&self.0, &mut buffers, at, ReadWriteFlags::NOWAIT).is_err() {
+            if rustix::io::preadv2(&self.file, &mut buffers, at, ReadWriteFlags::NOWAIT).is_err() {
                 return false;
             }
             if at >= last {
@@ -220,7 +261,7 @@ impl OsFile {
         let Ok(raw) = MmapOptions::new()
             .offset(first)
             .len(len)
-            .map_raw_read_only(&self.0)
+            .map_raw_read_only(&self.file)
         else {
             return;
         };

@@ -1,0 +1,87 @@
+//! How far the log reached at least: what `LOCK` says, beside being locked.
+
+use super::{field, set};
+
+const MAGIC: &[u8; 8] = b"RIMSMARK";
+/// Bytes of a mark.
+pub(crate) const MARK_LEN: usize = 52;
+
+/// A place that was durable in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// Whose log it is.
+    pub(crate) store: [u8; 16],
+    /// The newest durable sequence number.
+    pub(crate) seqno: u64,
+    /// The front segment in which the log went on, and how long that was at least.
+    pub(crate) segment: u64,
+    pub(crate) len: u64,
+}
+
+impl Mark {
+    pub(crate) fn encode(&self) -> [u8; MARK_LEN] {
+        let mut bytes = [0; MARK_LEN];
+        let (magic, rest) = bytes.split_at_mut(8);
+        magic.copy_from_slice(MAGIC);
+        rest.split_at_mut(16).0.copy_from_slice(&self.store);
+        set!(bytes, 24, self.seqno);
+        set!(bytes, 32, self.segment);
+        set!(bytes, 40, self.len);
+        let crc = crc32fast::hash(bytes.split_at(48).0);
+        set!(bytes, 48, crc);
+        bytes
+    }
+
+    /// `None` for anything else, as a crash may leave it.
+    pub(crate) fn decode(bytes: &[u8; MARK_LEN]) -> Option<Mark> {
+        let (body, _) = bytes.split_at(48);
+        let is_whole = body.starts_with(MAGIC) && field!(bytes, 48, u32) == crc32fast::hash(body);
+        let mut store = [0; 16];
+        store.copy_from_slice(body.get(8..24)?);
+        is_whole.then(|| Mark {
+            store,
+            seqno: field!(bytes, 24, u64),
+            segment: field!(bytes, 32, u64),
+            len: field!(bytes, 40, u64),
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::format::hex;
+
+    const MARK: Mark = Mark {
+        store: [1; 16],
+        seqno: 2,
+        segment: 3,
+        len: 4,
+    };
+
+    /// As in `docs/format.md`.
+    #[test]
+    fn a_mark_is_these_bytes() {
+        assert_eq!(
+            hex(&MARK.encode()[..48]),
+            [
+                "52494d534d41524b0101010101010101",
+                "01010101010101010200000000000000",
+                "03000000000000000400000000000000",
+            ]
+        );
+    }
+
+    #[test]
+    fn every_changed_bit_is_refused() {
+        let bytes = MARK.encode();
+        assert_eq!(Mark::decode(&bytes), Some(MARK));
+        for bit in 0..MARK_LEN * 8 {
+            let mut changed = bytes;
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Mark::decode(&changed), None, "bit {bit}");
+        }
+        assert_eq!(Mark::decode(&[0; MARK_LEN]), None);
+    }
+}
