@@ -68,10 +68,23 @@ impl Cache {
 
     /// Stores an entry, that of a fill only while the fill still stands.
     pub(crate) fn store(&self, hash: u64, entry: Entry, fill: Option<&Arc<Fill>>) -> bool {
+        let stored = self.store_by(hash, |shard, gone| self.put(shard, hash, entry, fill, gone));
+        if !stored && fill.is_some() {
+            self.0.counters.refuse();
+        }
+        stored
+    }
+
+    /// Locks a shard, stores by `put`, which returns whether it did, and makes room for that.
+    pub(crate) fn store_by(
+        &self,
+        hash: u64,
+        put: impl FnOnce(&mut Shard, &mut Leaving) -> bool,
+    ) -> bool {
         let mut gone = Leaving::new();
         let mut shard = self.shard(hash).write();
         let before = shard.weight();
-        let stored = self.put(&mut shard, hash, entry, fill, &mut gone);
+        let stored = put(&mut shard, &mut gone);
         if stored {
             self.expire_some(&mut shard, &mut gone);
         }
@@ -80,16 +93,13 @@ impl Cache {
         }
         self.settle(hash, before, &shard);
         drop(shard);
-        if !stored && fill.is_some() {
-            self.0.counters.refuse();
-        }
         self.farewell(gone);
         self.make_room();
         stored
     }
 
     /// What a write does for what no reader can want any more.
-    pub(crate) fn expire_some(&self, shard: &mut Shard, gone: &mut Leaving) {
+    fn expire_some(&self, shard: &mut Shard, gone: &mut Leaving) {
         if shard.has_timers() {
             let (now, mut steps) = (self.now(), TIMERS_PER_WRITE);
             gone.extend(std::iter::from_fn(|| shard.expire(now, &mut steps)));

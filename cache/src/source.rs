@@ -4,7 +4,6 @@
 //! the entry was read from, so nobody who saw a write is given what was there before it, acknowledged or
 //! not; and no ticket is needed, however long a read takes.
 
-use crate::shard::Leaving;
 use crate::{Cache, Key, Value};
 
 impl Cache {
@@ -23,19 +22,12 @@ impl Cache {
         let key = key.into();
         let (hash, generation) = (self.hash(key), self.generation(key.namespace));
         let entry = self.newcomer(hash, key, value, self.now(), generation);
-        let mut gone = Leaving::new();
-        let stored = self.change(hash, |shard| {
-            let stored = is_current() && self.put(shard, hash, entry, None, &mut gone);
-            if stored {
-                self.expire_some(shard, &mut gone);
-            }
-            stored
+        let stored = self.store_by(hash, |shard, gone| {
+            is_current() && self.put(shard, hash, entry, None, gone)
         });
         if !stored {
             self.0.counters.refuse();
         }
-        self.farewell(gone);
-        self.make_room();
         stored
     }
 
