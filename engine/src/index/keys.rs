@@ -4,14 +4,14 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::runs::{
     self, Frozen, KeyRecord, Memtable, MergeError, Outcome, Query, Run, RunDamage, RunWriter,
     Sources, cursor, pick_merge,
 };
 use crate::error::{Error, Result, io_error};
-use crate::format::VERSION;
+use crate::format::run;
 use crate::list::{ListOptions, Page};
 use crate::namespaces::{NamespaceId, View};
 use crate::vfs::{Output, Vfs, VfsFile};
@@ -24,6 +24,8 @@ const WORK_MIN: usize = 1000;
 /// The ordered index: the newest keys in memory, the others in run files.
 pub(crate) struct Keys {
     memtable: Memtable,
+    /// Held by the thread that merges what lies in memory.
+    merging: Mutex<()>,
     older: RwLock<Older>,
 }
 
@@ -44,6 +46,7 @@ impl Keys {
         };
         Keys {
             memtable: Memtable::new(),
+            merging: Mutex::default(),
             older: RwLock::new(older),
         }
     }
@@ -58,9 +61,13 @@ impl Keys {
         self.memtable.wants_merge()
     }
 
-    /// Merges what lies in memory. Called by one thread at a time.
+    /// Merges what lies in memory, if that is worth it and nobody is about to.
     pub(crate) fn merge_memtable(&self) {
-        self.memtable.merge();
+        if let Some(_alone) = self.merging.try_lock()
+            && self.memtable.wants_merge()
+        {
+            self.memtable.merge();
+        }
     }
 
     /// Memory in use.
@@ -280,7 +287,7 @@ impl RunFiles<'_> {
         let map = file.map(usize::try_from(len).unwrap_or(usize::MAX));
         let map = map.map_err(|e| io_error("mapping", path, e))?;
         if let Some(found) = Run::newer_version(map.as_ref()) {
-            let (path, supported) = (path.into(), VERSION);
+            let (path, supported) = (path.into(), run::VERSION);
             return Err(Error::UnsupportedFormat {
                 path,
                 found,
