@@ -128,18 +128,22 @@ impl Run {
         self.summary
     }
 
-    /// Reads all of it, block by block, and says of each how long it is.
+    /// Reads all of it, block by block, and says how many bytes that were each time.
     pub(crate) fn check(&self, mut read: impl FnMut(u64)) -> Result<(), Damage> {
         if let Index::Tree(tree) = &self.index {
             tree.verify(self.file())?;
         }
         let mut block = Block::default();
         let mut next = self.first()?;
+        let mut left = self.summary.bytes;
         while let Some(leaf) = next {
             self.decode(&leaf, &mut block)?;
-            read((leaf.end - leaf.start) as u64);
+            let len = (leaf.end - leaf.start) as u64;
+            read(len);
+            left = left.saturating_sub(len);
             next = self.after(&leaf)?;
         }
+        read(left);
         Ok(())
     }
 

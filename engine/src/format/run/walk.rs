@@ -2,7 +2,7 @@
 
 use super::block::{Block, Coded, Records, SortKey};
 use super::file::{Leaf, Run};
-use super::{Damage, KeyRecord, namespace_bytes};
+use super::{Damage, KeyRecord, NAMESPACE_LEN, namespace_bytes};
 
 /// A place that moves to higher keys. A block is read as the place moves through it.
 pub(crate) struct Forward<'a> {
@@ -65,6 +65,12 @@ impl<'a> Forward<'a> {
             seqno: record.seqno,
             tombstone: record.tombstone,
         })
+    }
+
+    /// Bytes at the beginning of the key that it has from the one before it, `None` if not even the namespace.
+    #[inline]
+    pub(crate) fn kept(&self) -> Option<usize> {
+        self.record?.shared.checked_sub(NAMESPACE_LEN)
     }
 
     #[inline]

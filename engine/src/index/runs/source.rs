@@ -123,9 +123,20 @@ trait Place {
     fn record(&self) -> Option<KeyRecord<'_>>;
 
     fn advance(&mut self) -> Result<(), Damage>;
+
+    /// Bytes at the beginning of the key that it has from the one before it, if that and the namespace are known.
+    #[inline]
+    fn kept(&self) -> Option<usize> {
+        None
+    }
 }
 
 impl Place for Forward<'_> {
+    #[inline]
+    fn kept(&self) -> Option<usize> {
+        Forward::kept(self)
+    }
+
     #[inline]
     fn record(&self) -> Option<KeyRecord<'_>> {
         Forward::record(self)
@@ -257,16 +268,24 @@ fn stretch(
     next: Option<u64>,
     each: &mut impl FnMut(&KeyRecord<'_>, usize) -> bool,
 ) -> Result<Stop, Damage> {
+    // With a rank of the base the record before began like it, and those that keep enough of it do as well.
+    let mut is_alike = false;
     loop {
         place.advance()?;
+        let keeps_base = is_alike && place.kept().is_some_and(|kept| kept >= base.common.len());
         let Some(record) = place.record().filter(|record| range.holds(record)) else {
             return Ok(Stop::End);
         };
         if let Some(next) = next {
-            let rank = base.rank(&record, range.reverse);
+            let rank = if keeps_base {
+                base.rank_within(record.key, range.reverse)
+            } else {
+                base.rank(&record, range.reverse)
+            };
             if rank >= next {
                 return Ok(Stop::Meets(rank));
             }
+            is_alike = true;
         }
         // No other cursor stands at this key.
         if !each(&record, 0) {
@@ -308,7 +327,13 @@ impl Base {
         if beyond {
             return u64::MAX;
         }
-        let rank = rank(record.key, self.common.len());
+        self.rank_within(record.key, reverse)
+    }
+
+    /// The rank of a key that begins like the base.
+    #[inline]
+    fn rank_within(&self, key: &[u8], reverse: bool) -> u64 {
+        let rank = rank(key, self.common.len());
         if reverse { !rank } else { rank }
     }
 }
