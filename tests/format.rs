@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
 
-use rimstone::{Clock, ListOptions, Options, PutOptions, Store};
+use rimstone::{Clock, ListOptions, Namespace, Options, PutOptions, Store};
 use rimstone_tests::{copy, newest};
 use tempfile::{TempDir, tempdir};
 
@@ -92,6 +92,28 @@ fn a_store_that_was_compacted_opens() {
     store.compact().unwrap();
     assert_compacted(&store);
     assert!(!before.iter().any(|path| path.exists()));
+}
+
+#[test]
+fn runs_of_every_version_are_listed() {
+    for (name, version) in [("runs-1", 1), ("runs-2", 2)] {
+        let dir = fixture(name);
+        let versions: Vec<u8> = files(dir.path(), "run")
+            .iter()
+            .map(|path| fs::read(path).unwrap()[8])
+            .collect();
+        assert_eq!(versions, [version; 2], "{name}");
+        let store = open(dir.path());
+        assert_eq!(store.stats().runs, 2);
+        assert_runs(&store);
+
+        // With half as much more, merging makes one of all of them, of the version of today.
+        let more = store.namespace("more").unwrap();
+        (0..600).for_each(|n| put_listed(&more, n, 0));
+        store.checkpoint().unwrap();
+        assert_eq!(store.stats().runs, 1);
+        assert_runs(&store);
+    }
 }
 
 fn write_smallest() {
@@ -180,6 +202,123 @@ fn assert_compacted(store: &Store) {
     assert_eq!(ns.get("deleted").unwrap(), None);
 }
 
+/// A store whose keys lie in two runs of many blocks, the younger with tombstones, and in the log behind them.
+///
+/// `runs-1` was written by the last program that wrote version 1 of the run format, and is never written
+/// again.
+fn write_runs() {
+    let dir = tempdir().unwrap();
+    let store = open(dir.path());
+    for (name, keys) in [("many", 600), ("few", 3), ("others", 200)] {
+        let ns = store.namespace(name).unwrap();
+        (0..keys).for_each(|n| put_listed(&ns, n, 0));
+    }
+    store.checkpoint().unwrap();
+    let ns = store.find_namespace("many").unwrap();
+    (0..600).step_by(10).for_each(|n| put_listed(&ns, n, 1));
+    (0..600)
+        .skip(5)
+        .step_by(20)
+        .for_each(|n| assert!(ns.delete(listed_key(n)).unwrap()));
+    store.checkpoint().unwrap();
+    assert_eq!(store.stats().runs, 2);
+    (0..600).step_by(60).for_each(|n| put_listed(&ns, n, 2));
+    drop(ns);
+    store.close().unwrap();
+    save(dir.path(), "runs-2");
+}
+
+fn listed_key(n: u32) -> String {
+    format!("a/long/beginning/{:04}/{n}", n.wrapping_mul(7919) % 10_000)
+}
+
+fn put_listed(ns: &Namespace, n: u32, version: u32) {
+    let (metadata, expiration) = listed(n, version);
+    let mut options = PutOptions::new().metadata(metadata);
+    if let Some(expiration) = expiration {
+        options = options.expiration(expiration);
+    }
+    ns.put_with(listed_key(n), "value", &options).unwrap();
+}
+
+/// Metadata and expiration.
+fn listed(n: u32, version: u32) -> (Vec<u8>, Option<u64>) {
+    let len = if n.is_multiple_of(2) { n % 90 } else { 0 };
+    let metadata = (0..len).map(|at| (at + version).to_le_bytes()[0]);
+    let expires = n.is_multiple_of(3);
+    (
+        metadata.collect(),
+        expires.then_some(EXPIRATION + u64::from(n)),
+    )
+}
+
+/// Of each key the metadata and the expiration.
+type Listed = BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>;
+
+fn expected_of_runs(name: &str) -> Listed {
+    let keys = match name {
+        "many" => 0..600,
+        "few" => 0..3,
+        _ => 0..200,
+    };
+    let is_deleted = |n: u32| name == "many" && n % 20 == 5;
+    let version = |n: u32| match name {
+        "many" if n.is_multiple_of(60) => 2,
+        "many" if n.is_multiple_of(10) => 1,
+        _ => 0,
+    };
+    keys.filter(|n| !is_deleted(*n))
+        .map(|n| (listed_key(n).into_bytes(), listed(n, version(n))))
+        .collect()
+}
+
+/// Lists all of it, in pages of every size that matters, and from every key on.
+fn assert_runs(store: &Store) {
+    assert_eq!(store.stats().damage, Vec::<String>::new());
+    for name in ["many", "few", "others"] {
+        let ns = store.find_namespace(name).unwrap();
+        let expected = expected_of_runs(name);
+        let forward: Vec<_> = expected.iter().collect();
+        let backward: Vec<_> = expected.iter().rev().collect();
+        for limit in [1, 31, 32, 33, 1000] {
+            for (reverse, expected) in [(false, &forward), (true, &backward)] {
+                let found = everything(&ns, limit, reverse);
+                assert!(
+                    found
+                        .iter()
+                        .map(|(k, v)| (k, v))
+                        .eq(expected.iter().copied())
+                );
+            }
+        }
+        for key in expected.keys() {
+            let page = ns.list(&ListOptions::new().start(key).limit(1)).unwrap();
+            assert!(page.keys().map(|k| k.name).eq([&key[..]]));
+        }
+    }
+}
+
+/// A key with its metadata and expiration.
+type Listed = (Vec<u8>, (Vec<u8>, Option<u64>));
+
+fn everything(ns: &Namespace, limit: usize, reverse: bool) -> Vec<Listed> {
+    let mut options = ListOptions::new().limit(limit);
+    if reverse {
+        options = options.reverse();
+    }
+    let mut found = Vec::new();
+    loop {
+        let page = ns.list(&options).unwrap();
+        let listed =
+            |k: rimstone::ListedKey<'_>| (k.name.to_vec(), (k.metadata.to_vec(), k.expiration));
+        found.extend(page.keys().map(listed));
+        match page.cursor {
+            Some(cursor) => options = options.cursor(cursor),
+            None => return found,
+        }
+    }
+}
+
 fn forget_all_but_the_log(dir: &Path) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -190,12 +329,16 @@ fn forget_all_but_the_log(dir: &Path) {
 }
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
+    files(dir, "seg")
+}
+
+fn files(dir: &Path, kind: &str) -> Vec<PathBuf> {
     let paths = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
-    let mut segments: Vec<_> = paths
-        .filter(|path| path.extension().is_some_and(|e| e == "seg"))
+    let mut files: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|e| e == kind))
         .collect();
-    segments.sort();
-    segments
+    files.sort();
+    files
 }
 
 fn assert_full(store: &Store) {
@@ -260,6 +403,7 @@ fn fixture(name: &str) -> TempDir {
             write_smallest();
             write_full();
             write_compacted();
+            write_runs();
             write_hexdump();
         }
     });

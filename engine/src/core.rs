@@ -91,6 +91,8 @@ pub(crate) struct Core {
     pub(crate) work: Arc<Signal>,
     /// Wakes the thread that goes ahead of the writers.
     pub(crate) ahead: Arc<Signal>,
+    /// Wakes the thread that makes pages cheaper.
+    pub(crate) pages: Arc<Signal>,
     /// What was found damaged when the store was opened.
     pub(crate) damage: Vec<Damage>,
     /// Held while the store is open for writing.

@@ -17,7 +17,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::format::record::{self, Address, LargePointer, Place, Replaced};
-use crate::format::run::{self, Block, KeyRecord, Run, RunWriter};
+use crate::format::run::{self, Backward, Forward, KeyRecord, Run, RunWriter};
 use crate::format::{checkpoint, segment, set};
 use crate::index::runs::cursor::{self, Fingerprint};
 use crate::index::runs::{Query, Sources, list};
@@ -356,28 +356,30 @@ fn walk(bytes: &[u8], mut asked: Input<'_>) {
     let Ok(run) = Run::open(Arc::new(bytes.to_vec())) else {
         return;
     };
-    let mut block = Block::default();
     let mut keys = Vec::new();
-    for number in 0..run.blocks() {
-        if run.decode(number, &mut block).is_err() {
-            continue;
-        }
-        assert!((1..=32).contains(&block.len()));
-        let records: Vec<_> = (0..block.len()).filter_map(|at| block.get(at)).collect();
-        assert!(records.is_sorted_by(|a, b| (a.namespace, a.key) < (b.namespace, b.key)));
-        keys.extend(records.first().map(|r| (r.namespace, r.key.to_vec())));
-        if keys.len() > 64 {
-            break;
+    if let Ok(mut place) = Forward::seek(&run, 0, &[], false) {
+        while let Some(record) = place.record() {
+            let key = (record.namespace, record.key.to_vec());
+            assert!(keys.last().is_none_or(|last| *last < key));
+            keys.push(key);
+            if keys.len() > 64 || place.advance().is_err() {
+                break;
+            }
         }
     }
     keys.push((asked.u32(), asked.string().to_vec()));
     for (namespace, key) in &keys {
         for after_equal in [false, true] {
-            if let Ok((_, place)) = run.seek(*namespace, key, after_equal, &mut block) {
-                assert!(place <= block.len());
+            if let Ok(place) = Forward::seek(&run, *namespace, key, after_equal) {
+                let found = place.record().map(|r| (r.namespace, r.key));
+                assert!(found.is_none_or(|found| found >= (*namespace, key)));
+            }
+            if let Ok(place) = Backward::seek(&run, *namespace, key, after_equal) {
+                let _ = place.record();
             }
         }
     }
+    let _ = run.check(|_| {});
     let sources = Sources {
         runs: vec![Arc::new(run)],
         ..Sources::default()
@@ -451,32 +453,39 @@ fn written(mut input: Input<'_>) {
 
     let run = Run::open(Arc::new(bytes.clone())).expect("what was written");
     assert_eq!(run.summary(), summary);
-    let mut place = 0;
-    let mut block = Block::default();
-    for number in 0..run.blocks() {
-        run.decode(number, &mut block).expect("what was written");
-        for at in 0..block.len() {
-            assert_eq!(block.get(at).as_ref(), expected.get(place));
-            place += 1;
-        }
+    let mut place = Forward::seek(&run, 0, &[], false).expect("what was written");
+    for record in &expected {
+        assert_eq!(place.record().as_ref(), Some(record));
+        place.advance().expect("what was written");
     }
-    assert_eq!(place, expected.len());
+    assert_eq!(place.record(), None);
+    let mut place = Backward::last(&run).expect("what was written");
+    for record in expected.iter().rev() {
+        assert_eq!(place.record().as_ref(), Some(record));
+        place.advance().expect("what was written");
+    }
+    assert_eq!(place.record(), None);
     for after_equal in [false, true] {
-        let found = run.seek(asked_namespace, asked_key, after_equal, &mut block);
-        let (number, at) = found.expect("what was written");
         let before = expected.partition_point(|r| {
             let order = (r.namespace, r.key).cmp(&(asked_namespace, asked_key));
             order.is_lt() || (after_equal && order.is_eq())
         });
-        assert_eq!(number * 32 + at, before);
+        let found = Forward::seek(&run, asked_namespace, asked_key, after_equal);
+        let found = found.expect("what was written");
+        assert_eq!(found.record().as_ref(), expected.get(before));
+        let found = Backward::seek(&run, asked_namespace, asked_key, after_equal);
+        let found = found.expect("what was written");
+        assert_eq!(
+            found.record().as_ref(),
+            before.checked_sub(1).and_then(|at| expected.get(at))
+        );
     }
 
     // Every byte of the file is under some checksum.
     let bit = bit % (bytes.len() * 8);
     bytes[bit / 8] ^= 1 << (bit % 8);
     if let Ok(run) = Run::open(Arc::new(bytes)) {
-        let intact = (0..run.blocks()).all(|number| run.decode(number, &mut block).is_ok());
-        assert!(!intact, "bit {bit}");
+        assert!(run.check(|_| {}).is_err(), "bit {bit}");
     }
 }
 

@@ -74,7 +74,7 @@ impl ListOptions {
 }
 
 /// Bytes of key and metadata that a new page has room for, for each of at most so many keys.
-const ROOM: usize = 64;
+const ROOM: usize = 80;
 const ROOM_MAX: usize = 1000;
 
 /// One page of keys in byte order, all from one instant.
@@ -91,8 +91,8 @@ pub struct Page {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Item {
     pub(crate) start: usize,
-    pub(crate) key_len: usize,
-    pub(crate) metadata_len: usize,
+    pub(crate) key_len: u32,
+    pub(crate) metadata_len: u32,
     pub(crate) expiration: u64,
     pub(crate) seqno: u64,
 }
@@ -127,10 +127,10 @@ impl Page {
     pub fn keys(&self) -> impl ExactSizeIterator<Item = ListedKey<'_>> {
         self.items.iter().map(|item| {
             let rest = self.bytes.get(item.start..).unwrap_or_default();
-            let (name, rest) = rest.split_at(item.key_len.min(rest.len()));
+            let (name, rest) = rest.split_at(rest.len().min(item.key_len as usize));
             ListedKey {
                 name,
-                metadata: rest.get(..item.metadata_len).unwrap_or_default(),
+                metadata: rest.get(..item.metadata_len as usize).unwrap_or_default(),
                 expiration: (item.expiration != 0).then_some(item.expiration),
                 seqno: item.seqno,
             }
@@ -151,10 +151,12 @@ impl Page {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(metadata);
+        let len =
+            |bytes: &[u8]| u32::try_from(bytes.len()).expect("keys and metadata are below 4 GiB");
         self.items.push(Item {
             start,
-            key_len: key.len(),
-            metadata_len: metadata.len(),
+            key_len: len(key),
+            metadata_len: len(metadata),
             expiration,
             seqno,
         });

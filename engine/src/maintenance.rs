@@ -88,9 +88,7 @@ impl Core {
         }
         self.note_segment();
         self.settle_table();
-        if self.keys.wants_memtable_merge() {
-            self.keys.merge_memtable();
-        }
+        self.keys.merge_memtable();
         if self.table.is_damaged() {
             // What cannot be done now is tried again with the next work, and on closing.
             let _ = self.forget_newest(&mut state);

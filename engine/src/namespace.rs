@@ -276,7 +276,7 @@ impl Namespace {
         let (view, now) = (self.state.view()?, core.clock.now());
         let listed = core.keys.list(&view, options, &core.secret(), now);
         if core.keys.wants_memtable_merge() {
-            core.work.wake();
+            core.pages.wake();
         }
         listed.inspect_err(|error| core.distrust_runs_after(error))
     }

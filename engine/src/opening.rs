@@ -181,6 +181,11 @@ fn start_threads(owner: &Owner) -> Result<()> {
     let go_ahead = move |_| core_ahead.go_ahead();
     let worker = Worker::start("rimstone-ahead", ahead, MAINTENANCE, go_ahead)?;
     owner.workers.lock().push(worker);
+    // Apart from maintenance, which may be busy for long.
+    let (pages, merged) = (Arc::clone(&core.pages), Arc::clone(core));
+    let merge = move |_| merged.keys.merge_memtable();
+    let worker = Worker::start("rimstone-pages", pages, MAINTENANCE, merge)?;
+    owner.workers.lock().push(worker);
     if let Durability::Interval(every) = core.durability {
         let flushed = Arc::clone(core);
         // A failure poisons the store, which is how writers learn of it.

@@ -11,7 +11,6 @@ use crate::damage::{Damage, Loss};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::{Meta, file_name};
 use crate::format::record::{CHUNK, Kind, Record};
-use crate::format::run::Block;
 use crate::format::segment::{HEADER_LEN, Header};
 use crate::index::checkpoint::{self, CURRENT};
 use crate::index::keys::RunFiles;
@@ -230,14 +229,10 @@ impl Scrub<'_> {
                 }
                 Ok(run) => run,
             };
-            let mut block = Block::default();
-            let each = run.summary().bytes / u64::try_from(run.blocks().max(1)).unwrap_or(1);
-            for number in 0..run.blocks() {
-                if let Err(damage) = run.decode(number, &mut block) {
-                    let damage = Damage::derived(&path, damage.offset, damage.reason);
-                    self.found.push(damage);
-                }
-                self.read(each);
+            // A run is made anew for one damaged block as for many.
+            if let Err(damage) = run.check(|len| self.read(len)) {
+                let damage = Damage::derived(&path, damage.offset, damage.reason);
+                self.found.push(damage);
             }
         }
         Ok(())

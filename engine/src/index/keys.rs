@@ -9,10 +9,10 @@ use super::runs::{
     Sources, cursor, pick_merge,
 };
 use crate::error::{Error, Result, io_error};
-use crate::format::VERSION;
+use crate::format::run;
 use crate::list::{ListOptions, Page};
 use crate::namespaces::{NamespaceId, View};
-use crate::sync::RwLock;
+use crate::sync::{Mutex, RwLock};
 use crate::vfs::{Output, Vfs, VfsFile};
 
 /// Records examined for one page at most, for each key asked for: a range full of dead keys gives a
@@ -23,6 +23,8 @@ const WORK_MIN: usize = 1000;
 /// The ordered index: the newest keys in memory, the others in run files.
 pub(crate) struct Keys {
     memtable: Memtable,
+    /// Held by the thread that merges what lies in memory.
+    merging: Mutex<()>,
     older: RwLock<Older>,
 }
 
@@ -43,6 +45,7 @@ impl Keys {
         };
         Keys {
             memtable: Memtable::new(),
+            merging: Mutex::default(),
             older: RwLock::new(older),
         }
     }
@@ -57,9 +60,13 @@ impl Keys {
         self.memtable.wants_merge()
     }
 
-    /// Merges what lies in memory. Called by one thread at a time.
+    /// Merges what lies in memory, if that is worth it and nobody is about to.
     pub(crate) fn merge_memtable(&self) {
-        self.memtable.merge();
+        if let Some(_alone) = self.merging.try_lock()
+            && self.memtable.wants_merge()
+        {
+            self.memtable.merge();
+        }
     }
 
     /// Memory in use.
@@ -279,7 +286,7 @@ impl RunFiles<'_> {
         let map = file.map(usize::try_from(len).unwrap_or(usize::MAX));
         let map = map.map_err(|e| io_error("mapping", path, e))?;
         if let Some(found) = Run::newer_version(map.as_ref()) {
-            let (path, supported) = (path.into(), VERSION);
+            let (path, supported) = (path.into(), run::VERSION);
             return Err(Error::UnsupportedFormat {
                 path,
                 found,

@@ -22,15 +22,12 @@ pub(crate) fn merge(
     drop: impl Fn(&KeyRecord<'_>) -> bool,
     mut sink: impl FnMut(&KeyRecord<'_>) -> io::Result<()>,
 ) -> Result<(), MergeError> {
-    let mut heads = Heads::open(sources, Range::all())?;
-    loop {
-        heads.skip_older()?;
-        let Some(record) = heads.first() else {
-            return Ok(());
-        };
-        if !(bottom && (record.tombstone || drop(&record))) {
-            sink(&record)?;
+    let mut failed = None;
+    Heads::open(sources, Range::all())?.each(|record, _| {
+        if !(bottom && (record.tombstone || drop(record))) {
+            failed = sink(record).err();
         }
-        heads.advance()?;
-    }
+        failed.is_none()
+    })?;
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }

@@ -47,6 +47,14 @@ pub(crate) struct Sources {
     pub(crate) runs: Vec<Arc<Run>>,
 }
 
+impl Sources {
+    /// How many places a scan of all of them has.
+    fn len(&self) -> usize {
+        let frozen: usize = self.frozen.iter().map(|f| f.chunks().count()).sum();
+        self.memtable.chunks().count() + frozen + self.runs.len()
+    }
+}
+
 /// A run that could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("run {run}: {damage}")]
@@ -97,26 +105,22 @@ pub(crate) fn list(
     mut emit: impl FnMut(&KeyRecord<'_>),
 ) -> Result<Outcome, RunDamage> {
     let range = Range::new(query.namespace, query.lower, query.upper, query.reverse);
-    let mut heads = Heads::open(sources, range)?;
+    let heads = Heads::open(sources, range)?;
     let limit = query.limit.max(1);
     let mut work = query.work.max(1);
     let mut emitted = 0;
     let mut after = Vec::new();
-    loop {
-        let older = heads.skip_older()?;
-        let Some(record) = heads.first() else {
-            return Ok(Outcome::Complete);
-        };
+    let is_more = heads.each(|record, older| {
         if work == 0 {
-            return Ok(Outcome::More { after });
+            return false;
         }
         let expired = record.expiration != 0 && record.expiration <= query.now;
         let is_deleted = |d: &Deletion| d.hides(record.key, record.seqno);
         if !record.tombstone && !expired && !query.deletions.iter().any(is_deleted) {
             if emitted == limit {
-                return Ok(Outcome::More { after });
+                return false;
             }
-            emit(&record);
+            emit(record);
             emitted += 1;
         }
         work = work.saturating_sub(1 + older);
@@ -124,6 +128,11 @@ pub(crate) fn list(
             after.clear();
             after.extend_from_slice(record.key);
         }
-        heads.advance()?;
-    }
+        true
+    })?;
+    Ok(if is_more {
+        Outcome::More { after }
+    } else {
+        Outcome::Complete
+    })
 }

@@ -2,7 +2,7 @@
 
 use super::memtable::Chunk;
 use super::{KeyRecord, Run, RunDamage, Sources};
-use crate::format::run::Block;
+use crate::format::run::{Backward, Damage, Forward};
 use std::cmp::Ordering;
 use std::ops::Bound;
 
@@ -117,120 +117,181 @@ pub(super) fn rank(key: &[u8], skip: usize) -> u64 {
     }
 }
 
-/// A place in one sorted source.
-enum Cursor<'a> {
-    Chunk {
-        chunk: &'a Chunk,
-        at: usize,
-    },
-    Run {
-        run: &'a Run,
-        number: usize,
-        at: usize,
-        block: Block<'a>,
-    },
+/// A place in one sorted source, which moves in the direction of the scan.
+trait Place {
+    /// The record at the place, `None` at the end.
+    fn record(&self) -> Option<KeyRecord<'_>>;
+
+    fn advance(&mut self) -> Result<(), Damage>;
+
+    /// Bytes at the beginning of the key that it has from the one before it, if that and the namespace are known.
+    #[inline]
+    fn kept(&self) -> Option<usize> {
+        None
+    }
 }
 
-impl<'a> Cursor<'a> {
-    fn in_chunk(chunk: &'a Chunk, range: &Range<'_>) -> Self {
+impl Place for Forward<'_> {
+    #[inline]
+    fn kept(&self) -> Option<usize> {
+        Forward::kept(self)
+    }
+
+    #[inline]
+    fn record(&self) -> Option<KeyRecord<'_>> {
+        Forward::record(self)
+    }
+
+    #[inline]
+    fn advance(&mut self) -> Result<(), Damage> {
+        Forward::advance(self)
+    }
+}
+
+impl Place for Backward<'_> {
+    #[inline]
+    fn record(&self) -> Option<KeyRecord<'_>> {
+        Backward::record(self)
+    }
+
+    #[inline]
+    fn advance(&mut self) -> Result<(), Damage> {
+        Backward::advance(self)
+    }
+}
+
+struct InChunk<'a> {
+    chunk: &'a Chunk,
+    at: usize,
+    reverse: bool,
+}
+
+impl<'a> InChunk<'a> {
+    fn seek(chunk: &'a Chunk, range: &Range<'_>) -> Self {
         let begin = match range.begin() {
             Some((namespace, key, after_equal)) => chunk.seek(namespace, key, after_equal),
             None => chunk.len(),
         };
+        let reverse = range.reverse;
         // Stepping back from 0 wraps to a place no chunk has.
-        let at = if range.reverse {
-            begin.wrapping_sub(1)
-        } else {
-            begin
-        };
-        Cursor::Chunk { chunk, at }
+        let at = begin.wrapping_sub(usize::from(reverse));
+        InChunk { chunk, at, reverse }
+    }
+}
+
+impl Place for InChunk<'_> {
+    #[inline]
+    fn record(&self) -> Option<KeyRecord<'_>> {
+        self.chunk.get(self.at)
     }
 
-    fn in_run(run: &'a Run, range: &Range<'_>) -> Result<Self, RunDamage> {
-        let mut block = Block::default();
-        let (number, at) = match range.begin() {
-            Some((namespace, key, after_equal)) => run
-                .seek(namespace, key, after_equal, &mut block)
-                .map_err(|damage| RunDamage {
-                    run: run.id(),
-                    damage,
-                })?,
-            None => (run.blocks(), 0),
-        };
-        let mut cursor = Cursor::Run {
-            run,
-            number,
-            at,
-            block,
-        };
-        if range.reverse {
-            cursor.advance(true)?;
+    #[inline]
+    fn advance(&mut self) -> Result<(), Damage> {
+        self.at = if self.reverse {
+            self.at.wrapping_sub(1)
         } else {
-            cursor.settle()?;
-        }
-        Ok(cursor)
+            self.at + 1
+        };
+        Ok(())
+    }
+}
+
+enum Cursor<'a> {
+    Chunk(InChunk<'a>),
+    Forward(Forward<'a>),
+    Backward(Backward<'a>),
+}
+
+impl<'a> Cursor<'a> {
+    fn in_run(run: &'a Run, range: &Range<'_>) -> Result<Self, RunDamage> {
+        let place = match range.begin() {
+            Some((namespace, key, after_equal)) if range.reverse => {
+                Backward::seek(run, namespace, key, after_equal).map(Cursor::Backward)
+            }
+            Some((namespace, key, after_equal)) => {
+                Forward::seek(run, namespace, key, after_equal).map(Cursor::Forward)
+            }
+            None => Backward::last(run).map(Cursor::Backward),
+        };
+        place.map_err(|damage| RunDamage {
+            run: run.id(),
+            damage,
+        })
     }
 
     #[inline]
     fn record(&self) -> Option<KeyRecord<'_>> {
         match self {
-            Cursor::Chunk { chunk, at } => chunk.get(*at),
-            Cursor::Run { block, at, .. } => block.get(*at),
+            Cursor::Chunk(place) => place.record(),
+            Cursor::Forward(place) => place.record(),
+            Cursor::Backward(place) => place.record(),
         }
     }
 
-    #[inline]
-    fn advance(&mut self, reverse: bool) -> Result<(), RunDamage> {
-        match self {
-            Cursor::Chunk { at, .. } if reverse => *at = at.wrapping_sub(1),
-            Cursor::Chunk { at, .. } => *at += 1,
-            Cursor::Run { at, .. } if !reverse => {
-                *at += 1;
-                return self.settle();
-            }
-            Cursor::Run { at, .. } if *at > 0 => *at -= 1,
-            Cursor::Run {
-                run,
-                number,
-                at,
-                block,
-            } => {
-                if *number == 0 {
-                    *at = usize::MAX;
-                } else {
-                    *number -= 1;
-                    decode(run, *number, block)?;
-                    *at = block.len() - 1;
-                }
-            }
-        }
-        Ok(())
+    fn advance(&mut self) -> Result<(), RunDamage> {
+        let moved = match self {
+            Cursor::Chunk(place) => place.advance(),
+            Cursor::Forward(place) => place.advance(),
+            Cursor::Backward(place) => place.advance(),
+        };
+        moved.map_err(|damage| self.damaged(damage))
     }
 
-    /// Goes on to the next block if this one is used up.
-    fn settle(&mut self) -> Result<(), RunDamage> {
-        if let Cursor::Run {
-            run,
-            number,
-            at,
-            block,
-        } = self
-            && *at >= block.len()
-            && *number + 1 < run.blocks()
-        {
-            *number += 1;
-            *at = 0;
-            decode(run, *number, block)?;
-        }
-        Ok(())
+    fn damaged(&self, damage: Damage) -> RunDamage {
+        let run = match self {
+            Cursor::Chunk(_) => 0,
+            Cursor::Forward(place) => place.run().id(),
+            Cursor::Backward(place) => place.run().id(),
+        };
+        RunDamage { run, damage }
     }
 }
 
-fn decode<'a>(run: &'a Run, number: usize, block: &mut Block<'a>) -> Result<(), RunDamage> {
-    run.decode(number, block).map_err(|damage| RunDamage {
-        run: run.id(),
-        damage,
-    })
+/// Why a cursor does not go on alone.
+enum Stop {
+    /// Nobody wants more.
+    Enough,
+    /// It has no more records in the range.
+    End,
+    /// Its record has this rank, and another cursor may be before it.
+    Meets(u64),
+}
+
+/// Gives the records behind a place to `each`, as long as it wants more and they are before `next`, which is
+/// the rank of the cursor that comes next if there is one.
+///
+/// It is compiled for each kind of place, with everything about it inline: this is where a page is made.
+#[inline]
+fn stretch(
+    place: &mut impl Place,
+    (range, base): (&Range<'_>, &Base),
+    next: Option<u64>,
+    each: &mut impl FnMut(&KeyRecord<'_>, usize) -> bool,
+) -> Result<Stop, Damage> {
+    // With a rank of the base the record before began like it, and those that keep enough of it do as well.
+    let mut is_alike = false;
+    loop {
+        place.advance()?;
+        let keeps_base = is_alike && place.kept().is_some_and(|kept| kept >= base.common.len());
+        let Some(record) = place.record().filter(|record| range.holds(record)) else {
+            return Ok(Stop::End);
+        };
+        if let Some(next) = next {
+            let rank = if keeps_base {
+                base.rank_within(record.key, range.reverse)
+            } else {
+                base.rank(&record, range.reverse)
+            };
+            if rank >= next {
+                return Ok(Stop::Meets(rank));
+            }
+            is_alike = true;
+        }
+        // No other cursor stands at this key.
+        if !each(&record, 0) {
+            return Ok(Stop::Enough);
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -266,21 +327,30 @@ impl Base {
         if beyond {
             return u64::MAX;
         }
-        let rank = rank(record.key, self.common.len());
+        self.rank_within(record.key, reverse)
+    }
+
+    /// The rank of a key that begins like the base.
+    #[inline]
+    fn rank_within(&self, key: &[u8], reverse: bool) -> u64 {
+        let rank = rank(key, self.common.len());
         if reverse { !rank } else { rank }
     }
 }
 
-/// The sources, merged: a binary heap of cursors by the sort key, then the newest, each stands at.
+/// The sources, merged: the cursor that stands first, and a binary heap of the others, by the sort key and then
+/// the newest each stands at.
 ///
-/// With one source left it is a plain walk.
+/// The first cursor moves on alone while it stays before the next: one comparison of numbers a record.
 pub(super) struct Heads<'a> {
     range: Range<'a>,
     /// Newest source first, which decides between equal seqnos.
     cursors: Vec<Cursor<'a>>,
+    front: Option<Head>,
     heap: Vec<Head>,
     base: Base,
-    /// Steps before a new base may be taken: it costs a look at every cursor.
+    /// Times that the first cursor may lose its place before a new base is taken: that costs a look at
+    /// every cursor.
     base_rest: usize,
 }
 
@@ -288,8 +358,9 @@ impl<'a> Heads<'a> {
     pub(super) fn open(sources: &'a Sources, range: Range<'a>) -> Result<Self, RunDamage> {
         let mut heads = Heads {
             range,
-            cursors: Vec::new(),
-            heap: Vec::new(),
+            cursors: Vec::with_capacity(sources.len()),
+            front: None,
+            heap: Vec::with_capacity(sources.len()),
             base: Base::default(),
             base_rest: 0,
         };
@@ -298,7 +369,7 @@ impl<'a> Heads<'a> {
         }
         let frozen = sources.frozen.iter().flat_map(|frozen| frozen.chunks());
         for chunk in sources.memtable.chunks().chain(frozen) {
-            heads.add(Cursor::in_chunk(chunk, &range));
+            heads.add(Cursor::Chunk(InChunk::seek(chunk, &range)));
         }
         for run in &sources.runs {
             heads.add(Cursor::in_run(run, &range)?);
@@ -307,6 +378,7 @@ impl<'a> Heads<'a> {
         for root in (0..heads.heap.len() / 2).rev() {
             heads.sift_down(root);
         }
+        heads.front = heads.pop();
         Ok(heads)
     }
 
@@ -324,9 +396,11 @@ impl<'a> Heads<'a> {
     }
 
     /// Ranks all heads anew, from the first of them on. Their order stays the same.
+    #[cold]
     fn choose_base(&mut self) {
-        self.base_rest = 4 * self.heap.len();
-        let records = || self.heap.iter().filter_map(|head| self.record(head));
+        let heads = || self.front.iter().chain(&self.heap);
+        self.base_rest = 4 * heads().count();
+        let records = || heads().filter_map(|head| self.record(head));
         let order = |a: &KeyRecord<'_>, b: &KeyRecord<'_>| {
             let keys = (a.namespace, a.key).cmp(&(b.namespace, b.key));
             if self.range.reverse {
@@ -360,77 +434,117 @@ impl<'a> Heads<'a> {
         };
         let rank = |record: KeyRecord<'_>| base.rank(&record, self.range.reverse);
         let ranks: Vec<u64> = records().map(rank).collect();
-        for (head, rank) in self.heap.iter_mut().zip(ranks) {
+        let heads = self.front.iter_mut().chain(&mut self.heap);
+        for (head, rank) in heads.zip(ranks) {
             head.rank = rank;
         }
         self.base = base;
     }
 
-    /// Returns the record the merged scan stands at, or `None` at the end.
-    #[inline]
-    pub(super) fn first(&self) -> Option<KeyRecord<'_>> {
-        self.record(self.heap.first()?)
+    /// Gives the newest record of each key to `each`, with the number of older ones that were skipped, until it
+    /// says that it has enough. Says whether that was so, rather than that there were no more.
+    pub(super) fn each(
+        mut self,
+        mut each: impl FnMut(&KeyRecord<'_>, usize) -> bool,
+    ) -> Result<bool, RunDamage> {
+        loop {
+            let older = self.skip_older()?;
+            let Some(front) = self.front else {
+                return Ok(false);
+            };
+            let Some(record) = self.record(&front) else {
+                return Ok(false);
+            };
+            if !each(&record, older) {
+                return Ok(true);
+            }
+            // One source alone is a plain walk: its rank is never asked for.
+            let next = self.heap.first().map(|head| head.rank);
+            let Some(cursor) = self.cursors.get_mut(front.cursor) else {
+                return Ok(false);
+            };
+            let (scan, each) = ((&self.range, &self.base), &mut each);
+            let stop = match cursor {
+                Cursor::Chunk(place) => stretch(place, scan, next, each),
+                Cursor::Forward(place) => stretch(place, scan, next, each),
+                Cursor::Backward(place) => stretch(place, scan, next, each),
+            };
+            match stop.map_err(|damage| cursor.damaged(damage))? {
+                Stop::Enough => return Ok(true),
+                Stop::End => self.front = self.pop(),
+                Stop::Meets(rank) => self.choose_front(Head { rank, ..front }),
+            }
+        }
     }
 
     /// Leaves only the newest record of the key the scan stands at, and returns how many it skipped.
     #[inline]
-    pub(super) fn skip_older(&mut self) -> Result<usize, RunDamage> {
+    fn skip_older(&mut self) -> Result<usize, RunDamage> {
         let mut skipped = 0;
-        // An older version is second in the heap: a child of the root.
-        while let Some(child) = self.smaller_child(0) {
-            if !self.same_key(0, child) {
-                break;
-            }
-            self.step(child)?;
+        while let (Some(front), Some(next)) = (&self.front, self.heap.first())
+            && front.rank == next.rank
+            && self.same_key(front, next)
+        {
+            self.step_next()?;
             skipped += 1;
         }
         Ok(skipped)
-    }
-
-    /// Goes on to the next record.
-    #[inline]
-    pub(super) fn advance(&mut self) -> Result<(), RunDamage> {
-        self.step(0)
     }
 
     fn record(&self, head: &Head) -> Option<KeyRecord<'_>> {
         self.cursors.get(head.cursor)?.record()
     }
 
-    /// Advances the cursor at a place in the heap and restores the order.
-    #[inline]
-    fn step(&mut self, place: usize) -> Result<(), RunDamage> {
-        let alone = self.heap.len() == 1;
-        let Some(head) = self.heap.get_mut(place) else {
+    /// Puts the first cursor of all in front again, after the one that was there moved on.
+    fn choose_front(&mut self, mut front: Head) {
+        if let Some(&next) = self.heap.first()
+            && self.compare(&next, &front).is_lt()
+        {
+            if let Some(first) = self.heap.first_mut() {
+                *first = front;
+            }
+            self.sift_down(0);
+            front = next;
+        }
+        self.front = Some(front);
+        self.base_rest = self.base_rest.saturating_sub(1);
+        if self.base_rest == 0 && front.rank == u64::MAX {
+            self.choose_base();
+        }
+    }
+
+    /// Takes the first head from the heap.
+    fn pop(&mut self) -> Option<Head> {
+        if self.heap.is_empty() {
+            return None;
+        }
+        let first = self.heap.swap_remove(0);
+        self.sift_down(0);
+        Some(first)
+    }
+
+    /// Moves the first cursor of the heap on.
+    fn step_next(&mut self) -> Result<(), RunDamage> {
+        let Some(head) = self.heap.first_mut() else {
             return Ok(());
         };
         let Some(cursor) = self.cursors.get_mut(head.cursor) else {
             return Ok(());
         };
-        cursor.advance(self.range.reverse)?;
+        cursor.advance()?;
         match cursor.record().filter(|record| self.range.holds(record)) {
-            // One source alone is a plain walk: its rank is never asked for.
-            Some(_) if alone => return Ok(()),
-            Some(record) => head.rank = self.base.rank(&record, self.range.reverse),
-            None => {
-                // The last head comes to this place. It is not before the root, the only one above.
-                self.heap.swap_remove(place);
+            Some(record) => {
+                head.rank = self.base.rank(&record, self.range.reverse);
+                self.sift_down(0);
             }
-        }
-        if self.heap.len() > 1 {
-            self.sift_down(place);
-            self.base_rest = self.base_rest.saturating_sub(1);
-            if self.base_rest == 0 && self.heap.first().is_some_and(|head| head.rank == u64::MAX) {
-                self.choose_base();
-            }
+            None => drop(self.pop()),
         }
         Ok(())
     }
 
-    #[inline]
     fn sift_down(&mut self, mut place: usize) {
         while let Some(child) = self.smaller_child(place) {
-            if self.compare(place, child).is_lt() {
+            if self.is_before(place, child) {
                 break;
             }
             self.heap.swap(place, child);
@@ -438,12 +552,11 @@ impl<'a> Heads<'a> {
         }
     }
 
-    #[inline]
     fn smaller_child(&self, place: usize) -> Option<usize> {
         let left = 2 * place + 1;
         let right = left + 1;
         if right < self.heap.len() {
-            Some(if self.compare(left, right).is_lt() {
+            Some(if self.is_before(left, right) {
                 left
             } else {
                 right
@@ -453,21 +566,24 @@ impl<'a> Heads<'a> {
         }
     }
 
-    fn same_key(&self, a: usize, b: usize) -> bool {
-        let (Some(a), Some(b)) = (self.heap.get(a), self.heap.get(b)) else {
-            return false;
-        };
-        a.rank == b.rank
-            && self.record(a).map(|r| (r.namespace, r.key))
-                == self.record(b).map(|r| (r.namespace, r.key))
+    fn same_key(&self, a: &Head, b: &Head) -> bool {
+        match (self.record(a), self.record(b)) {
+            (Some(a), Some(b)) => (a.namespace, a.key) == (b.namespace, b.key),
+            _ => false,
+        }
+    }
+
+    /// Whether one place of the heap is before another.
+    fn is_before(&self, a: usize, b: usize) -> bool {
+        match (self.heap.get(a), self.heap.get(b)) {
+            (Some(a), Some(b)) => self.compare(a, b).is_lt(),
+            _ => false,
+        }
     }
 
     /// Compares by sort key in the direction of the scan; then the newer comes first.
     #[inline]
-    fn compare(&self, a: usize, b: usize) -> Ordering {
-        let (Some(a), Some(b)) = (self.heap.get(a), self.heap.get(b)) else {
-            return Ordering::Equal;
-        };
+    fn compare(&self, a: &Head, b: &Head) -> Ordering {
         match a.rank.cmp(&b.rank) {
             Ordering::Equal => self.compare_fully(a, b),
             order => order,

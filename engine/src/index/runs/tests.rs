@@ -1,6 +1,6 @@
 use super::cursor::{self, Fingerprint};
 use super::*;
-use crate::format::run::Summary;
+use crate::format::run::{Backward, Forward, Summary};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -752,15 +752,51 @@ fn the_smallest_run_has_these_bytes() {
     let file = file_of(&model);
     assert_eq!(&file[..8], b"RIMSTRUN");
     let block = [
+        64, 0, 0, 0, 0, 0, 0, 0, // its own length, and none before it
         2, 5, 0xac, 0x02, // two records, base seqno 5, base expiration 300
         6, 0, 6, 0, 0, 1, 0, 0, 0, 1, b'a', b'b', b'm', // ab: whole
         1, 5, 1, 2, b'c', // ac: five bytes shared, two seqnos later
     ];
     assert_eq!(file[64..64 + block.len()], block);
-    let index = 64 + block.len() + 4;
-    assert_eq!(file[index..index + 8], [0, 0, b'b', b'a', 1, 0, 0, 0]);
-    assert_eq!(file[index + 8..index + 16], 64u64.to_le_bytes());
-    assert_eq!(file.len(), index + 16 + 64);
+    assert!(file[64 + block.len()..124].iter().all(|byte| *byte == 0));
+    // One block needs no index: it is where every search ends.
+    assert_eq!(file.len(), 128 + 64);
+    assert_eq!(file[128..136], 128u64.to_le_bytes());
+    assert_eq!(file[136..144], 64u64.to_le_bytes());
+}
+
+#[test]
+fn the_index_leads_to_every_block() {
+    // Three levels: 32 blocks in each of the lowest, with a beginning in common that is longer than the rest.
+    let key = |i: u64| format!("{}{:06}", "beginning/".repeat(20), i * 3).into_bytes();
+    let owned = |seqno| Owned {
+        metadata: Vec::new(),
+        expiration: 0,
+        seqno,
+        tombstone: false,
+    };
+    let count = 32 * 32 * 33;
+    let model: Model = (0..count).map(|i| ((7, key(i)), owned(i))).collect();
+    let run = open(file_of(&model)).unwrap();
+    run.check(|_| {}).unwrap();
+    for i in 0..count {
+        let sought = |mut key: Vec<u8>, by: i8| {
+            let last = key.last_mut().unwrap();
+            *last = last.wrapping_add_signed(by);
+            let place = Forward::seek(&run, 7, &key, false).unwrap();
+            place.record().map(|record| record.seqno)
+        };
+        let next = Some(i + 1).filter(|next| *next < count);
+        assert_eq!((sought(key(i), 0), sought(key(i), -1)), (Some(i), Some(i)));
+        assert_eq!(sought(key(i), 1), next);
+        let place = Backward::seek(&run, 7, &key(i), false).unwrap();
+        let before = place.record().map(|record| record.seqno);
+        assert_eq!(before, i.checked_sub(1));
+    }
+    for (namespace, found) in [(6, Some(0)), (8, None)] {
+        let place = Forward::seek(&run, namespace, b"z", true).unwrap();
+        assert_eq!(place.record().map(|record| record.seqno), found);
+    }
 }
 
 #[test]
@@ -865,6 +901,22 @@ fn chunks_that_pages_ask_often_become_one() {
         20_000
     );
     assert!(!memtable.wants_merge());
+
+    // A few more are merged by themselves, and what is much larger is left alone.
+    for i in 0..2000u64 {
+        let key = format!("{:05}", i * 7919 % 20_000);
+        memtable.insert([put(key.as_bytes(), 30_000 + i)]);
+    }
+    let mut asked = 0;
+    while !memtable.wants_merge() {
+        asked += memtable.snapshot().chunks().count();
+        assert!(asked < 2000);
+    }
+    memtable.merge();
+    let grown: Vec<usize> = chunks(&memtable.snapshot());
+    assert!(grown.len() <= 3, "{grown:?}");
+    assert_eq!(grown.last(), left.last());
+    assert_eq!(grown.iter().sum::<usize>(), 22_000);
 }
 
 #[test]

@@ -1,0 +1,381 @@
+//! What a block says: up to 32 front-coded records. Blocks of keys and of the index are alike.
+
+use super::varint::{put_varint, varint, varint_len};
+use super::{KEY_LEN_MAX, NAMESPACE_LEN, namespace_of};
+use crate::format::run::KeyRecord;
+
+/// Records in a block, at most.
+pub(super) const BLOCK_RECORDS: u8 = 32;
+
+const TOMBSTONE: u8 = 1;
+const HAS_EXPIRATION: u8 = 2;
+const HAS_METADATA: u8 = 4;
+
+/// A block that is being filled.
+#[derive(Default)]
+pub(super) struct BlockBuilder {
+    records: Vec<Pending>,
+    /// Suffixes and metadata of the records, in turn.
+    bytes: Vec<u8>,
+    /// The sort key that was added last.
+    last: Vec<u8>,
+}
+
+struct Pending {
+    shared: usize,
+    suffix_len: usize,
+    metadata_len: usize,
+    expiration: u64,
+    seqno: u64,
+    tombstone: bool,
+}
+
+impl BlockBuilder {
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.records.len() == usize::from(BLOCK_RECORDS)
+    }
+
+    /// Adds a record, whose own key and namespace do not count, under a sort key.
+    pub(super) fn push(&mut self, sort_key: &[u8], record: &KeyRecord<'_>) {
+        let shared = if self.records.is_empty() {
+            0
+        } else {
+            common_len(&self.last, sort_key)
+        };
+        let suffix = sort_key.get(shared..).unwrap_or_default();
+        self.bytes.extend_from_slice(suffix);
+        self.bytes.extend_from_slice(record.metadata);
+        self.records.push(Pending {
+            shared,
+            suffix_len: suffix.len(),
+            metadata_len: record.metadata.len(),
+            expiration: record.expiration,
+            seqno: record.seqno,
+            tombstone: record.tombstone,
+        });
+        self.last.clear();
+        self.last.extend_from_slice(sort_key);
+    }
+
+    /// Appends what was added to `out`, and begins anew.
+    pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
+        let base_seqno = self.records.iter().map(|p| p.seqno).min().unwrap_or(0);
+        let expirations = self.records.iter().map(|p| p.expiration);
+        let base_expiration = expirations.filter(|&e| e != 0).min().unwrap_or(0);
+        out.push(u8::try_from(self.records.len()).expect("a block is written when full"));
+        put_varint(out, base_seqno);
+        put_varint(out, base_expiration);
+        let mut bytes = self.bytes.as_slice();
+        for p in &self.records {
+            let mut flags = 0;
+            flags |= if p.tombstone { TOMBSTONE } else { 0 };
+            flags |= if p.expiration != 0 { HAS_EXPIRATION } else { 0 };
+            flags |= if p.metadata_len != 0 { HAS_METADATA } else { 0 };
+            out.push(flags);
+            put_varint(out, p.shared as u64);
+            put_varint(out, p.suffix_len as u64);
+            put_varint(out, p.seqno - base_seqno);
+            if p.expiration != 0 {
+                put_varint(out, p.expiration - base_expiration);
+            }
+            if p.metadata_len != 0 {
+                put_varint(out, p.metadata_len as u64);
+            }
+            let (own, rest) = bytes.split_at(p.suffix_len + p.metadata_len);
+            out.extend_from_slice(own);
+            bytes = rest;
+        }
+        self.records.clear();
+        self.bytes.clear();
+    }
+}
+
+/// Returns how many bytes two keys begin with together.
+pub(super) fn common_len(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// A record as it lies in a block: of its sort key only what differs from the one before it.
+#[derive(Clone, Copy)]
+pub(super) struct Coded<'a> {
+    pub(super) shared: usize,
+    pub(super) suffix: &'a [u8],
+    pub(super) metadata: &'a [u8],
+    pub(super) expiration: u64,
+    pub(super) seqno: u64,
+    pub(super) tombstone: bool,
+}
+
+/// Bytes that are no block.
+pub(super) struct Malformed;
+
+/// The records of a block that are still to be read.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Records<'a> {
+    rest: &'a [u8],
+    left: u8,
+    base_seqno: u64,
+    base_expiration: u64,
+}
+
+impl<'a> Records<'a> {
+    pub(super) fn new(payload: &'a [u8]) -> Option<Records<'a>> {
+        let (&left, mut rest) = payload.split_first()?;
+        let base_seqno = varint(&mut rest)?;
+        let base_expiration = varint(&mut rest)?;
+        (1..=BLOCK_RECORDS).contains(&left).then_some(Records {
+            rest,
+            left,
+            base_seqno,
+            base_expiration,
+        })
+    }
+
+    /// The next record, `None` behind the last.
+    #[inline]
+    pub(super) fn next(&mut self) -> Result<Option<Coded<'a>>, Malformed> {
+        if self.left == 0 {
+            // A block has zeroes behind its last record if it would be too short without.
+            let is_end = self.rest.iter().all(|byte| *byte == 0);
+            return if is_end { Ok(None) } else { Err(Malformed) };
+        }
+        self.left -= 1;
+        self.parse().map(Some).ok_or(Malformed)
+    }
+
+    #[inline]
+    fn parse(&mut self) -> Option<Coded<'a>> {
+        let (&flags, mut rest) = self.rest.split_first()?;
+        if flags & !(TOMBSTONE | HAS_EXPIRATION | HAS_METADATA) != 0 {
+            return None;
+        }
+        let shared = varint_len(&mut rest)?;
+        let suffix_len = varint_len(&mut rest)?;
+        let seqno = self.base_seqno.checked_add(varint(&mut rest)?)?;
+        let mut expiration = 0;
+        if flags & HAS_EXPIRATION != 0 {
+            expiration = self.base_expiration.checked_add(varint(&mut rest)?)?;
+            if expiration == 0 {
+                return None;
+            }
+        }
+        let mut metadata_len = 0;
+        if flags & HAS_METADATA != 0 {
+            metadata_len = varint_len(&mut rest)?;
+        }
+        let (suffix, rest) = rest.split_at_checked(suffix_len)?;
+        let (metadata, rest) = rest.split_at_checked(metadata_len)?;
+        self.rest = rest;
+        Some(Coded {
+            shared,
+            suffix,
+            metadata,
+            expiration,
+            seqno,
+            tombstone: flags & TOMBSTONE != 0,
+        })
+    }
+
+    /// Goes to the first record after a sort key (or with `or_equal`, not before it): how many bytes both
+    /// begin with, and the record. `before` is told of those that are passed.
+    ///
+    /// No key is put together on the way. The key before a record either agrees with the sort key for more bytes
+    /// than with the record, which is then past it; or for fewer, and then the record is before it as well;
+    /// or for as many, and then the suffix decides.
+    pub(super) fn seek(
+        &mut self,
+        sort_key: &[u8],
+        or_equal: bool,
+        mut before: impl FnMut(&Coded<'a>),
+    ) -> Result<Option<(usize, Coded<'a>)>, Malformed> {
+        // Bytes that the record before and the sort key begin with.
+        let mut agreed = 0;
+        while let Some(record) = self.next()? {
+            if record.shared < agreed {
+                return Ok(Some((record.shared, record)));
+            }
+            if record.shared == agreed {
+                let wanted = sort_key.get(agreed..).unwrap_or_default();
+                let same = common_len(record.suffix, wanted);
+                let is_past = match (record.suffix.get(same), wanted.get(same)) {
+                    (Some(a), Some(b)) => a > b,
+                    (Some(_), None) => true,
+                    (None, Some(_)) => false,
+                    (None, None) => or_equal,
+                };
+                if is_past {
+                    return Ok(Some((agreed, record)));
+                }
+                agreed += same;
+            }
+            before(&record);
+        }
+        Ok(None)
+    }
+}
+
+/// A sort key that is put together record by record.
+#[derive(Default)]
+pub(super) struct SortKey {
+    bytes: Vec<u8>,
+    namespace: u32,
+}
+
+impl SortKey {
+    pub(super) fn namespace(&self) -> u32 {
+        self.namespace
+    }
+
+    #[inline]
+    pub(super) fn key(&self) -> &[u8] {
+        self.bytes.get(NAMESPACE_LEN..).unwrap_or_default()
+    }
+
+    /// Becomes a sort key that no record need have.
+    pub(super) fn set_to(&mut self, sort_key: &[u8]) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(sort_key);
+    }
+
+    /// Becomes the sort key of a record found by a search, which shares `shared` bytes with what was
+    /// searched for.
+    #[must_use]
+    pub(super) fn set(&mut self, sort_key: &[u8], shared: usize, record: &Coded<'_>) -> bool {
+        let same = sort_key.get(..shared).unwrap_or_default();
+        self.bytes.clear();
+        self.bytes.extend_from_slice(same);
+        self.namespace = namespace_of(sort_key).unwrap_or(0);
+        self.append(shared, record.suffix)
+    }
+
+    /// Becomes the sort key of the first record of the next block, which must be after this one.
+    #[must_use]
+    pub(super) fn begin(&mut self, record: &Coded<'_>) -> bool {
+        if record.shared != 0 || record.suffix <= self.bytes.as_slice() {
+            return false;
+        }
+        self.bytes.clear();
+        self.append(0, record.suffix)
+    }
+
+    /// Becomes the sort key of the record that follows. Says whether that is after this one.
+    #[inline]
+    #[must_use]
+    pub(super) fn follow(&mut self, record: &Coded<'_>) -> bool {
+        // One byte tells the order, as the shared part is the longest possible.
+        let ascending = match (record.suffix.first(), self.bytes.get(record.shared)) {
+            (Some(new), Some(old)) => new > old,
+            (Some(_), None) => record.shared == self.bytes.len(),
+            (None, _) => false,
+        };
+        if !ascending {
+            return false;
+        }
+        self.bytes.truncate(record.shared);
+        self.append(record.shared, record.suffix)
+    }
+
+    /// Says whether the key is neither too short nor too long. What is built is bounded, whatever the bytes say.
+    #[inline]
+    fn append(&mut self, shared: usize, suffix: &[u8]) -> bool {
+        if suffix.len() > (NAMESPACE_LEN + KEY_LEN_MAX).saturating_sub(shared) {
+            return false;
+        }
+        self.bytes.extend_from_slice(suffix);
+        if shared >= NAMESPACE_LEN {
+            return true;
+        }
+        match namespace_of(&self.bytes) {
+            Some(namespace) => self.namespace = namespace,
+            None => return false,
+        }
+        true
+    }
+}
+
+/// A whole block, for whoever walks backwards. Keys are put together again in one buffer; metadata is
+/// lent from the run.
+#[derive(Default)]
+pub(crate) struct Block<'a> {
+    keys: Vec<u8>,
+    items: Vec<Item<'a>>,
+}
+
+struct Item<'a> {
+    /// The key in `keys`, without the namespace.
+    start: u32,
+    end: u32,
+    namespace: u32,
+    tombstone: bool,
+    expiration: u64,
+    seqno: u64,
+    metadata: &'a [u8],
+}
+
+impl<'a> Block<'a> {
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, place: usize) -> Option<KeyRecord<'_>> {
+        let item = self.items.get(place)?;
+        Some(KeyRecord {
+            namespace: item.namespace,
+            key: self.key(item),
+            metadata: item.metadata,
+            expiration: item.expiration,
+            seqno: item.seqno,
+            tombstone: item.tombstone,
+        })
+    }
+
+    /// Returns how many records are before (or with `after_equal`, not after) a sort key.
+    pub(crate) fn seek(&self, namespace: u32, key: &[u8], after_equal: bool) -> usize {
+        self.items.partition_point(|item| {
+            let order = (item.namespace, self.key(item)).cmp(&(namespace, key));
+            order.is_lt() || (after_equal && order.is_eq())
+        })
+    }
+
+    fn key(&self, item: &Item<'_>) -> &[u8] {
+        self.keys
+            .get(item.start as usize..item.end as usize)
+            .unwrap_or_default()
+    }
+
+    /// Becomes the block of a payload.
+    pub(super) fn decode(&mut self, payload: &'a [u8]) -> Result<(), Malformed> {
+        self.keys.clear();
+        self.items.clear();
+        let mut records = Records::new(payload).ok_or(Malformed)?;
+        let mut key = SortKey::default();
+        while let Some(record) = records.next()? {
+            let is_next = if self.items.is_empty() {
+                key.begin(&record)
+            } else {
+                key.follow(&record)
+            };
+            if !is_next {
+                return Err(Malformed);
+            }
+            let start = self.keys.len();
+            self.keys.extend_from_slice(key.key());
+            let place = |at: usize| u32::try_from(at).map_err(|_| Malformed);
+            self.items.push(Item {
+                start: place(start)?,
+                end: place(self.keys.len())?,
+                namespace: key.namespace(),
+                tombstone: record.tombstone,
+                expiration: record.expiration,
+                seqno: record.seqno,
+                metadata: record.metadata,
+            });
+        }
+        Ok(())
+    }
+}

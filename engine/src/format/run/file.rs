@@ -1,0 +1,251 @@
+//! An open run.
+
+use std::sync::Arc;
+
+use super::block::{BLOCK_RECORDS, Block};
+use super::flat::Flat;
+use super::tree::Tree;
+use super::{
+    CRC_LEN, Damage, FOOTER_LEN, FOOTER_MAGIC, HEADER_LEN, MAGIC, Summary, VERSION, block_crc,
+    field_u16, field_u32, field_u64, footer_crc,
+};
+
+/// The bytes of a run: a mapped file, or a buffer.
+type RunBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// An index of up to so many bytes is verified when its run is opened, a longer one where it is first
+/// needed: opening takes no longer for more keys.
+const EAGER_MAX: usize = 1 << 20;
+
+/// An open run. Header and footer are verified, a part of the index before it is first used, and a block of
+/// keys each time it is.
+pub(crate) struct Run {
+    bytes: RunBytes,
+    store_id: [u8; 16],
+    run_id: u64,
+    index: Index,
+    summary: Summary,
+}
+
+/// How blocks of keys are found, by version.
+enum Index {
+    Flat(Flat),
+    Tree(Tree),
+}
+
+/// A run as what reads its blocks sees it.
+#[derive(Clone, Copy)]
+pub(super) struct File<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) run_id: u64,
+}
+
+/// A block of keys, verified.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Leaf<'a> {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) payload: &'a [u8],
+}
+
+impl<'a> File<'a> {
+    /// What the checksum behind it says is right.
+    pub(super) fn verified(&self, start: usize, end: usize) -> Result<&'a [u8], Damage> {
+        let block = self.bytes.get(start..end).unwrap_or_default();
+        let parts = block.split_last_chunk::<CRC_LEN>();
+        let (content, crc) = parts.ok_or(Damage::at(start, "length of a run block"))?;
+        if u32::from_le_bytes(*crc) != block_crc(self.run_id, start as u64, content) {
+            return Err(Damage::at(start, "checksum of a run block"));
+        }
+        Ok(content)
+    }
+}
+
+impl std::fmt::Debug for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Run")
+            .field("id", &self.run_id)
+            .field("summary", &self.summary)
+            .finish()
+    }
+}
+
+impl Run {
+    /// The version of a run that a newer program wrote.
+    pub(crate) fn newer_version(bytes: &[u8]) -> Option<u16> {
+        let header = bytes.first_chunk::<HEADER_LEN>()?;
+        let is_intact = header.starts_with(&MAGIC)
+            && field_u32(header, 60) == crc32fast::hash(header.get(..60).unwrap_or_default());
+        Some(field_u16(header, 8)).filter(|version| is_intact && *version > VERSION)
+    }
+
+    pub(crate) fn open(shared: RunBytes) -> Result<Run, Damage> {
+        let bytes: &[u8] = (*shared).as_ref();
+        let header = verified_header(bytes)?;
+        let version = field_u16(header, 8);
+        let store_id = header
+            .get(16..32)
+            .and_then(|id| id.try_into().ok())
+            .unwrap_or_default();
+        let run_id = field_u64(header, 32);
+        let (footer_at, footer) = verified_footer(bytes, header)?;
+        let summary = Summary {
+            records: field_u64(footer, 16),
+            tombstones: field_u64(footer, 24),
+            seqno_min: field_u64(footer, 32),
+            seqno_max: field_u64(footer, 40),
+            bytes: bytes.len() as u64,
+        };
+        let index = match version {
+            1 => Index::Flat(Flat::open(bytes, footer_at, footer)?),
+            2 => Index::Tree(Tree::open(footer_at, footer)?),
+            _ => return Err(Damage::at(8, "unknown version of the run format")),
+        };
+        let run = Run {
+            bytes: Arc::clone(&shared),
+            store_id,
+            run_id,
+            index,
+            summary,
+        };
+        match &run.index {
+            Index::Flat(flat) if flat.len() <= EAGER_MAX => drop(flat.entries(run.file())?),
+            Index::Tree(tree) if tree.len() <= EAGER_MAX => tree.verify(run.file())?,
+            _ => {}
+        }
+        Ok(run)
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.run_id
+    }
+
+    pub(crate) fn store_id(&self) -> [u8; 16] {
+        self.store_id
+    }
+
+    pub(crate) fn summary(&self) -> Summary {
+        self.summary
+    }
+
+    /// Reads all of it, block by block, and says how many bytes that were each time.
+    pub(crate) fn check(&self, mut read: impl FnMut(u64)) -> Result<(), Damage> {
+        if let Index::Tree(tree) = &self.index {
+            tree.verify(self.file())?;
+        }
+        let mut block = Block::default();
+        let mut next = self.first()?;
+        let mut left = self.summary.bytes;
+        while let Some(leaf) = next {
+            self.decode(&leaf, &mut block)?;
+            let len = (leaf.end - leaf.start) as u64;
+            read(len);
+            left = left.saturating_sub(len);
+            next = self.after(&leaf)?;
+        }
+        read(left);
+        Ok(())
+    }
+
+    pub(super) fn decode<'a>(&self, leaf: &Leaf<'a>, block: &mut Block<'a>) -> Result<(), Damage> {
+        let decoded = block.decode(leaf.payload);
+        decoded.map_err(|_| Damage::at(leaf.start, "record in a run block"))
+    }
+
+    /// The block where a search for a sort key goes on: if any record is after it, then one of this block
+    /// or the first of the next. `None` in an empty run.
+    pub(super) fn leaf(&self, sort_key: &[u8]) -> Result<Option<Leaf<'_>>, Damage> {
+        match &self.index {
+            Index::Flat(flat) => flat.leaf(self.file(), sort_key),
+            Index::Tree(tree) => tree.leaf(self.file(), Some(sort_key)),
+        }
+    }
+
+    fn first(&self) -> Result<Option<Leaf<'_>>, Damage> {
+        self.leaf(&[])
+    }
+
+    pub(super) fn last(&self) -> Result<Option<Leaf<'_>>, Damage> {
+        match &self.index {
+            Index::Flat(flat) => flat.last(self.file()),
+            Index::Tree(tree) => tree.leaf(self.file(), None),
+        }
+    }
+
+    pub(super) fn after(&self, leaf: &Leaf<'_>) -> Result<Option<Leaf<'_>>, Damage> {
+        match &self.index {
+            Index::Flat(flat) => flat.after(self.file(), leaf),
+            Index::Tree(tree) => tree.after(self.file(), leaf),
+        }
+    }
+
+    pub(super) fn before(&self, leaf: &Leaf<'_>) -> Result<Option<Leaf<'_>>, Damage> {
+        match &self.index {
+            Index::Flat(flat) => flat.before(self.file(), leaf),
+            Index::Tree(tree) => tree.before(self.file(), leaf),
+        }
+    }
+
+    fn file(&self) -> File<'_> {
+        File {
+            bytes: (*self.bytes).as_ref(),
+            run_id: self.run_id,
+        }
+    }
+}
+
+fn verified_header(bytes: &[u8]) -> Result<&[u8; HEADER_LEN], Damage> {
+    let header = bytes.first_chunk::<HEADER_LEN>();
+    let header = header.ok_or(Damage::at(0, "run shorter than a header"))?;
+    if !header.starts_with(&MAGIC) {
+        return Err(Damage::at(0, "not a run"));
+    }
+    let crc = crc32fast::hash(header.get(..60).unwrap_or_default());
+    if field_u32(header, 60) != crc {
+        return Err(Damage::at(60, "checksum of a run header"));
+    }
+    if field_u16(header, 10) != u16::from(BLOCK_RECORDS) {
+        return Err(Damage::at(10, "unknown block size of a run"));
+    }
+    Ok(header)
+}
+
+fn verified_footer<'a>(
+    bytes: &'a [u8],
+    header: &[u8; HEADER_LEN],
+) -> Result<(usize, &'a [u8]), Damage> {
+    let footer_at = bytes
+        .len()
+        .checked_sub(FOOTER_LEN)
+        .filter(|&at| at >= HEADER_LEN)
+        .ok_or(Damage::at(HEADER_LEN, "run without a footer"))?;
+    let footer = bytes.get(footer_at..).unwrap_or_default();
+    if footer.get(56..60) != Some(&FOOTER_MAGIC[..]) {
+        return Err(Damage::at(footer_at, "run without a footer"));
+    }
+    if field_u32(footer, 60) != footer_crc(header, footer.get(..60).unwrap_or_default()) {
+        return Err(Damage::at(footer_at, "checksum of a run footer"));
+    }
+    Ok((footer_at, footer))
+}
+
+#[cfg(test)]
+impl Run {
+    /// Where each block of keys begins and ends, its checksum included.
+    pub(crate) fn block_ranges(&self) -> Vec<(usize, usize)> {
+        let mut ranges = Vec::new();
+        let mut next = self.first().expect("intact");
+        while let Some(leaf) = next {
+            ranges.push((leaf.start, leaf.end));
+            next = self.after(&leaf).expect("intact");
+        }
+        ranges
+    }
+
+    /// Puts the checksum of a changed block right.
+    pub(crate) fn seal_block(&self, file: &mut [u8], start: usize, end: usize) {
+        let block = file.get_mut(start..end).expect("a range of the file");
+        let (content, crc) = block.split_last_chunk_mut::<CRC_LEN>().expect("a block");
+        *crc = block_crc(self.run_id, start as u64, content).to_le_bytes();
+    }
+}

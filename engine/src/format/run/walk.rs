@@ -1,0 +1,194 @@
+//! Places in a run, and steps from record to record.
+
+use super::block::{Block, Coded, Records, SortKey};
+use super::file::{Leaf, Run};
+use super::{Damage, KeyRecord, NAMESPACE_LEN, namespace_bytes};
+
+/// A place that moves to higher keys. A block is read as the place moves through it.
+pub(crate) struct Forward<'a> {
+    run: &'a Run,
+    leaf: Leaf<'a>,
+    /// Of the block, those behind the place.
+    records: Records<'a>,
+    key: SortKey,
+    /// The record at the place; `None` at the end.
+    record: Option<Coded<'a>>,
+}
+
+impl<'a> Forward<'a> {
+    /// Returns the place of the first record that is not before (or with `after_equal`, after) a sort key.
+    pub(crate) fn seek(
+        run: &'a Run,
+        namespace: u32,
+        key: &[u8],
+        after_equal: bool,
+    ) -> Result<Forward<'a>, Damage> {
+        let mut place = Forward {
+            run,
+            leaf: Leaf::default(),
+            records: Records::default(),
+            key: SortKey::default(),
+            record: None,
+        };
+        let sort_key = sort_key(namespace, key);
+        if let Some(leaf) = run.leaf(&sort_key)? {
+            place.enter(leaf)?;
+            let found = place.records.seek(&sort_key, !after_equal, |_| {});
+            match found.map_err(|_| place.malformed())? {
+                Some((shared, record)) => {
+                    if !place.key.set(&sort_key, shared, &record) {
+                        return Err(place.malformed());
+                    }
+                    place.record = Some(record);
+                }
+                None => {
+                    place.key.set_to(&sort_key);
+                    place.next_block()?;
+                }
+            }
+        }
+        Ok(place)
+    }
+
+    pub(crate) fn run(&self) -> &'a Run {
+        self.run
+    }
+
+    #[inline]
+    pub(crate) fn record(&self) -> Option<KeyRecord<'_>> {
+        let record = self.record.as_ref()?;
+        Some(KeyRecord {
+            namespace: self.key.namespace(),
+            key: self.key.key(),
+            metadata: record.metadata,
+            expiration: record.expiration,
+            seqno: record.seqno,
+            tombstone: record.tombstone,
+        })
+    }
+
+    /// Bytes at the beginning of the key that it has from the one before it, `None` if not even the namespace.
+    #[inline]
+    pub(crate) fn kept(&self) -> Option<usize> {
+        self.record?.shared.checked_sub(NAMESPACE_LEN)
+    }
+
+    #[inline]
+    pub(crate) fn advance(&mut self) -> Result<(), Damage> {
+        match self.records.next() {
+            Ok(Some(record)) if self.key.follow(&record) => {
+                self.record = Some(record);
+                Ok(())
+            }
+            Ok(None) => self.next_block(),
+            _ => Err(self.malformed()),
+        }
+    }
+
+    fn next_block(&mut self) -> Result<(), Damage> {
+        self.record = None;
+        let Some(leaf) = self.run.after(&self.leaf)? else {
+            return Ok(());
+        };
+        self.enter(leaf)?;
+        match self.records.next() {
+            Ok(Some(record)) if self.key.begin(&record) => {
+                self.record = Some(record);
+                Ok(())
+            }
+            _ => Err(self.malformed()),
+        }
+    }
+
+    fn enter(&mut self, leaf: Leaf<'a>) -> Result<(), Damage> {
+        self.leaf = leaf;
+        self.records = Records::new(leaf.payload).ok_or(self.malformed())?;
+        Ok(())
+    }
+
+    fn malformed(&self) -> Damage {
+        Damage::at(self.leaf.start, "record in a run block")
+    }
+}
+
+/// A place that moves to lower keys. A block is decoded whole, since each key needs the one before it.
+pub(crate) struct Backward<'a> {
+    run: &'a Run,
+    leaf: Leaf<'a>,
+    block: Block<'a>,
+    /// Of the block's records those that are not behind the place; 0 at the end.
+    left: usize,
+}
+
+impl<'a> Backward<'a> {
+    /// Returns the place of the last record before (or with `after_equal`, not after) a sort key.
+    pub(crate) fn seek(
+        run: &'a Run,
+        namespace: u32,
+        key: &[u8],
+        after_equal: bool,
+    ) -> Result<Backward<'a>, Damage> {
+        let mut place = Backward::at(run, run.leaf(&sort_key(namespace, key))?)?;
+        place.left = place.block.seek(namespace, key, after_equal);
+        if place.left == 0 {
+            place.block_before()?;
+        }
+        Ok(place)
+    }
+
+    /// Returns the place of the last record of all.
+    pub(crate) fn last(run: &'a Run) -> Result<Backward<'a>, Damage> {
+        Backward::at(run, run.last()?)
+    }
+
+    fn at(run: &'a Run, leaf: Option<Leaf<'a>>) -> Result<Backward<'a>, Damage> {
+        let mut place = Backward {
+            run,
+            leaf: Leaf::default(),
+            block: Block::default(),
+            left: 0,
+        };
+        if let Some(leaf) = leaf {
+            place.enter(leaf)?;
+        }
+        Ok(place)
+    }
+
+    pub(crate) fn run(&self) -> &'a Run {
+        self.run
+    }
+
+    #[inline]
+    pub(crate) fn record(&self) -> Option<KeyRecord<'_>> {
+        self.block.get(self.left.checked_sub(1)?)
+    }
+
+    #[inline]
+    pub(crate) fn advance(&mut self) -> Result<(), Damage> {
+        self.left = self.left.saturating_sub(1);
+        if self.left > 0 {
+            return Ok(());
+        }
+        self.block_before()
+    }
+
+    fn block_before(&mut self) -> Result<(), Damage> {
+        if self.block.len() > 0
+            && let Some(leaf) = self.run.before(&self.leaf)?
+        {
+            self.enter(leaf)?;
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, leaf: Leaf<'a>) -> Result<(), Damage> {
+        self.leaf = leaf;
+        self.run.decode(&leaf, &mut self.block)?;
+        self.left = self.block.len();
+        Ok(())
+    }
+}
+
+fn sort_key(namespace: u32, key: &[u8]) -> Vec<u8> {
+    [&namespace_bytes(namespace), key].concat()
+}
