@@ -299,9 +299,9 @@ fn assert_runs(store: &Store) {
 }
 
 /// A key with its metadata and expiration.
-type Listed = (Vec<u8>, (Vec<u8>, Option<u64>));
+type ListedKey = (Vec<u8>, (Vec<u8>, Option<u64>));
 
-fn everything(ns: &Namespace, limit: usize, reverse: bool) -> Vec<Listed> {
+fn everything(ns: &Namespace, limit: usize, reverse: bool) -> Vec<ListedKey> {
     let mut options = ListOptions::new().limit(limit);
     if reverse {
         options = options.reverse();
