@@ -15,6 +15,14 @@ long:
 planted *names:
     tests/planted/run {{ names }}
 
+# How many lines of engine and compaction the tests run, by directory, and which of these files they do not.
+coverage *files:
+    tests/coverage {{ files }}
+
+# What `just coverage` needs beside rustc, on Debian: llvm-profdata and llvm-cov of rustc's LLVM.
+coverage-deps:
+    apt-get update && apt-get install -y --no-install-recommends llvm-22
+
 # More than a million schedules of each scenario of the hot cache, five million of whole stores, and those of the
 # engine's core with up to five preemptions: hours.
 schedules count="1250000":

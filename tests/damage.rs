@@ -282,3 +282,27 @@ fn a_put_over_damaged_metadata_is_listed_with_its_own() {
     assert_eq!(page.keys().next().unwrap().metadata, b"`bc");
     drop(store);
 }
+
+/// Where the log is damaged, nothing that it does not name is removed: a repair may still want it.
+#[test]
+fn a_large_value_whose_record_is_damaged_keeps_its_file() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
+    let (store, ns) = open(dir.path(), &clock);
+    ns.put("large key", vec![1; 100_000]).unwrap();
+    store.sync().unwrap();
+    ns.put("later", "which says that it was durable").unwrap();
+    let killed = copy(dir.path());
+    drop((store, ns));
+    flip(killed.path(), "large key", 0);
+    let is_large = |path: &Path| path.extension().is_some_and(|e| e == "large");
+    for _ in 0..2 {
+        drop(open(killed.path(), &clock));
+        let files = fs::read_dir(killed.path()).unwrap();
+        assert_eq!(
+            files
+                .filter(|e| is_large(&e.as_ref().unwrap().path()))
+                .count(),
+            1
+        );
+    }
+}
