@@ -87,12 +87,12 @@ fn a_flipped_bit_hides_the_value(has_checkpoint: bool) {
     assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"newer");
 }
 
-/// Puts zeros where the record of a key lies that has one byte.
-fn erase(dir: &Path, key: u8, body: usize) {
+/// Puts zeros where the record of a key lies, whose value is so many times `v`.
+fn erase(dir: &Path, key: &str, body: usize) {
     let [path] = &segments(dir)[..] else {
         panic!("the log is one segment")
     };
-    let record = [&[key][..], &vec![b'v'; body]].concat();
+    let record = [key.as_bytes(), &vec![b'v'; body]].concat();
     let log = fs::read(path).unwrap();
     let place = log.windows(record.len()).position(|w| w == record);
     let place = place.unwrap() - 64;
@@ -108,16 +108,16 @@ fn what_lies_behind_zeros_in_the_log_is_found() {
     for body in (0..200).step_by(8) {
         let dir = tempdir().unwrap();
         let (store, ns) = open(dir.path(), &clock);
-        for key in ["k", "l", "m"] {
+        for key in ["the first", "the second", "the third"] {
             ns.put(key, vec![b'v'; body]).unwrap();
         }
         drop(ns);
         store.close().unwrap();
-        erase(dir.path(), b'l', body);
+        erase(dir.path(), "the second", body);
         remove_what_is_derived(dir.path());
         let (store, ns) = open(dir.path(), &clock);
         assert_eq!(store.stats().damage.len(), 1, "{body}");
-        for key in ["k", "m"] {
+        for key in ["the first", "the third"] {
             assert_eq!(ns.get(key).unwrap().unwrap().len(), body);
         }
     }

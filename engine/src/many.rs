@@ -10,6 +10,8 @@ use crate::sync::epoch::{self, Guard};
 
 /// Keys whose buckets, then records, are fetched ahead together.
 const PREFETCHED: usize = 32;
+/// So many records are worth asking whether they have to be read from the disk, all of them at once.
+const COLD_MIN: usize = 8;
 
 impl Namespace {
     /// Lends the entries of many keys to `f` in place, one after the other, each with the place of its key
@@ -71,6 +73,13 @@ impl Namespace {
                     found.push((segment, location.offset()));
                 }
             });
+        }
+        // One of them tells for all: asking costs as much as a get from memory.
+        let first = found.first().filter(|_| found.len() >= COLD_MIN);
+        if first.is_some_and(|(segment, offset)| !segment.is_resident(*offset, 1)) {
+            found
+                .iter()
+                .for_each(|(segment, at)| segment.will_need(*at));
         }
         // By now the first of them tell how long they are.
         for (segment, offset) in found {

@@ -56,6 +56,15 @@ impl Map {
         self.raw.len() == 0
     }
 
+    /// Starts to read a range from the disk, as far as it is mapped and not in memory.
+    pub(crate) fn will_need(&self, start: usize, len: usize) {
+        let len = len.min(self.raw.len().saturating_sub(start));
+        if len > 0 {
+            // Who touches it reads it, if this does not.
+            let _ = self.raw.advise_range(memmap2::Advice::WillNeed, start, len);
+        }
+    }
+
     /// The bytes of a range that is already written, or `None` beyond the mapping.
     pub fn slice(&self, start: usize, len: usize) -> Option<&[u8]> {
         let end = start.checked_add(len)?;

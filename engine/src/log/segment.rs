@@ -191,6 +191,12 @@ impl Segment {
         }
     }
 
+    /// Starts to read the first pages of a record from the disk, if they are not in memory.
+    pub(crate) fn will_need(&self, offset: u64) {
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        self.map.will_need(offset, LINES_MAX * LINE);
+    }
+
     /// Whether the first page or two of a record are in memory.
     pub(crate) fn is_resident(&self, offset: u64, len: usize) -> bool {
         self.file.is_resident(offset, len.max(HEADER_LEN))
