@@ -14,7 +14,7 @@ fn paths() -> Map<String, Value> {
 
 /// A path with something in each of its holes.
 fn filled(path: &str) -> String {
-    path.replace('{', "").replace('}', "")
+    path.replace(['{', '}'], "")
 }
 
 #[test]
