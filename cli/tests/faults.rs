@@ -197,9 +197,9 @@ fn what_cannot_be_read_of_a_file_that_is_not_mapped_is_damage() {
     let mut larges = larges.filter(|path| path.extension().is_some_and(|e| e == "large"));
     let first = larges.next().unwrap();
     File::create(first.with_extension("pread")).unwrap();
-    // Its header is read, and a page of it once in a while; everything else fails.
+    // Its beginning is read, and nothing behind that. The server stays the process that is ended below.
     let trace = format!(
-        "exec strace -f -qq -o /dev/null -P {} -e trace=pread64 -e inject=pread64:error=EIO:when=20+",
+        "exec strace -D -f -qq -o /dev/null -P {} -e trace=pread64 -e inject=pread64:error=EIO:when=20+",
         first.display()
     );
     let mut server = Server::start_with(directory.path(), &trace, Stdio::piped());

@@ -3,6 +3,7 @@
 //! The child performs acts that follow from their numbers and says when each is acknowledged; so the
 //! state after any number of them is known exactly.
 
+mod faults;
 mod fork;
 mod kill;
 mod limits;
