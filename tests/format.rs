@@ -241,8 +241,7 @@ fn put_listed(ns: &Namespace, n: u32, version: u32) {
     ns.put_with(listed_key(n), "value", &options).unwrap();
 }
 
-/// Metadata and expiration.
-fn listed(n: u32, version: u32) -> (Vec<u8>, Option<u64>) {
+fn listed(n: u32, version: u32) -> Shown {
     let len = if n.is_multiple_of(2) { n % 90 } else { 0 };
     let metadata = (0..len).map(|at| (at + version).to_le_bytes()[0]);
     let expires = n.is_multiple_of(3);
@@ -252,8 +251,9 @@ fn listed(n: u32, version: u32) -> (Vec<u8>, Option<u64>) {
     )
 }
 
-/// Of each key the metadata and the expiration.
-type Listed = BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>;
+/// Metadata and expiration of a key.
+type Shown = (Vec<u8>, Option<u64>);
+type Listed = BTreeMap<Vec<u8>, Shown>;
 
 fn expected_of_runs(name: &str) -> Listed {
     let keys = match name {
@@ -298,10 +298,7 @@ fn assert_runs(store: &Store) {
     }
 }
 
-/// A key with its metadata and expiration.
-type ListedKey = (Vec<u8>, (Vec<u8>, Option<u64>));
-
-fn everything(ns: &Namespace, limit: usize, reverse: bool) -> Vec<ListedKey> {
+fn everything(ns: &Namespace, limit: usize, reverse: bool) -> Vec<(Vec<u8>, Shown)> {
     let mut options = ListOptions::new().limit(limit);
     if reverse {
         options = options.reverse();
