@@ -34,7 +34,8 @@ fn main() {
     let again: Vec<u64> = order(keys, 3).collect();
     put_all(&store, &ns, "overwrite, same metadata", &again, 0, BATCH);
     pages(&store, &ns, "after overwriting all");
-    let (few, some) = (&again[..again.len() / 100], &again[..again.len() / 4]);
+    let first = |part: usize| again.chunks(again.len() / part).next().unwrap();
+    let (few, some) = (first(100), first(4));
     put_each(&ns, "put, same metadata", some, 0);
     drop(ns);
     store.close().unwrap();
