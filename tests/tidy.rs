@@ -12,6 +12,8 @@ const UNSAFE_FILES: [&str; 5] = [
     "cache/src/prefetch.rs",
     "cli/src/signals.rs",
     "engine/src/mem.rs",
+    // Of tests alone: epochs as a model.
+    "engine/src/sync/grace.rs",
     "engine/src/vfs/os.rs",
 ];
 const SHIPPED: [&str; 5] = [
