@@ -7,7 +7,7 @@ use std::process::Command;
 /// Lines of unsafe code in all of the repository, tests and benches included.
 const UNSAFE_MAX: usize = 300;
 /// Where there may be some in what is shipped.
-const UNSAFE_FILES: [&str; 5] = [
+const UNSAFE_FILES: [&str; 6] = [
     "cache/src/block.rs",
     "cache/src/prefetch.rs",
     "cli/src/signals.rs",
