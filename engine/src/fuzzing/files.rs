@@ -256,8 +256,7 @@ fn reseal_record(bytes: &mut [u8], offset: usize, header: &segment::Header) -> O
     let end = key_end.checked_add(body_len)?;
     let body_crc = crc32fast::hash(record.get(key_end..end)?);
     set!(record, 36, body_crc);
-    let key = record[record::HEADER_LEN..key_end].to_vec();
-    let crc = record::checksum(place, &record[..record::HEADER_LEN], &key);
+    let crc = record::checksum(place, &record[..key_end]);
     set!(record, 0, crc);
     Some(end.next_multiple_of(8))
 }
@@ -303,7 +302,7 @@ fn written(mut input: Input<'_>) {
         return;
     }
     let at = segment::HEADER_LEN + change / 16 % body;
-    let is_cut = change % 16 == 0;
+    let is_cut = change.is_multiple_of(16);
     if is_cut {
         bytes.truncate(at);
     } else {

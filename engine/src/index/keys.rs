@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::runs::{
-    self, Frozen, KeyRecord, Memtable, MergeError, Outcome, Query, Run, RunDamage, RunWriter,
-    Sources, cursor, pick_merge,
+    self, Frozen, KeyRecord, Memtable, MergeError, Outcome, Query, Run, RunBytes, RunDamage,
+    RunWriter, Sources, cursor, pick_merge,
 };
 use crate::error::{Error, Result, io_error};
 use crate::format::run;
 use crate::list::{ListOptions, Page};
+use crate::mem::Map;
 use crate::namespaces::{NamespaceId, View};
 use crate::sync::{Mutex, RwLock};
 use crate::vfs::{Output, Vfs, VfsFile};
@@ -311,6 +312,12 @@ fn corrupt(damage: &RunDamage) -> Error {
         path: format!("{:016x}.run", damage.run).into(),
         offset: damage.damage.offset,
         reason: damage.damage.reason,
+    }
+}
+
+impl RunBytes for Map {
+    fn will_need(&self, start: usize, len: usize) {
+        Map::will_need(self, start, len);
     }
 }
 

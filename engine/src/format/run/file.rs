@@ -11,7 +11,12 @@ use super::{
 };
 
 /// The bytes of a run: a mapped file, or a buffer.
-type RunBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+pub(crate) trait RunBytes: AsRef<[u8]> + Send + Sync {
+    /// Starts to read a range from the disk, as far as it is not in memory.
+    fn will_need(&self, _start: usize, _len: usize) {}
+}
+
+impl RunBytes for Vec<u8> {}
 
 /// An index of up to so many bytes is verified when its run is opened, a longer one where it is first
 /// needed: opening takes no longer for more keys.
@@ -20,7 +25,7 @@ const EAGER_MAX: usize = 1 << 20;
 /// An open run. Header and footer are verified, a part of the index before it is first used, and a block of
 /// keys each time it is.
 pub(crate) struct Run {
-    bytes: RunBytes,
+    bytes: Arc<dyn RunBytes>,
     store_id: [u8; 16],
     run_id: u64,
     index: Index,
@@ -79,7 +84,7 @@ impl Run {
         Some(field_u16(header, 8)).filter(|version| is_intact && *version > VERSION)
     }
 
-    pub(crate) fn open(shared: RunBytes) -> Result<Run, Damage> {
+    pub(crate) fn open(shared: Arc<dyn RunBytes>) -> Result<Run, Damage> {
         let bytes: &[u8] = (*shared).as_ref();
         let header = verified_header(bytes)?;
         let version = field_u16(header, 8);
@@ -109,8 +114,14 @@ impl Run {
             summary,
         };
         match &run.index {
-            Index::Flat(flat) if flat.len() <= EAGER_MAX => drop(flat.entries(run.file())?),
-            Index::Tree(tree) if tree.len() <= EAGER_MAX => tree.verify(run.file())?,
+            Index::Flat(flat) if flat.len() <= EAGER_MAX => {
+                run.will_need(footer_at.saturating_sub(flat.len()), flat.len());
+                flat.entries(run.file())?;
+            }
+            Index::Tree(tree) if tree.len() <= EAGER_MAX => {
+                run.will_need(footer_at.saturating_sub(tree.len()), tree.len());
+                tree.verify(run.file())?;
+            }
             _ => {}
         }
         Ok(run)
@@ -170,6 +181,11 @@ impl Run {
             Index::Flat(flat) => flat.last(self.file()),
             Index::Tree(tree) => tree.leaf(self.file(), None),
         }
+    }
+
+    /// Starts to read a range from the disk, as far as it is not in memory.
+    pub(super) fn will_need(&self, start: usize, len: usize) {
+        self.bytes.will_need(start, len);
     }
 
     pub(super) fn after(&self, leaf: &Leaf<'_>) -> Result<Option<Leaf<'_>>, Damage> {

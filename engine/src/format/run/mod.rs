@@ -21,7 +21,7 @@ mod varint;
 mod walk;
 mod writer;
 
-pub(crate) use file::Run;
+pub(crate) use file::{Run, RunBytes};
 #[cfg(feature = "fuzzing")]
 pub(crate) use reseal::reseal;
 pub(crate) use walk::{Backward, Forward};

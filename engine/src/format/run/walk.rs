@@ -4,6 +4,10 @@ use super::block::{Block, Coded, Records, SortKey};
 use super::file::{Leaf, Run};
 use super::{Damage, KeyRecord, NAMESPACE_LEN, namespace_bytes};
 
+/// Bytes that are asked for from the disk ahead of a place that moves. A list of a thousand keys is about
+/// as long; a run is mapped without any reading ahead of the system's, which is right for a single key.
+const AHEAD: usize = 64 << 10;
+
 /// A place that moves to higher keys. A block is read as the place moves through it.
 pub(crate) struct Forward<'a> {
     run: &'a Run,
@@ -13,6 +17,8 @@ pub(crate) struct Forward<'a> {
     key: SortKey,
     /// The record at the place; `None` at the end.
     record: Option<Coded<'a>>,
+    /// Where what was asked for from the disk ends.
+    ahead: usize,
 }
 
 impl<'a> Forward<'a> {
@@ -29,6 +35,7 @@ impl<'a> Forward<'a> {
             records: Records::default(),
             key: SortKey::default(),
             record: None,
+            ahead: 0,
         };
         let sort_key = sort_key(namespace, key);
         if let Some(leaf) = run.leaf(&sort_key)? {
@@ -90,6 +97,11 @@ impl<'a> Forward<'a> {
         let Some(leaf) = self.run.after(&self.leaf)? else {
             return Ok(());
         };
+        if leaf.end + AHEAD / 2 > self.ahead {
+            let from = self.ahead.max(leaf.start);
+            self.run.will_need(from, AHEAD);
+            self.ahead = from + AHEAD;
+        }
         self.enter(leaf)?;
         match self.records.next() {
             Ok(Some(record)) if self.key.begin(&record) => {
@@ -118,6 +130,8 @@ pub(crate) struct Backward<'a> {
     block: Block<'a>,
     /// Of the block's records those that are not behind the place; 0 at the end.
     left: usize,
+    /// Where what was asked for from the disk begins.
+    ahead: usize,
 }
 
 impl<'a> Backward<'a> {
@@ -147,6 +161,7 @@ impl<'a> Backward<'a> {
             leaf: Leaf::default(),
             block: Block::default(),
             left: 0,
+            ahead: usize::MAX,
         };
         if let Some(leaf) = leaf {
             place.enter(leaf)?;
@@ -176,6 +191,11 @@ impl<'a> Backward<'a> {
         if self.block.len() > 0
             && let Some(leaf) = self.run.before(&self.leaf)?
         {
+            if leaf.start.saturating_sub(AHEAD / 2) < self.ahead {
+                let end = self.ahead.min(leaf.end);
+                self.ahead = end.saturating_sub(AHEAD);
+                self.run.will_need(self.ahead, end - self.ahead);
+            }
             self.enter(leaf)?;
         }
         Ok(())

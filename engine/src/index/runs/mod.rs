@@ -30,7 +30,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::format::namespace::Deletion;
-pub(crate) use crate::format::run::{Damage, KeyRecord, Run, RunWriter};
+pub(crate) use crate::format::run::{Damage, KeyRecord, Run, RunBytes, RunWriter};
 pub(crate) use memtable::{Frozen, MemSnapshot, Memtable};
 pub(crate) use merge::{MergeError, merge};
 pub(crate) use tiers::pick_merge;
