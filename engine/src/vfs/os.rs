@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSliceMut};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
@@ -75,18 +75,7 @@ impl Vfs for OsVfs {
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         check_is_local(path.parent().unwrap_or(path))?;
-        let file = lock_file(path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(error)) => return Err(without_locks(error)),
-        }
-        // Some file systems grant every lock. One that works keeps out whoever opens the file again.
-        if lock_file(path)?.try_lock().is_ok() {
-            return Err(without_locks("a second one is granted beside the first"));
-        }
-        let origin = Origin::here();
-        Ok(Box::new(OsLock { file, origin }))
+        Ok(Box::new(OsLock::take(lock_file(path)?, path)?))
     }
 }
 
@@ -130,6 +119,29 @@ fn check_is_local(dir: &Path) -> io::Result<()> {
 struct OsLock {
     file: File,
     origin: Origin,
+}
+
+impl OsLock {
+    /// Locks a file that was opened by this name.
+    fn take(file: File, path: &Path) -> io::Result<OsLock> {
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => return Err(without_locks(error)),
+        }
+        let origin = Origin::here();
+        let lock = OsLock { file, origin };
+        // Since it was opened another may have got its name: a repaired store takes the place of the old one.
+        let (locked, named) = (lock.file.metadata()?, fs::metadata(path)?);
+        if (locked.dev(), locked.ino()) != (named.dev(), named.ino()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        // Some file systems grant every lock. One that works keeps out whoever opens the file again.
+        if lock_file(path)?.try_lock().is_ok() {
+            return Err(without_locks("a second one is granted beside the first"));
+        }
+        Ok(lock)
+    }
 }
 
 impl Drop for OsLock {
@@ -277,4 +289,24 @@ fn map_copy(file: &File) -> io::Result<Map> {
     // files of a store are written once and then only unlinked, and one process holds the lock.
     let map = unsafe { MmapOptions::new().map_copy(file)? };
     Ok(Map::new(MmapRaw::from(map)))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// Otherwise two would write: who holds the lock of the old directory believes to have that of the new one.
+    #[test]
+    fn the_lock_of_a_file_that_lost_its_name_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let opened = lock_file(&path).unwrap();
+        fs::rename(&path, dir.path().join("old")).unwrap();
+        let other = OsVfs.lock(&path).unwrap();
+        let late = OsLock::take(opened, &path).map(drop);
+        assert!(matches!(late, Err(e) if e.kind() == io::ErrorKind::WouldBlock));
+        drop(other);
+        assert!(OsVfs.lock(&path).is_ok());
+    }
 }
