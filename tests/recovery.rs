@@ -192,6 +192,10 @@ fn a_log_whose_last_epoch_is_gone_is_refused_where_other_files_tell() {
     let large = rimstone_tests::newest(dir.path(), "large").unwrap();
     std::fs::remove_file(&newest).unwrap();
     let options = rimstone::Options::new().clock(clock.clone());
+    // Which tells, too, as below.
+    let lock = dir.path().join("LOCK");
+    let mark = std::fs::read(&lock).unwrap();
+    std::fs::write(&lock, "").unwrap();
     for _ in 0..2 {
         let opened = options.clone().open(dir.path());
         assert!(matches!(opened, Err(Error::Corrupt { path, .. }) if path == newest));
@@ -200,13 +204,33 @@ fn a_log_whose_last_epoch_is_gone_is_refused_where_other_files_tell() {
         assert!(large.exists());
     }
     std::fs::remove_file(large).unwrap();
-    // `LOCK` tells, too.
+    std::fs::write(&lock, mark).unwrap();
     let opened = options.open(dir.path());
     assert!(matches!(opened, Err(Error::Corrupt { path, .. }) if path == newest));
-    std::fs::write(dir.path().join("LOCK"), "").unwrap();
+    std::fs::write(&lock, "").unwrap();
     let store = open();
     let ns = store.find_namespace("n").unwrap();
     assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"old");
+}
+
+/// Damage elsewhere does not explain it: no record says that a segment is gone in which the log went on.
+#[test]
+fn a_newest_segment_that_is_gone_is_missed_beside_other_damage() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
+    let (store, ends) = ten_keys(dir.path(), &clock);
+    store.close().unwrap();
+    let damaged = newest(dir.path(), "seg").unwrap();
+    let store = open(dir.path(), &clock);
+    store.find_namespace("n").unwrap().put("k", "v").unwrap();
+    let killed = copy(dir.path());
+    let gone = newest(killed.path(), "seg").unwrap();
+    fs::remove_file(&gone).unwrap();
+    let damaged = killed.path().join(damaged.file_name().unwrap());
+    let mut bytes = fs::read(&damaged).unwrap();
+    bytes[ends[4] - 50] ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    let opened = Options::new().clock(clock).open(killed.path());
+    assert!(matches!(opened, Err(Error::Corrupt { path, .. }) if path == gone));
 }
 
 /// What a scrub says of the records that are lost.

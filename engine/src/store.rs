@@ -28,8 +28,8 @@ const BACKUPS_MAX: usize = 20;
 ///
 /// It belongs to the process that opened it. In a child that was forked meanwhile nothing is written,
 /// unlinked or unlocked: what would do so fails with `Forked`, as do lists and reads of large values, which take
-/// locks that nobody there may ever let go. Gets of other values go on, past the hot cache. A child that
-/// needs a store opens one itself.
+/// locks that nobody there may ever let go. Gets of other values go on, past the hot cache. What returns no
+/// error, as `stats`, takes such locks, too, and may wait for ever. A child that needs a store opens one itself.
 #[derive(Clone)]
 pub struct Store(pub(crate) Arc<Owner>);
 

@@ -291,16 +291,17 @@ fn replay_from(
     }
     let mut strays = unknown(vfs, files, &mut replay);
     strays.extend_from_slice(&chain.strays);
-    let mut holes = chain.holes.clone();
-    holes.extend(chain.lost_end(files, &replay.id));
+    let holes = chain.holes.clone();
+    let lost_end = chain.lost_end(files, &replay.id);
     let tail = replay.run(chain);
     let tail = tail.and_then(|tail| replay.look_up_tail(&tail).map(|()| tail));
     if let Some(id) = id.filter(|_| replay.table.is_damaged()) {
         return Err(Failure::Table(id));
     }
     let tail = tail?;
-    if let Some(id) = files.missing_end(tail.epoch) {
-        // The next epoch would have its number, and so the names of its files.
+    if let Some(id) = lost_end.or_else(|| files.missing_end(tail.epoch)) {
+        // The next epoch would have its number, and so the names of its files; and numbers of records that it
+        // had would be given out again.
         return Err(missing(segment_path(dir, id)).into());
     }
     let mut gone: Vec<u64> = holes.iter().chain(&replay.missing).copied().collect();

@@ -3,8 +3,9 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSliceMut};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
 use parking_lot::Mutex;
@@ -75,18 +76,7 @@ impl Vfs for OsVfs {
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         check_is_local(path.parent().unwrap_or(path))?;
-        let file = lock_file(path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(error)) => return Err(without_locks(error)),
-        }
-        // Some file systems grant every lock. One that works keeps out whoever opens the file again.
-        if lock_file(path)?.try_lock().is_ok() {
-            return Err(without_locks("a second one is granted beside the first"));
-        }
-        let origin = Origin::here();
-        Ok(Box::new(OsLock { file, origin }))
+        Ok(Box::new(OsLock::take(lock_file(path)?, path)?))
     }
 }
 
@@ -132,6 +122,29 @@ struct OsLock {
     origin: Origin,
 }
 
+impl OsLock {
+    /// Locks a file that was opened by this name.
+    fn take(file: File, path: &Path) -> io::Result<OsLock> {
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => return Err(without_locks(error)),
+        }
+        let origin = Origin::here();
+        let lock = OsLock { file, origin };
+        // Since it was opened another may have got its name: a repaired store takes the place of the old one.
+        let (locked, named) = (lock.file.metadata()?, fs::metadata(path)?);
+        if (locked.dev(), locked.ino()) != (named.dev(), named.ino()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        // Some file systems grant every lock. One that works keeps out whoever opens the file again.
+        if lock_file(path)?.try_lock().is_ok() {
+            return Err(without_locks("a second one is granted beside the first"));
+        }
+        Ok(lock)
+    }
+}
+
 impl Drop for OsLock {
     fn drop(&mut self) {
         // Closing is not enough: a child that was forked and has not yet run its program shares the
@@ -148,6 +161,8 @@ struct OsFile {
     growing: Mutex<()>,
     /// Whether it is copied to memory instead of being mapped.
     is_unmappable: bool,
+    /// Where the last page ends that could not be copied.
+    unread: AtomicU64,
 }
 
 impl OsFile {
@@ -156,6 +171,7 @@ impl OsFile {
             file,
             growing: Mutex::new(()),
             is_unmappable: false,
+            unread: AtomicU64::new(0),
         }
     }
 
@@ -168,6 +184,8 @@ impl OsFile {
         for (page, at) in all.chunks_mut(4096).zip((0u64..).step_by(4096)) {
             if self.file.read_exact_at(page, at).is_err() {
                 page.fill(0);
+                let len = u64::try_from(page.len()).unwrap_or(0);
+                self.unread.fetch_max(at.saturating_add(len), Relaxed);
             }
         }
         Ok(copy)
@@ -216,6 +234,10 @@ impl VfsFile for OsFile {
         // Without this a cold get of 4 KiB reads megabytes ahead on common settings.
         raw.advise(Advice::Random)?;
         Ok(Map::new(raw))
+    }
+
+    fn unread(&self) -> u64 {
+        self.unread.load(Relaxed)
     }
 
     fn map_private(&self) -> io::Result<Map> {
@@ -277,4 +299,24 @@ fn map_copy(file: &File) -> io::Result<Map> {
     // files of a store are written once and then only unlinked, and one process holds the lock.
     let map = unsafe { MmapOptions::new().map_copy(file)? };
     Ok(Map::new(MmapRaw::from(map)))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// Otherwise two would write: who holds the lock of the old directory believes to have that of the new one.
+    #[test]
+    fn the_lock_of_a_file_that_lost_its_name_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let opened = lock_file(&path).unwrap();
+        fs::rename(&path, dir.path().join("old")).unwrap();
+        let other = OsVfs.lock(&path).unwrap();
+        let late = OsLock::take(opened, &path).map(drop);
+        assert!(matches!(late, Err(e) if e.kind() == io::ErrorKind::WouldBlock));
+        drop(other);
+        assert!(OsVfs.lock(&path).is_ok());
+    }
 }
