@@ -285,6 +285,31 @@ mod tests {
         assert_eq!(keys(&ns), [&b"k2"[..], b"other"]);
     }
 
+    /// The lock on maintenance keeps the deletion from being carried out.
+    #[test]
+    fn a_page_without_a_deletion_has_nothing_that_was_put_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_store, ns) = prepared(dir.path());
+        let core = ns.core();
+        let _state = core.maintenance.lock();
+        let is_deleted = std::cell::Cell::new(false);
+        let view = || {
+            let view = ns.state.counted_view();
+            if !is_deleted.replace(true) {
+                ns.delete_prefix("k").unwrap();
+                ns.put("later", "new").unwrap();
+            }
+            view
+        };
+        let options = ListOptions::new();
+        let page = core
+            .keys
+            .list_of(view, &options, &core.secret(), 1)
+            .unwrap();
+        let keys: Vec<_> = page.keys().map(|key| key.name).collect();
+        assert_eq!(keys, [&b"later"[..], b"other"]);
+    }
+
     /// The checkpoint knows of a deletion whose record can no longer be read.
     #[test]
     #[allow(clippy::disallowed_methods, reason = "what a killed process leaves")]

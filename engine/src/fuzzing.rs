@@ -375,7 +375,8 @@ fn walk(bytes: &[u8], mut asked: Input<'_>) {
                 assert!(found.is_none_or(|found| found >= (*namespace, key)));
             }
             if let Ok(place) = Backward::seek(&run, *namespace, key, after_equal) {
-                let _ = place.record();
+                let found = place.record().map(|r| (r.namespace, r.key));
+                assert!(found.is_none_or(|found| found <= (*namespace, key)));
             }
         }
     }

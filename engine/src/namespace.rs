@@ -273,8 +273,8 @@ impl Namespace {
     pub fn list(&self, options: &ListOptions) -> Result<Page> {
         let core = self.core();
         core.origin.check()?;
-        let (view, now) = (self.state.view()?, core.clock.now());
-        let listed = core.keys.list(&view, options, &core.secret(), now);
+        let (view, now) = (|| self.state.counted_view(), core.clock.now());
+        let listed = core.keys.list_of(view, options, &core.secret(), now);
         if core.keys.wants_memtable_merge() {
             core.pages.wake();
         }

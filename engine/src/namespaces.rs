@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::checkpoint::NamespaceEntry;
 use crate::format::namespace::{Deletion, NamespaceBody};
 use crate::sync::RwLock;
-use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Longest name of a namespace, in bytes: 512 characters of UTF-8.
 pub(crate) const NAME_MAX: usize = 2048;
@@ -50,6 +50,8 @@ pub(crate) struct State {
     /// Whether there are deletions that are not carried out.
     is_deleting: AtomicBool,
     deletions: RwLock<Arc<[Deletion]>>,
+    /// How often it took over what a record says.
+    changes: AtomicU64,
 }
 
 /// A namespace as one call sees it.
@@ -80,6 +82,7 @@ impl State {
             dropped: AtomicBool::new(false),
             is_deleting: AtomicBool::new(false),
             deletions: RwLock::new(Arc::new([])),
+            changes: AtomicU64::new(0),
         }
     }
 
@@ -127,6 +130,15 @@ impl State {
         })
     }
 
+    /// The namespace as it is now, and how many of its changes that shows at least.
+    ///
+    /// # Errors
+    /// `NoSuchNamespace` if it was dropped.
+    pub(crate) fn counted_view(&self) -> Result<(u64, View)> {
+        let changes = self.changes.load(Ordering::Acquire);
+        Ok((changes, self.view()?))
+    }
+
     /// All that is kept under a number, deleted or not.
     pub(crate) fn all_of(&self, number: u32) -> View {
         View {
@@ -144,6 +156,7 @@ impl State {
         *self.deletions.write() = body.deletions.into();
         self.is_deleting.store(is_deleting, Ordering::Release);
         self.dropped.store(body.dropped, Ordering::Release);
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// The body of the record that says this state, or that a number of it was dropped.

@@ -149,9 +149,46 @@ impl Keys {
         }
     }
 
-    /// One page of a namespace's keys at time `now`.
+    /// Everything as it is at one moment, and a namespace as it is then.
+    ///
+    /// With a view from before, a page could show what a deletion takes away beside what was put after it.
+    fn sources_of(&self, view: impl Fn() -> Result<(u64, View)>) -> Result<(View, Sources)> {
+        let (mut changes, mut view_before) = view()?;
+        loop {
+            let sources = self.sources();
+            let (changes_now, view_now) = view()?;
+            if changes_now == changes {
+                return Ok((view_before, sources));
+            }
+            (changes, view_before) = (changes_now, view_now);
+        }
+    }
+
+    /// One page of the keys that a namespace holds at one moment, at time `now`.
+    pub(crate) fn list_of(
+        &self,
+        view: impl Fn() -> Result<(u64, View)>,
+        options: &ListOptions,
+        secret: &[u8; 16],
+        now: u64,
+    ) -> Result<Page> {
+        let (view, sources) = self.sources_of(view)?;
+        Keys::page(&sources, &view, options, secret, now)
+    }
+
+    /// One page of the keys that a view of a namespace shows.
     pub(crate) fn list(
         &self,
+        view: &View,
+        options: &ListOptions,
+        secret: &[u8; 16],
+        now: u64,
+    ) -> Result<Page> {
+        Keys::page(&self.sources(), view, options, secret, now)
+    }
+
+    fn page(
+        sources: &Sources,
         view: &View,
         options: &ListOptions,
         secret: &[u8; 16],
@@ -199,9 +236,8 @@ impl Keys {
             now,
             work,
         };
-        let sources = self.sources();
         let mut page = Page::with_room_for(limit);
-        let outcome = runs::list(&sources, &query, |record| {
+        let outcome = runs::list(sources, &query, |record| {
             page.push(record.key, record.metadata, record.expiration, record.seqno);
         });
         let outcome = outcome.map_err(|damage| corrupt(&damage))?;

@@ -196,7 +196,10 @@ impl<'a> Records<'a> {
         let mut agreed = 0;
         while let Some(record) = self.next()? {
             if record.shared < agreed {
-                return Ok(Some((record.shared, record)));
+                // It is past the record before, and so must be past what that agrees with.
+                let is_past = record.suffix.first() > sort_key.get(record.shared);
+                let found = is_past.then_some(Some((record.shared, record)));
+                return found.ok_or(Malformed);
             }
             if record.shared == agreed {
                 let wanted = sort_key.get(agreed..).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::block::{BLOCK_RECORDS, Block};
+use super::block::{BLOCK_RECORDS, Block, Malformed, Records};
 use super::flat::Flat;
 use super::tree::Tree;
 use super::{
@@ -51,6 +51,20 @@ pub(super) struct Leaf<'a> {
     pub(super) start: usize,
     pub(super) end: usize,
     pub(super) payload: &'a [u8],
+}
+
+impl Leaf<'_> {
+    /// Whether it has records before (or with `after_equal`, not after) a sort key, and others.
+    pub(super) fn sides(
+        &self,
+        sort_key: &[u8],
+        after_equal: bool,
+    ) -> Result<(bool, bool), Malformed> {
+        let mut records = Records::new(self.payload).ok_or(Malformed)?;
+        let mut has_before = false;
+        let behind = records.seek(sort_key, !after_equal, |_| has_before = true)?;
+        Ok((has_before, behind.is_some()))
+    }
 }
 
 impl<'a> File<'a> {
@@ -173,14 +187,26 @@ impl Run {
     }
 
     fn first(&self) -> Result<Option<Leaf<'_>>, Damage> {
-        self.leaf(&[])
+        let first = self.leaf(&[])?;
+        if let Some(leaf) = &first
+            && let Some(before) = self.before(leaf)?
+        {
+            return Err(astray(&before));
+        }
+        Ok(first)
     }
 
     pub(super) fn last(&self) -> Result<Option<Leaf<'_>>, Damage> {
-        match &self.index {
+        let last = match &self.index {
             Index::Flat(flat) => flat.last(self.file()),
             Index::Tree(tree) => tree.leaf(self.file(), None),
+        }?;
+        if let Some(leaf) = &last
+            && let Some(after) = self.after(leaf)?
+        {
+            return Err(astray(&after));
         }
+        Ok(last)
     }
 
     /// Starts to read a range from the disk, as far as it is not in memory.
@@ -208,6 +234,11 @@ impl Run {
             run_id: self.run_id,
         }
     }
+}
+
+/// The index led past a block.
+pub(super) fn astray(leaf: &Leaf<'_>) -> Damage {
+    Damage::at(leaf.start, "order of the blocks of a run")
 }
 
 fn verified_header(bytes: &[u8]) -> Result<&[u8; HEADER_LEN], Damage> {

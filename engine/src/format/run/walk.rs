@@ -1,7 +1,11 @@
 //! Places in a run, and steps from record to record.
+//!
+//! The index says where a search begins to look, and is not verified each time: it may have been damaged since.
+//! So what is found counts only where verified blocks of keys, which name their neighbours, say that it is between
+//! what lies on both sides.
 
 use super::block::{Block, Coded, Records, SortKey};
-use super::file::{Leaf, Run};
+use super::file::{Leaf, Run, astray};
 use super::{Damage, KeyRecord, NAMESPACE_LEN, namespace_bytes};
 
 /// Bytes that are asked for from the disk ahead of a place that moves. A list of a thousand keys is about
@@ -40,9 +44,15 @@ impl<'a> Forward<'a> {
         let sort_key = sort_key(namespace, key);
         if let Some(leaf) = run.leaf(&sort_key)? {
             place.enter(leaf)?;
-            let found = place.records.seek(&sort_key, !after_equal, |_| {});
+            let mut is_first = true;
+            let found = place
+                .records
+                .seek(&sort_key, !after_equal, |_| is_first = false);
             match found.map_err(|_| place.malformed())? {
                 Some((shared, record)) => {
+                    if is_first {
+                        place.check_before(&sort_key, after_equal)?;
+                    }
                     if !place.key.set(&sort_key, shared, &record) {
                         return Err(place.malformed());
                     }
@@ -112,6 +122,17 @@ impl<'a> Forward<'a> {
         }
     }
 
+    /// Whether what is sought cannot be in the block before.
+    fn check_before(&self, sort_key: &[u8], after_equal: bool) -> Result<(), Damage> {
+        let Some(before) = self.run.before(&self.leaf)? else {
+            return Ok(());
+        };
+        match before.sides(sort_key, after_equal) {
+            Ok((_, false)) => Ok(()),
+            _ => Err(astray(&before)),
+        }
+    }
+
     fn enter(&mut self, leaf: Leaf<'a>) -> Result<(), Damage> {
         self.leaf = leaf;
         self.records = Records::new(leaf.payload).ok_or(self.malformed())?;
@@ -142,10 +163,19 @@ impl<'a> Backward<'a> {
         key: &[u8],
         after_equal: bool,
     ) -> Result<Backward<'a>, Damage> {
-        let mut place = Backward::at(run, run.leaf(&sort_key(namespace, key))?)?;
+        let sort_key = sort_key(namespace, key);
+        let mut place = Backward::at(run, run.leaf(&sort_key)?)?;
         place.left = place.block.seek(namespace, key, after_equal);
         if place.left == 0 {
             place.block_before()?;
+            if place.block.seek(namespace, key, after_equal) < place.left {
+                return Err(astray(&place.leaf));
+            }
+        } else if place.left == place.block.len()
+            && let Some(after) = run.after(&place.leaf)?
+            && !matches!(after.sides(&sort_key, after_equal), Ok((false, _)))
+        {
+            return Err(astray(&after));
         }
         Ok(place)
     }
@@ -188,15 +218,20 @@ impl<'a> Backward<'a> {
     }
 
     fn block_before(&mut self) -> Result<(), Damage> {
-        if self.block.len() > 0
-            && let Some(leaf) = self.run.before(&self.leaf)?
-        {
+        let Some(first) = self.block.get(0) else {
+            return Ok(());
+        };
+        let (namespace, key) = (first.namespace, first.key.to_vec());
+        if let Some(leaf) = self.run.before(&self.leaf)? {
             if leaf.start.saturating_sub(AHEAD / 2) < self.ahead {
                 let end = self.ahead.min(leaf.end);
                 self.ahead = end.saturating_sub(AHEAD);
                 self.run.will_need(self.ahead, end - self.ahead);
             }
             self.enter(leaf)?;
+            if self.block.seek(namespace, &key, false) < self.left {
+                return Err(astray(&leaf));
+            }
         }
         Ok(())
     }

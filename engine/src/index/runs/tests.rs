@@ -675,6 +675,101 @@ fn a_changed_first_key_does_not_lead_a_search_astray() {
     }
 }
 
+/// What is damaged after it was verified, or was never right.
+#[test]
+fn an_index_that_misleads_gives_no_wrong_answer() {
+    let key = |i: u64| format!("user:{i:04}").into_bytes();
+    let owned = |seqno| Owned {
+        metadata: Vec::new(),
+        expiration: 0,
+        seqno,
+        tombstone: false,
+    };
+    let model: Model = (0..320).map(|i| ((7, key(i * 3)), owned(i + 1))).collect();
+    let file = file_of(&model);
+    let intact = open(file.clone()).unwrap();
+    let (start, end) = (intact.block_ranges()[9].1, file.len() - 64);
+    let targets: Vec<_> = (0..960).step_by(7).map(key).collect();
+    let mut refused = 0;
+    for at in start + 8..end - 4 {
+        for change in [1, 2, 0x0c, 0x20, 0x7f] {
+            let mut changed = file.clone();
+            changed[at] ^= change;
+            intact.seal_block(&mut changed, start, end);
+            let Ok(run) = open(changed.clone()) else {
+                continue;
+            };
+            let sources = Sources {
+                runs: vec![Arc::new(run)],
+                ..Sources::default()
+            };
+            for target in &targets {
+                let bound = (7, target.clone());
+                let (open, included) = (Bound::Unbounded, Bound::Included(target.as_slice()));
+                for reverse in [false, true] {
+                    let expected = if reverse {
+                        model.range(..=bound.clone()).next_back()
+                    } else {
+                        model.range(bound.clone()..).next()
+                    };
+                    let (lower, upper) = if reverse {
+                        (open, included)
+                    } else {
+                        (included, open)
+                    };
+                    let query = Query {
+                        lower,
+                        upper,
+                        reverse,
+                        ..all(7, 1)
+                    };
+                    let mut found = None;
+                    if list(&sources, &query, |r| found = Some(own(r).0)).is_err() {
+                        refused += 1;
+                        continue;
+                    }
+                    let expected = expected.map(|(key, _)| key.clone());
+                    assert_eq!(found, expected, "byte {at}, {change}, reverse {reverse}");
+                }
+            }
+            let run = Run::open(Arc::new(changed)).unwrap();
+            if let Ok(last) = Backward::last(&run) {
+                assert_eq!(last.record().map(|r| own(&r).0), Some((7, key(319 * 3))));
+            }
+            if let Ok(all) = everything(run) {
+                assert_eq!(all, model, "byte {at}, {change}");
+            }
+        }
+    }
+    assert!(refused > 0);
+}
+
+#[test]
+fn a_search_gives_nothing_from_before_where_it_began() {
+    // A record that says it is after the one before it, and is not.
+    let owned = |seqno| Owned {
+        metadata: Vec::new(),
+        expiration: 0,
+        seqno,
+        tombstone: false,
+    };
+    let model = Model::from([
+        ((7, b"bbb".to_vec()), owned(1)),
+        ((7, b"bz".to_vec()), owned(2)),
+    ]);
+    let mut file = file_of(&model);
+    let intact = open(file.clone()).unwrap();
+    let (start, end) = intact.block_ranges()[0];
+    let last = file[..end - 4]
+        .iter()
+        .rposition(|byte| *byte == b'z')
+        .unwrap();
+    file[last] = b'a';
+    intact.seal_block(&mut file, start, end);
+    let run = open(file).unwrap();
+    assert!(Forward::seek(&run, 7, b"bbx", false).is_err());
+}
+
 #[test]
 fn a_truncated_run_is_damage() {
     let file = small_file();
