@@ -459,4 +459,10 @@ fn a_value_whose_destructor_uses_the_cache_is_dropped_unlocked() {
     cache.invalidate(&[99]);
     cache.clear();
     assert_eq!(dropped.load(SeqCst), 101);
+    // Also one that is refused: the source has another by now; a newer version is known; it is too heavy.
+    assert!(!cache.insert_if(&[1], value(), || false));
+    cache.invalidate_version(&[1], 9);
+    assert!(!cache.insert(&[1], value().version(3)));
+    assert!(!cache.insert(&[2], value().metadata(&[0; 4000])));
+    assert_eq!(dropped.load(SeqCst), 104);
 }
