@@ -116,7 +116,7 @@ impl Cache {
             self.count(Read::Miss);
             return None;
         };
-        entry.0.touch();
+        self.touch(entry, cache_ttl);
         self.count(if entry.is_absent() {
             Read::Negative
         } else {

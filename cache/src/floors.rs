@@ -32,13 +32,12 @@ impl Floors {
         }
         if self.floors.len() >= FLOORS_MAX {
             let floors = self.floors.drain().map(|(_, floor)| floor);
-            self.of_all = floors.chain(self.of_all).reduce(Floor::both);
+            let of_all = self.of_all.filter(|floor| floor.until > now);
+            self.of_all = floors.chain(of_all).reduce(Floor::both);
         }
         let floor = Floor { version, until };
-        let raised = self
-            .floors
-            .get(&hash)
-            .map_or(floor, |held| held.both(floor));
+        let held = self.floors.get(&hash).filter(|held| held.until > now);
+        let raised = held.map_or(floor, |held| held.both(floor));
         self.floors.insert(hash, raised);
     }
 
@@ -83,6 +82,19 @@ impl Hasher for Hashed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_floor_that_is_over_does_not_stand_again() {
+        let mut floors = Floors::default();
+        floors.raise(6, 9, 30, 0);
+        assert!(!floors.admit(6, 8, 29));
+        floors.raise(6, 1, 60, 30);
+        assert!(floors.admit(6, 1, 31) && !floors.admit(6, 0, 31));
+        for (version, now) in [(9, 60), (1, 90)] {
+            (10..5000).for_each(|hash| floors.raise(hash, version, now + 30, now));
+        }
+        assert!(floors.admit(6, 1, 91), "nor does that of all");
+    }
 
     #[test]
     fn a_floor_refuses_what_is_older_while_it_stands() {

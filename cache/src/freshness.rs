@@ -17,7 +17,7 @@ pub(crate) enum Freshness {
 }
 
 impl Cache {
-    /// Whether an entry is fresh for a reader, who may make it stay for longer.
+    /// Whether an entry is fresh for a reader.
     #[inline]
     pub(crate) fn is_fresh(&self, entry: &Entry, cache_ttl: Option<Duration>) -> bool {
         let judged = self.judge(entry, cache_ttl);
@@ -38,11 +38,6 @@ impl Cache {
             return Freshness::Useless;
         }
         let fresh_until = entry.fresh_until(ttl);
-        if ttl.is_some() {
-            // This reader may want it for longer than others. One without a timer stays without.
-            let until = self.kept_until(fresh_until, entry.0.expiration());
-            entry.0.keep_until(until.min(NEVER - 1));
-        }
         if now < fresh_until {
             let aging = self.is_aging(entry, fresh_until, now);
             return if aging {
@@ -56,6 +51,17 @@ impl Cache {
             Freshness::Stale
         } else {
             Freshness::Useless
+        }
+    }
+
+    /// Notes that an entry was read, and has it kept for this reader, who may want it for longer than others.
+    #[inline]
+    pub(crate) fn touch(&self, entry: &Entry, ttl: Option<Duration>) {
+        entry.0.touch();
+        if ttl.is_some() {
+            // One without a timer stays without.
+            let until = self.kept_until(entry.fresh_until(ttl), entry.0.expiration());
+            entry.0.keep_until(until.min(NEVER - 1));
         }
     }
 

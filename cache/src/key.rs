@@ -2,7 +2,7 @@
 
 use std::hash::BuildHasher;
 
-use foldhash::quality::RandomState;
+use crate::sync::{Secret, secret};
 
 /// What an entry is found by: a number and bytes. Names alone are in namespace 0.
 ///
@@ -34,8 +34,14 @@ impl<'k, N: AsRef<[u8]> + ?Sized> From<(u32, &'k N)> for Key<'k> {
 }
 
 /// Hashes keys with a secret of its own, so that nobody can choose keys that collide.
-#[derive(Debug, Default)]
-pub(crate) struct Hasher(RandomState);
+#[derive(Debug)]
+pub(crate) struct Hasher(Secret);
+
+impl Default for Hasher {
+    fn default() -> Hasher {
+        Hasher(secret())
+    }
+}
 
 impl Hasher {
     pub(crate) fn hash(&self, key: Key<'_>) -> u64 {
@@ -62,5 +68,33 @@ impl From<Key<'_>> for OwnedKey {
             namespace: key.namespace,
             name: key.name.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use shuttle::scheduler::RandomScheduler;
+    use shuttle::{Config, Runner};
+
+    use super::*;
+
+    #[test]
+    fn a_schedule_that_is_repeated_hashes_as_before() {
+        let hashes = Arc::new(Mutex::new(Vec::new()));
+        for _ in 0..2 {
+            let hashes = Arc::clone(&hashes);
+            let hash = move || {
+                let hash = Hasher::default().hash(Key::from("key"));
+                hashes.lock().expect("a lock").push(hash);
+            };
+            Runner::new(RandomScheduler::new_from_seed(7, 1), Config::new()).run(hash);
+        }
+        let hashes = hashes.lock().expect("a lock");
+        assert!(
+            matches!(hashes[..], [first, again] if first == again),
+            "{hashes:?}"
+        );
     }
 }

@@ -86,7 +86,7 @@ impl Cache {
                 Found::Lookup(self.join(fill, ttl))
             });
         };
-        entry.0.touch();
+        self.touch(entry, ttl);
         let entry = entry.clone();
         match (freshness, fill) {
             (Freshness::Aging, None) => Found::Vacant(Some(entry), freshness),

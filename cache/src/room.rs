@@ -75,17 +75,19 @@ impl Cache {
         stored
     }
 
-    /// Locks a shard, stores by `put`, which returns whether it did, and makes room for that.
+    /// Locks a shard, stores by `put`, which returns an entry that it refuses, and makes room for that.
+    /// Returns whether it was stored.
     pub(crate) fn store_by(
         &self,
         hash: u64,
-        put: impl FnOnce(&mut Shard, &mut Leaving) -> bool,
+        put: impl FnOnce(&mut Shard, &mut Leaving) -> Result<(), Entry>,
     ) -> bool {
         let mut gone = Leaving::new();
         let mut shard = self.shard(hash).write();
         let before = shard.weight();
+        // As what goes out, one that is refused is dropped when nothing is locked.
         let stored = put(&mut shard, &mut gone);
-        if stored {
+        if stored.is_ok() {
             self.expire_some(&mut shard, &mut gone);
         }
         if self.is_turn_of(&shard, before) {
@@ -95,7 +97,7 @@ impl Cache {
         drop(shard);
         self.farewell(gone);
         self.make_room();
-        stored
+        stored.is_ok()
     }
 
     /// What a write does for what no reader can want any more.
@@ -106,6 +108,7 @@ impl Cache {
         }
     }
 
+    /// Puts an entry into a locked shard, or returns it.
     pub(crate) fn put(
         &self,
         shard: &mut Shard,
@@ -113,24 +116,24 @@ impl Cache {
         entry: Entry,
         fill: Option<&Arc<Fill>>,
         gone: &mut Leaving,
-    ) -> bool {
+    ) -> Result<(), Entry> {
         let key = entry.key();
         if fill.is_some_and(|fill| !shard.fills.end(fill)) {
-            return false;
+            return Err(entry);
         }
         shard.fills.remove(hash, key);
         let forgotten = entry.0.generation() != self.generation(key.namespace);
         if forgotten || self.is_old(shard, hash, &entry) {
-            return false;
+            return Err(entry);
         }
         if u64::from(entry.weight()) > self.0.budget.0.max_entry_weight {
             gone.extend(shard.remove(hash, key));
-            return false;
+            return Err(entry);
         }
         if let Some(replaced) = shard.insert(hash, entry, self.0.settings.ranking) {
             gone.push(replaced);
         }
-        true
+        Ok(())
     }
 
     /// Whether a newer version is known.

@@ -22,8 +22,9 @@ impl Cache {
         let key = key.into();
         let (hash, generation) = (self.hash(key), self.generation(key.namespace));
         let entry = self.newcomer(hash, key, value, self.now(), generation);
-        let stored = self.store_by(hash, |shard, gone| {
-            is_current() && self.put(shard, hash, entry, None, gone)
+        let stored = self.store_by(hash, |shard, gone| match is_current() {
+            true => self.put(shard, hash, entry, None, gone),
+            false => Err(entry),
         });
         if !stored {
             self.0.counters.refuse();

@@ -1,5 +1,6 @@
 //! The locks, in one place, so that the tests inside the crate can run every schedule of them: there
-//! they are those of `shuttle`, as with the feature of that name.
+//! they are those of `shuttle`, as with the feature of that name. And what keys are hashed with, on which a
+//! schedule that is to be repeated must not depend.
 
 #[cfg(any(test, feature = "shuttle"))]
 use std::sync::PoisonError;
@@ -53,6 +54,24 @@ impl<T> Mutex<T> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock()
     }
+}
+
+#[cfg(not(any(test, feature = "shuttle")))]
+pub(crate) type Secret = foldhash::quality::RandomState;
+#[cfg(any(test, feature = "shuttle"))]
+pub(crate) type Secret = foldhash::quality::FixedState;
+
+/// A new secret, which nobody else knows.
+#[cfg(not(any(test, feature = "shuttle")))]
+pub(crate) fn secret() -> Secret {
+    Secret::default()
+}
+
+/// A secret that follows from the schedule.
+#[cfg(any(test, feature = "shuttle"))]
+pub(crate) fn secret() -> Secret {
+    use shuttle::rand::Rng;
+    Secret::with_seed(shuttle::rand::thread_rng().r#gen())
 }
 
 /// Waits until the condition is told to have changed.

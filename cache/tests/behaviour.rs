@@ -94,6 +94,18 @@ fn a_reader_sees_only_what_is_as_young_as_it_asks() {
 }
 
 #[test]
+fn who_peeks_keeps_nothing_for_longer() {
+    let clock = Clock::manual(100);
+    let cache = builder(&clock).build();
+    cache.insert("key", Value::from("1").ttl(Duration::from_secs(10)));
+    assert!(cache.peek("key", seconds(60)).is_some());
+    assert!(cache.contains_key("key", seconds(60)));
+    clock.set(120);
+    cache.maintain(100);
+    assert!(cache.is_empty());
+}
+
+#[test]
 fn absence_is_held_until_a_value_comes() {
     let clock = Clock::manual(1_000);
     let cache = builder(&clock)
@@ -459,4 +471,10 @@ fn a_value_whose_destructor_uses_the_cache_is_dropped_unlocked() {
     cache.invalidate(&[99]);
     cache.clear();
     assert_eq!(dropped.load(SeqCst), 101);
+    // Also one that is refused: the source has another by now; a newer version is known; it is too heavy.
+    assert!(!cache.insert_if(&[1], value(), || false));
+    cache.invalidate_version(&[1], 9);
+    assert!(!cache.insert(&[1], value().version(3)));
+    assert!(!cache.insert(&[2], value().metadata(&[0; 4000])));
+    assert_eq!(dropped.load(SeqCst), 104);
 }

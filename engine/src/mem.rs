@@ -14,7 +14,6 @@ use memmap2::{MmapMut, MmapOptions, MmapRaw};
 use rustix::mm::Advice;
 
 use crate::error::{Error, Result};
-
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::epoch::{Atomic, Guard, Owned};
 
@@ -174,8 +173,8 @@ impl Region {
         Some(Region { raw, start })
     }
 
-    #[cfg(not(feature = "loom"))]
     /// Gives the whole pages of a part back, which nobody uses again.
+    #[cfg(not(feature = "loom"))]
     fn release(&self, offset: usize, len: usize) {
         let page = rustix::param::page_size();
         let first = (self.start + offset).next_multiple_of(page);

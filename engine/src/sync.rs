@@ -1,9 +1,10 @@
 //! Locks, atomics, epochs and threads, in one place, so that tests can run every schedule of them.
 //!
-//! Everything that threads share goes through here, but for the files of the operating system. With the feature `loom` or `shuttle`, which only tests
-//! turn on, they are those of that explorer of schedules: `loom` knows what the orderings of atomics
-//! permit, and takes the table, the list of segments and the commit queue; `shuttle` knows one order of
-//! all accesses, and takes a whole store.
+//! Everything that threads share goes through here, but for counts of references, cells that are set once, and
+//! what belongs to the operating system: files, and the page that tells of a fork. With the feature `loom` or
+//! `shuttle`, which only tests turn on, they are those of that explorer of schedules: `loom` knows what the
+//! orderings of atomics permit, and takes the table, the list of segments and the commit queue; `shuttle` knows
+//! one order of all accesses, and takes a whole store.
 
 #[cfg(all(feature = "shuttle", not(feature = "loom")))]
 #[path = "sync/words.rs"]
