@@ -374,8 +374,6 @@ impl Replay {
                     pending.clear();
                 }
                 Step::End { offset } => {
-                    // Behind what cannot be read nobody knows of a torn tail.
-                    let end = end.max(segment.file.unread());
                     if offset < end {
                         self.report(Damage::bytes(&segment.path, offset, end, MISSING));
                     }

@@ -125,11 +125,6 @@ pub trait VfsFile: Send + Sync {
     /// # Errors
     /// What the operating system says.
     fn map(&self, len: usize) -> io::Result<Map>;
-    /// Where the last part ends that could not be read when the file was mapped by reading it into memory, which
-    /// then has zeros there; 0 if there is none, and where files are mapped.
-    fn unread(&self) -> u64 {
-        0
-    }
     /// Maps the whole file copy-on-write: changes stay in memory.
     ///
     /// # Errors

@@ -5,7 +5,6 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSliceMut};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
 use parking_lot::Mutex;
@@ -161,8 +160,6 @@ struct OsFile {
     growing: Mutex<()>,
     /// Whether it is copied to memory instead of being mapped.
     is_unmappable: bool,
-    /// Where the last page ends that could not be copied.
-    unread: AtomicU64,
 }
 
 impl OsFile {
@@ -171,7 +168,6 @@ impl OsFile {
             file,
             growing: Mutex::new(()),
             is_unmappable: false,
-            unread: AtomicU64::new(0),
         }
     }
 
@@ -184,8 +180,6 @@ impl OsFile {
         for (page, at) in all.chunks_mut(4096).zip((0u64..).step_by(4096)) {
             if self.file.read_exact_at(page, at).is_err() {
                 page.fill(0);
-                let len = u64::try_from(page.len()).unwrap_or(0);
-                self.unread.fetch_max(at.saturating_add(len), Relaxed);
             }
         }
         Ok(copy)
@@ -234,10 +228,6 @@ impl VfsFile for OsFile {
         // Without this a cold get of 4 KiB reads megabytes ahead on common settings.
         raw.advise(Advice::Random)?;
         Ok(Map::new(raw))
-    }
-
-    fn unread(&self) -> u64 {
-        self.unread.load(Relaxed)
     }
 
     fn map_private(&self) -> io::Result<Map> {
