@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rimstone::{Durability, Error, Namespace, Options};
+use rimstone_tests::say;
 use tempfile::TempDir;
 
 /// A file system in a file, unmounted when dropped.
@@ -61,7 +62,9 @@ fn a_full_file_system_refuses_puts_until_compaction_made_room() {
         Err(reason) => {
             let is_required = std::env::var_os("CI").is_some_and(|ci| ci == "true");
             assert!(!is_required, "no file system to fill: {reason}");
-            eprintln!("SKIPPED: a full file system, which takes root and a loop device: {reason}");
+            say(&format!(
+                "SKIPPED: a full file system, which takes root and a loop device: {reason}"
+            ));
             return;
         }
     };

@@ -172,17 +172,67 @@ fn a_segment_cut_short_under_a_server_ends_it_by_name_and_harms_nothing() {
     assert_eq!(server.process.try_wait().unwrap(), None);
 }
 
+/// Without it a test says so and passes, unless in CI.
+fn has_strace() -> bool {
+    let mut strace = Command::new("strace");
+    let has = strace.arg("-V").stdout(Stdio::null()).status().is_ok();
+    if !has {
+        assert!(std::env::var_os("CI").is_none(), "CI has strace");
+        // Past the capture of the test harness.
+        _ = writeln!(std::io::stderr(), "SKIPPED: strace is missing");
+    }
+    has
+}
+
+/// The end of the log, too: that it cannot be read does not make it one that was never written.
+#[test]
+fn an_end_of_the_log_that_cannot_be_read_is_damage() {
+    if !has_strace() {
+        return;
+    }
+    let directory = store();
+    let data = directory.path().join("d");
+    let server = Server::start(directory.path(), "");
+    for key in 0..20 {
+        let put = server.ask(&format!("PUT /{key}"), &[2; 8000]);
+        assert!(put.starts_with(b"HTTP/1.1 200"));
+    }
+    drop(server);
+    let segments = files(&data).into_keys();
+    let mut segments = segments.filter(|path| path.extension().is_some_and(|e| e == "seg"));
+    let active = segments.next_back().unwrap();
+    File::create(active.with_extension("pread")).unwrap();
+    // Its beginning is read, and nothing behind that.
+    let stats = |how: &str| {
+        let mut stats = Command::new("strace");
+        stats
+            .current_dir(&directory)
+            .args(["-f", "-qq", "-o", "/dev/null", "-P"])
+            .arg(&active)
+            .args(["-e", "trace=pread64", "-e", how])
+            .args([RIMSTONE, "stats", "--json", "--data", "d"]);
+        String::from_utf8(stats.output().unwrap().stdout).unwrap()
+    };
+    let told = stats("inject=pread64:error=EIO:when=20+");
+    assert!(told.contains("\"degraded\":true"), "{told}");
+    assert!(told.contains("may hold the end of the log"), "{told}");
+    // The log goes on behind what is left, and is whole.
+    for value in [b"3", b"4"] {
+        let server = Server::start(directory.path(), "");
+        assert!(server.ask("GET /0", b"").ends_with(&[2; 8000]));
+        assert!(server.ask("PUT /k", value).starts_with(b"HTTP/1.1 200"));
+    }
+    let server = Server::start(directory.path(), "");
+    assert!(server.ask("GET /k", b"").ends_with(b"4"));
+    drop(server);
+    let told = stats("inject=pread64:error=EIO:when=20000+");
+    assert!(told.contains("\"degraded\":false"), "{told}");
+}
+
 /// Where the device fails for good, so that reading fails as mapping did.
 #[test]
 fn what_cannot_be_read_of_a_file_that_is_not_mapped_is_damage() {
-    if Command::new("strace")
-        .arg("-V")
-        .stdout(Stdio::null())
-        .status()
-        .is_err()
-    {
-        assert!(std::env::var_os("CI").is_none(), "CI has strace");
-        eprintln!("SKIPPED: strace is missing");
+    if !has_strace() {
         return;
     }
     let directory = store();

@@ -23,12 +23,28 @@ use crate::sync::epoch::{Atomic, Guard, Owned};
 /// out as a slice do not change. Whoever asks for a slice first checks that the range was written.
 pub struct Map {
     raw: MmapRaw,
+    /// Where the last page ends that could not be read, of a file that was copied; else 0.
+    unread_end: u64,
 }
 
 impl Map {
     /// Wraps a mapping that nobody writes through.
     pub fn new(raw: MmapRaw) -> Map {
-        Map { raw }
+        let unread_end = 0;
+        Map { raw, unread_end }
+    }
+
+    /// The same for a copy of a file of which not all could be read, up to here.
+    pub(crate) fn unread_before(self, end: u64) -> Map {
+        Map {
+            unread_end: end,
+            ..self
+        }
+    }
+
+    /// Where the last of what could not be read ends; 0 if all of it could.
+    pub(crate) fn unread_end(&self) -> u64 {
+        self.unread_end
     }
 
     /// A private copy of `bytes`, for file systems that cannot map.
@@ -40,9 +56,7 @@ impl Map {
         map.get_mut(..bytes.len())
             .unwrap_or_default()
             .copy_from_slice(bytes);
-        Ok(Map {
-            raw: MmapRaw::from(map),
-        })
+        Ok(Map::new(MmapRaw::from(map)))
     }
 
     /// Length of the mapping in bytes, which may exceed what the file holds.

@@ -300,6 +300,10 @@ async fn answer(shared: &Shared, method: &Method, path: &str) -> Response<Outgoi
         crate::response::allow(&mut response, ["GET"]);
         return response;
     }
+    if !["/metrics", "/health"].contains(&path) {
+        return status(StatusCode::NOT_FOUND);
+    }
+    // This looks at every file.
     let store = shared.store.clone();
     let stats = tokio::task::spawn_blocking(move || store.stats()).await;
     let Ok(stats) = stats else {

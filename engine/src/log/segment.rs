@@ -80,6 +80,11 @@ impl Segment {
         self.published.load(Ordering::Acquire)
     }
 
+    /// Where the last of what could not be read of the file ends; 0 if all of it could, as it mostly is mapped.
+    pub(crate) fn unread_end(&self) -> u64 {
+        self.map.unread_end()
+    }
+
     /// How many bytes are part of the store: those of a class segment count once the log says so.
     pub(crate) fn end(&self) -> u64 {
         match self.class {

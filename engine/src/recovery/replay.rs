@@ -12,7 +12,7 @@ use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::{FRONT, Retired, SegmentEntry};
 use crate::format::lists::{Move, Retire};
-use crate::format::record::{Address, Kind, Record};
+use crate::format::record::{Address, HEADER_LEN as RECORD_HEADER_LEN, Kind, Record};
 use crate::format::segment::{HEADER_LEN, SEGMENT_LEN, StoreId};
 use crate::index::checkpoint::Checkpoint;
 use crate::index::keys::Keys;
@@ -24,6 +24,7 @@ use crate::namespaces::Namespaces;
 
 pub(crate) const DAMAGED: &str = "no valid records where there were some";
 pub(super) const MISSING: &str = "missing";
+const UNREAD: &str = "cannot be read, and may hold the end of the log";
 pub(super) const CROWDED: &str = "too many keys share a hash";
 
 /// The state that the log leads to, as it is rebuilt.
@@ -374,8 +375,15 @@ impl Replay {
                     pending.clear();
                 }
                 Step::End { offset } => {
+                    let unread = segment.unread_end();
                     if offset < end {
                         self.report(Damage::bytes(&segment.path, offset, end, MISSING));
+                    } else if offset < unread {
+                        // Records may lie there that were durable. Nobody knows how many; but their numbers
+                        // are not given out again.
+                        self.report(Damage::bytes(&segment.path, offset, unread, UNREAD));
+                        let most = (unread - offset) / RECORD_HEADER_LEN as u64;
+                        self.seqno = self.seqno.saturating_add(most);
                     }
                     break;
                 }

@@ -172,17 +172,20 @@ impl OsFile {
     }
 
     /// A copy of the file in so much memory, with zeros for what cannot be read: no record, page or block of
-    /// a store is valid with them, so that whoever needs it is told of damage.
-    fn copied(&self, len: usize) -> io::Result<MmapMut> {
+    /// a store is valid with them, so that whoever needs it is told of damage. The end of the log needs more:
+    /// zeros look as if nothing had been written there.
+    fn copied(&self, len: usize) -> io::Result<Map> {
         let mut copy = MmapMut::map_anon(len)?;
         let there = usize::try_from(self.file.metadata()?.len()).unwrap_or(usize::MAX);
         let (all, _) = copy.split_at_mut(there.min(len));
+        let mut unread_end = 0;
         for (page, at) in all.chunks_mut(4096).zip((0u64..).step_by(4096)) {
             if self.file.read_exact_at(page, at).is_err() {
                 page.fill(0);
+                unread_end = at.saturating_add(page.len() as u64);
             }
         }
-        Ok(copy)
+        Ok(Map::new(MmapRaw::from(copy)).unread_before(unread_end))
     }
 }
 
@@ -222,7 +225,7 @@ impl VfsFile for OsFile {
 
     fn map(&self, len: usize) -> io::Result<Map> {
         if self.is_unmappable {
-            return Ok(Map::new(MmapRaw::from(self.copied(len)?)));
+            return self.copied(len);
         }
         let raw = MmapOptions::new().len(len).map_raw_read_only(&self.file)?;
         // Without this a cold get of 4 KiB reads megabytes ahead on common settings.
@@ -233,7 +236,7 @@ impl VfsFile for OsFile {
     fn map_private(&self) -> io::Result<Map> {
         if self.is_unmappable {
             let len = usize::try_from(self.len()?).unwrap_or(usize::MAX);
-            return Ok(Map::new(MmapRaw::from(self.copied(len)?)));
+            return self.copied(len);
         }
         map_copy(&self.file)
     }
