@@ -38,7 +38,7 @@ pub(crate) struct Args {
     metrics: Option<SocketAddr>,
     /// The most connections that one address, or one IPv6 network of 64 bits, may have at a time. Loopback may
     /// have any number.
-    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().per_address)]
+    #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().per_address, value_parser = at_least_one)]
     connections_per_address: usize,
     /// Memory for the hot cache, such as 512M or 2G; 0 for none. It pays where the data does not fit into
     /// the machine's memory.
@@ -122,4 +122,13 @@ async fn serve(server: Server, metrics: Option<SocketAddr>, store: Store) -> Out
     };
     server.serve(store, stop).await;
     Ok(())
+}
+
+/// None at all would shut everybody out but loopback.
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
 }

@@ -370,6 +370,19 @@ fn address() -> Option<std::net::IpAddr> {
 }
 
 #[test]
+fn no_connections_at_all_for_an_address_are_refused() {
+    let directory = store();
+    let line = "serve --data d --connections-per-address 0";
+    let refused = command(directory.path(), line).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        String::from_utf8(refused.stderr)
+            .unwrap()
+            .contains("at least 1")
+    );
+}
+
+#[test]
 fn an_address_has_as_many_connections_as_the_flag_says() {
     let Some(address) = address() else {
         // Past the capture of the test harness.

@@ -336,6 +336,12 @@ impl Store {
         self.0.close()
     }
 
+    /// Whether a write or flush failed, so that nothing is written until the store is opened again.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.core().poisoned.load(Ordering::Acquire)
+    }
+
     /// Numbers about the store, as they are now.
     #[must_use]
     pub fn stats(&self) -> Stats {

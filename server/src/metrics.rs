@@ -300,26 +300,25 @@ async fn answer(shared: &Shared, method: &Method, path: &str) -> Response<Outgoi
         crate::response::allow(&mut response, ["GET"]);
         return response;
     }
-    if !["/metrics", "/health"].contains(&path) {
-        return status(StatusCode::NOT_FOUND);
+    match path {
+        "/metrics" => all(shared).await,
+        // Who reads it takes writers elsewhere; reads go on whatever it says.
+        "/health" if shared.store.is_poisoned() => status(StatusCode::SERVICE_UNAVAILABLE),
+        "/health" => status(StatusCode::OK),
+        _ => status(StatusCode::NOT_FOUND),
     }
+}
+
+async fn all(shared: &Shared) -> Response<Outgoing> {
     // This looks at every file.
     let store = shared.store.clone();
     let stats = tokio::task::spawn_blocking(move || store.stats()).await;
     let Ok(stats) = stats else {
         return status(StatusCode::INTERNAL_SERVER_ERROR);
     };
-    match path {
-        "/metrics" => {
-            let mut response = status(StatusCode::OK);
-            let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-            response.headers_mut().insert(CONTENT_TYPE, kind);
-            *response.body_mut() = whole(shared.metrics.show(&stats));
-            response
-        }
-        // Who reads it takes writers elsewhere; reads go on whatever it says.
-        "/health" if stats.poisoned => status(StatusCode::SERVICE_UNAVAILABLE),
-        "/health" => status(StatusCode::OK),
-        _ => status(StatusCode::NOT_FOUND),
-    }
+    let mut response = status(StatusCode::OK);
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    *response.body_mut() = whole(shared.metrics.show(&stats));
+    response
 }
