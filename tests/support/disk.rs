@@ -165,7 +165,13 @@ impl SimDisk {
             state.names.insert(Arc::clone(path), *node);
             state.files.insert(number, Arc::new(inode));
         }
-        state.next_file = image.files.keys().max().map_or(0, |max| max + 1);
+        // Files without bytes have names alone.
+        let named = image.names.values().filter_map(|node| match node {
+            Node::File(number) => Some(number),
+            Node::Dir => None,
+        });
+        let numbers = image.files.keys().chain(named);
+        state.next_file = numbers.max().map_or(0, |max| max + 1);
         state.base = image;
         SimDisk(Arc::new(Shared {
             state: Mutex::new(state),
@@ -510,6 +516,11 @@ impl Vfs for SimDisk {
         let dir = dir.into();
         state.journal.push(Event::SyncDir { dir });
         Ok(())
+    }
+
+    fn note(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let inode = self.state().inode(path)?;
+        SimFile::new(self, inode).write_at(bytes, 0)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
