@@ -45,7 +45,7 @@ fn a_value_that_is_not_in_memory_is_not_streamed_without_waiting() {
     assert!(ns.try_stream("k").unwrap().is_none(), "it would wait");
     assert_eq!(disk.asked(), 1);
     let stream = ns.stream("k").unwrap().unwrap();
-    assert_eq!(stream.read_all().unwrap(), b"value");
+    assert_eq!(stream.read_all().unwrap()[..], *b"value");
     let missing = ns.try_stream("missing").unwrap();
     assert!(missing.is_some_and(|stream| stream.is_none()));
 }

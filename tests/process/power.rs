@@ -157,7 +157,7 @@ fn a_power_cut_of_an_xfs_loses_nothing_durable() {
 
 fn cut_often(disk: &Disk, name: &str, rounds: u32) {
     let store = disk.mounted().join("store");
-    let (mut dice, mut performed, mut cuts, mut lost) = (Dice::new(1), 0, [0, 0], 0);
+    let (mut dice, mut performed, mut cuts, mut lost) = (Dice::of_run(1), 0, [0, 0], 0);
     for round in 0..rounds {
         if round % 8 == 0 && store.exists() {
             std::fs::remove_dir_all(&store).unwrap();
