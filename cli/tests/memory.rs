@@ -1,16 +1,19 @@
 //! A server with little memory: large values pass through it, and never lie in it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+mod support;
+
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-const RIMSTONE: &str = env!("CARGO_BIN_EXE_rimstone");
+use crate::support::{Server, create, head};
+
 const LIMIT: u64 = 64 << 20;
 const TRANSFERS: u8 = 8;
 const VALUE: usize = 25 << 20;
@@ -84,29 +87,15 @@ fn hierarchies() -> Vec<(PathBuf, &'static str)> {
     all
 }
 
-struct Server {
-    process: Child,
-    address: String,
+/// A server in a group, if there is one.
+fn start(directory: &Path, group: Option<&Group>) -> Server {
+    let enter = group.map_or(String::new(), |group| {
+        format!("echo $$ > {}/cgroup.procs && ", group.0.display())
+    });
+    Server::start(directory, &format!("{enter}exec"), Stdio::inherit())
 }
 
 impl Server {
-    /// In a group, if there is one.
-    fn start(directory: &Path, group: Option<&Group>) -> Server {
-        let enter = group.map_or(String::new(), |group| {
-            format!("echo $$ > {}/cgroup.procs && ", group.0.display())
-        });
-        let line = format!("{enter}exec {RIMSTONE} serve --data d --listen 127.0.0.1:0");
-        let mut command = Command::new("sh");
-        command.current_dir(directory).args(["-c", &line]);
-        command.env_remove("RIMSTONE_TOKEN").stdout(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let mut line = String::new();
-        let mut stdout = BufReader::new(process.stdout.take().unwrap());
-        stdout.read_line(&mut line).unwrap();
-        let address = line.trim().rsplit('/').next().unwrap().to_owned();
-        Server { process, address }
-    }
-
     /// Memory of its own, which no file stands behind.
     fn own_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
@@ -119,11 +108,7 @@ impl Server {
 
     fn connect(&self, line: &str, len: usize) -> TcpStream {
         let mut socket = TcpStream::connect(&self.address).unwrap();
-        let head = format!(
-            "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-kv-namespace: n\r\n\
-             content-length: {len}\r\n\r\n"
-        );
-        socket.write_all(head.as_bytes()).unwrap();
+        socket.write_all(head(line, len).as_bytes()).unwrap();
         socket
     }
 
@@ -176,13 +161,6 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        _ = self.process.kill();
-        _ = self.process.wait();
-    }
-}
-
 const PIECE: usize = 64 << 10;
 
 /// A part of a value that is like no other.
@@ -213,12 +191,8 @@ fn eight_values_of_25_mib_go_in_and_out_at_once_within_64_mib() {
     let group = group.ok();
     // Not in a file system in memory, whose files nobody can push out.
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let mut create = Command::new(RIMSTONE);
-    create
-        .current_dir(&directory)
-        .args(["namespace", "create", "n", "--data", "d"]);
-    assert!(create.status().unwrap().success());
-    let mut server = Server::start(directory.path(), group.as_ref());
+    create(directory.path());
+    let mut server = start(directory.path(), group.as_ref());
     let before = server.own_bytes();
     // The system may take back some of what it had before.
     let more = |most: u64| most.saturating_sub(before);
