@@ -7,9 +7,9 @@ check:
 test:
     cargo test --workspace
 
-# Hours of the tests that `just test` runs for seconds: docs/testing.md.
-long:
-    RIMSTONE_CASES=20000 RIMSTONE_ACTS=4 cargo test --workspace --release
+# Hours of what `just test` does for seconds, all stages or those that are named, and a table: docs/testing.md.
+long hours="2" *stages:
+    tests/long {{ hours }} {{ stages }}
 
 # Whether the tests notice the bugs of tests/planted/, all or those with these names.
 planted *names:

@@ -1,9 +1,11 @@
-//! What the ordered keys take of writes that a list shows nothing of.
+//! What the ordered keys take of writes that a list shows nothing of, and what a scan shows beside writers.
 
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::thread;
 use std::time::Duration;
 
-use rimstone::{Clock, ListOptions, Namespace, PutOptions, Store};
-use rimstone_tests::{copy, open};
+use rimstone::{Clock, ListOptions, Namespace, PutOptions, Store, WriteBatch};
+use rimstone_tests::{copy, fresh, open};
 use tempfile::tempdir;
 
 const KEYS: u32 = 2_000;
@@ -107,4 +109,83 @@ fn a_key_that_was_deleted_and_put_again_is_listed() {
         assert_eq!(listed, [(&b"key"[..], &b"m"[..])]);
         store.checkpoint().unwrap();
     }
+}
+
+/// Sets a number to zero when it is dropped, also by a panic: others wait for that.
+struct End<'a>(&'a AtomicU32);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Relaxed);
+    }
+}
+
+/// Keys that nobody touches are in a scan exactly once and in order, whatever else is put, deleted, merged and
+/// compacted between its pages, and what one batch wrote is on one page as that batch left it.
+#[test]
+fn a_scan_beside_writers_shows_each_untouched_key_once() {
+    let (_dir, _clock, store, ns) = fresh();
+    let still: Vec<String> = (0..300).map(|n| format!("{n:03} still")).collect();
+    for key in &still {
+        ns.put(key, "v").unwrap();
+    }
+    let scans_left = AtomicU32::new(40);
+    let goes_on = || scans_left.load(Relaxed) > 0;
+    let pairs = thread::scope(|scope| {
+        // Between those that stay: one key that comes and goes, and two that one batch writes.
+        scope.spawn(|| {
+            for number in (0..u32::MAX).take_while(|_| goes_on()) {
+                let place = number * 7 % 300;
+                let mut batch = WriteBatch::new();
+                let written = PutOptions::new().metadata(number.to_le_bytes());
+                batch.put_with(&ns, format!("{place:03} twin a"), "v", &written);
+                batch.put_with(&ns, format!("{place:03} twin b"), "v", &written);
+                store.write(batch).unwrap();
+                ns.put(format!("{place:03} once"), "v").unwrap();
+                ns.delete(format!("{:03} once", (place + 150) % 300))
+                    .unwrap();
+                if number % 90 == 0 {
+                    ns.delete_prefix(format!("{place:03} twin")).unwrap();
+                }
+            }
+        });
+        scope.spawn(|| {
+            while goes_on() {
+                store.checkpoint().unwrap();
+                store.compact().unwrap();
+            }
+        });
+        let (_end, mut pairs) = (End(&scans_left), 0);
+        while goes_on() {
+            let mut listed = Vec::new();
+            let mut options = ListOptions::new().limit(7);
+            loop {
+                let page = ns.list(&options).unwrap();
+                let keys = page
+                    .keys()
+                    .map(|key| (key.name.to_vec(), key.metadata.to_vec()));
+                let keys: Vec<_> = keys.collect();
+                for two in keys.windows(2).filter(|two| two[0].0.ends_with(b"twin a")) {
+                    pairs += 1;
+                    assert!(two[1].0.ends_with(b"twin b"), "a half of a batch: {two:?}");
+                    assert_eq!(two[0].1, two[1].1, "two batches on one page");
+                }
+                listed.extend(keys.into_iter().map(|(name, _)| name));
+                let Some(cursor) = page.cursor else { break };
+                options = options.cursor(cursor);
+            }
+            assert!(
+                listed.is_sorted_by(|a, b| a < b),
+                "in order, and none twice"
+            );
+            listed.retain(|name| name.ends_with(b"still"));
+            assert!(
+                listed.iter().eq(still.iter().map(String::as_bytes)),
+                "one is missing"
+            );
+            scans_left.fetch_sub(1, Relaxed);
+        }
+        pairs
+    });
+    assert!(pairs > 100, "{pairs} pairs were seen");
 }

@@ -7,6 +7,7 @@ mod basics;
 mod capacity;
 mod checkpoint;
 mod clock;
+mod cold;
 mod compaction;
 mod damage;
 mod deletions;

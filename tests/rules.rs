@@ -8,7 +8,7 @@ use std::time::Duration;
 use rimstone::{
     Clock, Durability, Error, ListOptions, Namespace, PutOptions, Result, Store, WriteBatch,
 };
-use rimstone_tests::{Cut, Fault, Names, SimDisk, State, Unsynced, observe, open_on};
+use rimstone_tests::{Cut, Fault, Names, SimDisk, State, Unsynced, observe, open_alone, open_on};
 
 const NOW: u64 = 1_000;
 
@@ -333,6 +333,43 @@ fn closed() -> (SimDisk, State) {
     let seen = see(&store);
     drop((store, ns));
     (disk.crash(Cut::LOST), seen)
+}
+
+/// Rule 6: a checkpoint that cannot be read now is not one that is damaged. The open fails, or did not need
+/// what it could not read; nothing is called damaged or removed for it, and the next open has all of it.
+#[test]
+fn a_checkpoint_that_cannot_be_read_now_is_not_given_up() {
+    let (disk, store, ns) = prepared();
+    for value in ["first", "second"] {
+        store.checkpoint().unwrap();
+        ns.put("other", value).unwrap();
+    }
+    let seen = see(&store);
+    drop((store, ns));
+    let disk = disk.crash(Cut::LOST);
+    let checkpoints = |disk: &SimDisk| -> Vec<PathBuf> {
+        let is_one = |path: &PathBuf| path.extension().is_some_and(|e| e == "ckpt");
+        disk.files().into_iter().filter(is_one).collect()
+    };
+    let before = checkpoints(&disk);
+    assert_eq!(before.len(), 2);
+    let mut refused = 0;
+    for skip in 0.. {
+        let disk = disk.crash(Cut::KEPT);
+        disk.fail(skip, Fault::Read, false);
+        let opened = open_alone(&disk, &clock(), Durability::Immediate);
+        let hit = disk.failures() > 0;
+        refused += u32::from(opened.is_err());
+        assert_eq!(checkpoints(&disk), before, "{skip}");
+        drop(opened);
+        let store = reopen(&disk);
+        assert_eq!(store.stats().damage, Vec::<String>::new(), "{skip}");
+        assert_eq!(see(&store), seen, "{skip}");
+        if !hit {
+            break;
+        }
+    }
+    assert!(refused > 0);
 }
 
 /// Rule 7: what is damaged below the durable mark is reported, at open or when it is read, and wrong

@@ -1,53 +1,21 @@
 //! A server whose disk fails under it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, PipeWriter, Read, Write};
+use std::io::{PipeWriter, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use tempfile::TempDir;
 
-const RIMSTONE: &str = env!("CARGO_BIN_EXE_rimstone");
-
-struct Server {
-    process: Child,
-    address: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        _ = self.process.kill();
-        _ = self.process.wait();
-    }
-}
+use crate::support::{RIMSTONE, Server, create, head};
 
 impl Server {
-    /// Serves the store `d` after what this line of a shell sets.
-    fn start(directory: &Path, limit: &str) -> Server {
-        Server::start_with(directory, &format!("{limit} exec"), Stdio::piped())
-    }
-
-    fn start_with(directory: &Path, before: &str, stderr: Stdio) -> Server {
-        let line = format!("{before} {RIMSTONE} serve --data d --listen 127.0.0.1:0");
-        let mut command = Command::new("sh");
-        command
-            .current_dir(directory)
-            .args(["-c", &line])
-            .env_remove("RIMSTONE_TOKEN")
-            // One that faults must not keep the others from it.
-            .env("TOKIO_WORKER_THREADS", "8");
-        command.stdout(Stdio::piped()).stderr(stderr);
-        let mut process = command.spawn().unwrap();
-        let mut line = String::new();
-        let mut stdout = BufReader::new(process.stdout.take().unwrap());
-        stdout.read_line(&mut line).unwrap();
-        let address = line.trim().rsplit('/').next().unwrap().to_owned();
-        Server { process, address }
-    }
-
     /// The response to a request of the binding; empty if there is none.
     fn ask(&self, line: &str, body: &[u8]) -> Vec<u8> {
         ask(&self.address, line, body)
@@ -67,12 +35,12 @@ impl Server {
     }
 }
 
+fn start(directory: &TempDir) -> Server {
+    Server::start(directory.path(), "exec", Stdio::piped())
+}
+
 fn ask(address: &str, line: &str, body: &[u8]) -> Vec<u8> {
-    let len = body.len();
-    let head = format!(
-        "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-kv-namespace: n\r\n\
-         content-length: {len}\r\n\r\n"
-    );
+    let head = head(line, body.len());
     let mut said = Vec::new();
     if let Ok(mut socket) = TcpStream::connect(address) {
         _ = socket.write_all(head.as_bytes());
@@ -83,13 +51,9 @@ fn ask(address: &str, line: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// A directory with a store `d` that has the namespace `n`.
-fn store() -> tempfile::TempDir {
+fn store() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
-    let mut create = Command::new(RIMSTONE);
-    create
-        .current_dir(&directory)
-        .args(["namespace", "create", "n", "--data", "d"]);
-    assert!(create.status().unwrap().success());
+    create(directory.path());
     directory
 }
 
@@ -130,7 +94,7 @@ fn fill(pipe: &mut PipeWriter) {
 fn a_segment_cut_short_under_a_server_ends_it_by_name_and_harms_nothing() {
     let directory = store();
     let data = directory.path().join("d");
-    let mut server = Server::start(directory.path(), "");
+    let mut server = start(&directory);
     assert!(
         server
             .ask("PUT /large", &vec![1; 300_000])
@@ -160,7 +124,7 @@ fn a_segment_cut_short_under_a_server_ends_it_by_name_and_harms_nothing() {
     assert!(after == before, "nothing else changed");
 
     // What is left is served, what was lost is no older value and no crash: the file is not mapped again.
-    let mut server = Server::start(directory.path(), "");
+    let mut server = start(&directory);
     let maps = fs::read_to_string(format!("/proc/{}/maps", server.process.id())).unwrap();
     assert!(!maps.contains(name), "{maps}");
     let cut = File::options().write(true).open(&active).unwrap();
@@ -192,7 +156,7 @@ fn an_end_of_the_log_that_cannot_be_read_is_damage() {
     }
     let directory = store();
     let data = directory.path().join("d");
-    let server = Server::start(directory.path(), "");
+    let server = start(&directory);
     for key in 0..20 {
         let put = server.ask(&format!("PUT /{key}"), &[2; 8000]);
         assert!(put.starts_with(b"HTTP/1.1 200"));
@@ -218,11 +182,11 @@ fn an_end_of_the_log_that_cannot_be_read_is_damage() {
     assert!(told.contains("may hold the end of the log"), "{told}");
     // The log goes on behind what is left, and is whole.
     for value in [b"3", b"4"] {
-        let server = Server::start(directory.path(), "");
+        let server = start(&directory);
         assert!(server.ask("GET /0", b"").ends_with(&[2; 8000]));
         assert!(server.ask("PUT /k", value).starts_with(b"HTTP/1.1 200"));
     }
-    let server = Server::start(directory.path(), "");
+    let server = start(&directory);
     assert!(server.ask("GET /k", b"").ends_with(b"4"));
     drop(server);
     let told = stats("inject=pread64:error=EIO:when=20000+");
@@ -237,7 +201,7 @@ fn what_cannot_be_read_of_a_file_that_is_not_mapped_is_damage() {
     }
     let directory = store();
     let data = directory.path().join("d");
-    let server = Server::start(directory.path(), "");
+    let server = start(&directory);
     for (key, byte) in [("a", b'a'), ("b", b'b')] {
         let put = server.ask(&format!("PUT /{key}"), &vec![byte; 300_000]);
         assert!(put.starts_with(b"HTTP/1.1 200"));
@@ -252,7 +216,7 @@ fn what_cannot_be_read_of_a_file_that_is_not_mapped_is_damage() {
         "exec strace -D -f -qq -o /dev/null -P {} -e trace=pread64 -e inject=pread64:error=EIO:when=20+",
         first.display()
     );
-    let mut server = Server::start_with(directory.path(), &trace, Stdio::piped());
+    let mut server = Server::start(directory.path(), &trace, Stdio::piped());
     let said = server.ask("GET /a", b"");
     assert!(!said.ends_with(&[b'a'; 300_000]));
     assert!(said.len() < 300_000, "no more than what was read");
@@ -265,7 +229,7 @@ fn threads_that_fault_together_end_it_by_name_too() {
     let directory = store();
     let (mut reader, mut writer) = std::io::pipe().unwrap();
     let stderr = writer.try_clone().unwrap();
-    let mut server = Server::start_with(directory.path(), "exec", stderr.into());
+    let mut server = Server::start(directory.path(), "exec", stderr.into());
     let active = fill_and_cut(&server, &directory.path().join("d"));
     // The first one cannot go on before the other has come.
     fill(&mut writer);
@@ -291,7 +255,7 @@ fn threads_that_fault_together_end_it_by_name_too() {
 #[test]
 fn a_limit_of_file_sizes_refuses_a_value_and_the_server_goes_on() {
     let directory = store();
-    let server = Server::start(directory.path(), "ulimit -f 4096;");
+    let server = Server::start(directory.path(), "ulimit -f 4096; exec", Stdio::piped());
     let refused = server.ask("PUT /k", &vec![1; 3 << 20]);
     assert!(
         refused.starts_with(b"HTTP/1.1 5"),

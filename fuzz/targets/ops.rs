@@ -37,10 +37,12 @@ struct How {
     durability: Durability,
     /// Bytes of hot cache, 0 for none.
     cache: u64,
+    /// Whether maintenance has its turn after each step, and does what waits for idle hours, too.
+    maintained: Option<bool>,
 }
 
-/// The first byte chooses the durability and whether there is a hot cache; each step takes the bytes it
-/// needs. With `Immediate` the power may be cut, without it only the process dies.
+/// The first byte chooses the durability, whether there is a hot cache, and whether there is maintenance;
+/// each step takes the bytes it needs. With `Immediate` the power may be cut, without it only the process dies.
 pub fn ops(data: &[u8]) {
     let mut input = Input(data);
     let first = input.u8();
@@ -51,6 +53,7 @@ pub fn ops(data: &[u8]) {
         },
         // None, one that holds a part of the values, one that holds all.
         cache: [1 << 20, 0, 0, 4 << 10][usize::from(first >> 1 & 3)],
+        maintained: (first & 8 != 0).then_some(first & 16 != 0),
     };
     let (disk, clock) = (SimDisk::new(), Clock::manual(1_000));
     let (store, namespaces) = open(&disk, &clock, how);
@@ -68,6 +71,9 @@ pub fn ops(data: &[u8]) {
             break;
         }
         session = session.step(&mut input);
+        if let Some(idle) = how.maintained {
+            session.store.step(idle);
+        }
     }
     session.list(&mut Input(&[0, 255]));
 }
@@ -75,7 +81,9 @@ pub fn ops(data: &[u8]) {
 fn open(disk: &SimDisk, clock: &Clock, how: How) -> (Store, [Namespace; 2]) {
     let options = Options::new().vfs(Arc::new(disk.clone()));
     let options = options.durability(how.durability).clock(clock.clone());
-    let store = options.cache(how.cache).open(DIR).expect("the store opens");
+    // Without threads a history that failed fails again, and takes half of the time.
+    let options = options.cache(how.cache).without_threads();
+    let store = options.open(DIR).expect("the store opens");
     let namespaces = NAMES.map(|name| store.namespace(name).expect("a namespace"));
     (store, namespaces)
 }

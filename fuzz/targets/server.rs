@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use rimstone::fuzzing::Input;
 use rimstone::{Clock, Durability, ListOptions, Namespace, Store};
-use rimstone_tests::{SimDisk, open_on};
+use rimstone_tests::{SimDisk, open_alone};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -37,7 +37,7 @@ thread_local! {
 impl Server {
     fn new() -> Server {
         let clock = Clock::manual(NOW);
-        let store = open_on(&SimDisk::new(), &clock, Durability::None).expect("a store");
+        let store = open_alone(&SimDisk::new(), &clock, Durability::None).expect("a store");
         let ns = store.namespace("ns").expect("a namespace");
         ns.put("key", KEPT).expect("a put");
         let mut runtime = tokio::runtime::Builder::new_current_thread();

@@ -182,13 +182,11 @@ impl Server {
                 shared.metrics.refused.fetch_add(1, Ordering::Relaxed);
                 continue;
             };
-            shared.metrics.accepted.fetch_add(1, Ordering::Relaxed);
+            let open = shared.metrics.accepted();
             let connection = graceful.watch(connection(socket, Arc::clone(&shared)));
-            let shared = Arc::clone(&shared);
             tokio::spawn(async move {
                 _ = connection.await;
-                shared.metrics.ended.fetch_add(1, Ordering::Relaxed);
-                drop((permit, place));
+                drop((permit, place, open));
             });
         }
         if let Some(told) = told {

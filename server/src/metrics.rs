@@ -40,13 +40,24 @@ pub(crate) struct Metrics {
     /// By the first bound that they are within; the last has none.
     times: [AtomicU64; TIMES.len() + 1],
     micros: AtomicU64,
-    /// Connections that were accepted, that ended, and that were one too many for their address.
-    pub(crate) accepted: AtomicU64,
-    pub(crate) ended: AtomicU64,
+    /// Connections that were accepted, and that were one too many for their address.
+    accepted: AtomicU64,
     pub(crate) refused: AtomicU64,
+    /// One reference here and one for each open connection, whose task may panic.
+    open: Arc<()>,
 }
 
 impl Metrics {
+    /// Counts a connection, which is open until the mark is dropped.
+    pub(crate) fn accepted(&self) -> Arc<()> {
+        add(Some(&self.accepted), 1);
+        Arc::clone(&self.open)
+    }
+
+    fn open(&self) -> usize {
+        Arc::strong_count(&self.open) - 1
+    }
+
     /// Counts a request whose response begins now.
     pub(crate) fn answered(&self, is_rest: bool, status: StatusCode, time: Duration) {
         let class = usize::from(status.as_u16() / 100).saturating_sub(1);
@@ -68,14 +79,11 @@ impl Metrics {
             }
         }
         self.show_times(&mut text);
-        let (accepted, ended) = (load(&self.accepted), load(&self.ended));
-        text.gauge(
-            "connections",
-            "Open connections of clients.",
-            accepted.saturating_sub(ended),
-        );
-        text.counter("connections_total", "Connections accepted.", accepted);
-        text.counter(
+        let open = self.open() as u64;
+        text.number("connections", "Open connections of clients.", open);
+        let accepted = load(&self.accepted);
+        text.number("connections_total", "Connections accepted.", accepted);
+        text.number(
             "connections_refused_total",
             "Connections closed at once, as their address had enough.",
             load(&self.refused),
@@ -101,7 +109,7 @@ impl Metrics {
 }
 
 fn show_store(text: &mut Text, stats: &Stats) {
-    let gauges = [
+    let of_all = [
         (
             "degraded",
             "Whether something stored is damaged.",
@@ -167,37 +175,40 @@ fn show_store(text: &mut Text, stats: &Stats) {
             "The sequence number of the newest checkpoint.",
             stats.checkpoint_seqno,
         ),
+        (
+            "evicted_keys_total",
+            "Keys evicted to keep the capacity.",
+            stats.evicted_keys,
+        ),
+        (
+            "evicted_bytes_total",
+            "Bytes evicted to keep the capacity.",
+            stats.evicted_bytes,
+        ),
     ];
-    for (name, help, value) in gauges {
-        text.gauge(name, help, value);
+    let of_cache = stats.cache.iter().flat_map(|cache| {
+        [
+            (
+                "cache_hits_total",
+                "Reads that the hot cache answered.",
+                cache.hits,
+            ),
+            (
+                "cache_misses_total",
+                "Reads that asked the hot cache in vain.",
+                cache.misses,
+            ),
+            ("cache_entries", "Entries in the hot cache.", cache.entries),
+            (
+                "cache_bytes",
+                "Memory that the hot cache takes.",
+                cache.bytes,
+            ),
+        ]
+    });
+    for (name, help, value) in of_all.into_iter().chain(of_cache) {
+        text.number(name, help, value);
     }
-    text.counter(
-        "evicted_keys_total",
-        "Keys evicted to keep the capacity.",
-        stats.evicted_keys,
-    );
-    text.counter(
-        "evicted_bytes_total",
-        "Bytes evicted to keep the capacity.",
-        stats.evicted_bytes,
-    );
-    let Some(cache) = &stats.cache else { return };
-    text.counter(
-        "cache_hits_total",
-        "Reads that the hot cache answered.",
-        cache.hits,
-    );
-    text.counter(
-        "cache_misses_total",
-        "Reads that asked the hot cache in vain.",
-        cache.misses,
-    );
-    text.gauge("cache_entries", "Entries in the hot cache.", cache.entries);
-    text.gauge(
-        "cache_bytes",
-        "Memory that the hot cache takes.",
-        cache.bytes,
-    );
 }
 
 /// The text format of Prometheus.
@@ -220,13 +231,10 @@ impl Text {
         _ = writeln!(self.0, "rimstone_{name}{{{labels}}} {value}");
     }
 
-    fn gauge(&mut self, name: &str, help: &str, value: u64) {
-        self.head(name, "gauge", help);
-        self.line(name, value);
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.head(name, "counter", help);
+    /// What only grows is a counter, and is called a total.
+    fn number(&mut self, name: &str, help: &str, value: u64) {
+        let only_grows = name.ends_with("_total");
+        self.head(name, if only_grows { "counter" } else { "gauge" }, help);
         self.line(name, value);
     }
 }
@@ -321,4 +329,25 @@ async fn all(shared: &Shared) -> Response<Outgoing> {
     response.headers_mut().insert(CONTENT_TYPE, kind);
     *response.body_mut() = whole(shared.metrics.show(&stats));
     response
+}
+
+#[cfg(test)]
+#[allow(clippy::panic, reason = "that is the test")]
+mod tests {
+    use super::Metrics;
+
+    #[test]
+    fn a_connection_whose_task_panicked_is_open_no_more() {
+        let metrics = Metrics::default();
+        let (open, panics) = (metrics.accepted(), metrics.accepted());
+        assert_eq!(metrics.open(), 2);
+        let task = std::thread::spawn(move || {
+            let _open = panics;
+            panic!("as a task may");
+        });
+        assert!(task.join().is_err());
+        assert_eq!(metrics.open(), 1);
+        drop(open);
+        assert_eq!(metrics.open(), 0);
+    }
 }

@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
 
+use rimstone::Options;
 use rimstone_server::Server;
+use rimstone_server::limits::Limits;
+use rimstone_tests::{Fault, SimDisk};
 
-use crate::support::{Answer, start, start_cached};
+use crate::support::{Answer, start, start_cached, start_on};
 
 fn ask(address: SocketAddr, line: &str) -> Answer {
     let mut socket = TcpStream::connect(address).unwrap();
@@ -83,6 +87,25 @@ fn metrics_and_health_are_told_on_their_own_address_only() {
         ask(server.metrics, "GET /client/v4/user/tokens/verify").status(),
         404
     );
+}
+
+/// Who is told so takes writers elsewhere; reads go on.
+#[test]
+fn a_store_that_stopped_writing_is_not_healthy() {
+    let disk = SimDisk::new();
+    let options = Options::new().vfs(Arc::new(disk.clone()));
+    let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let server = start_on(localhost, options, None, Limits::default());
+    assert_eq!(server.binding("PUT /k", "", b"v").status(), 200);
+    assert_eq!(ask(server.metrics, "GET /health").status(), 200);
+    disk.fail(0, Fault::Forget, false);
+    assert!(server.binding("PUT /k", "", b"w").status() >= 500);
+    assert_eq!(ask(server.metrics, "GET /health").status(), 503);
+    assert_eq!(told(server.metrics)["rimstone_poisoned"], 1.0);
+    let refused = server.inside("PUT", "values/k", b"w");
+    assert_eq!(refused.status(), 503);
+    assert!(refused.head.contains("\r\nretry-after: "));
+    assert_eq!(server.binding("GET /k", "", b"").body, b"v");
 }
 
 #[test]

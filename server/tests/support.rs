@@ -111,7 +111,9 @@ impl Running {
         // The server may answer, and stop reading, before all is sent.
         _ = socket.write_all(head.as_bytes());
         _ = socket.write_all(body);
-        Answer::read(&mut socket).unwrap()
+        let answer = Answer::read(&mut socket).unwrap();
+        check_described(line, answer.status());
+        answer
     }
 
     /// Sends bytes, ends the sending side, and reads until the connection closes.
@@ -188,5 +190,44 @@ impl Answer {
         assert_eq!(body, rest);
         let message = message.as_str().unwrap().to_owned();
         (self.status(), code.as_u64().unwrap(), message)
+    }
+}
+
+/// Whatever a test is answered by an operation of the REST API, `docs/openapi.json` tells of.
+fn check_described(line: &str, status: u16) {
+    let description: Value = serde_json::from_str(include_str!("../../docs/openapi.json")).unwrap();
+    let (method, target) = line.split_once(' ').unwrap();
+    let path = target.split('?').next().unwrap();
+    let paths = description["paths"].as_object().unwrap();
+    // Of those that fit the one with the fewest holes.
+    let fitting = paths.iter().filter(|(template, _)| fits(template, path));
+    let place = fitting.min_by_key(|(template, _)| template.matches('{').count());
+    let operation = place.and_then(|(_, methods)| methods.get(method.to_ascii_lowercase()));
+    if let Some(operation) = operation {
+        let described = operation["responses"].get(status.to_string());
+        assert!(described.is_some(), "{line} is answered {status}");
+    }
+}
+
+/// Whether a path is one of a template, the last part of which may have slashes if it is a hole.
+fn fits(template: &str, path: &str) -> bool {
+    let holes = template.split('/').count();
+    let mut parts = path.splitn(holes, '/');
+    let same = |hole: &str| {
+        let part = parts.next();
+        part.is_some_and(|part| part == hole || hole.starts_with('{') && !part.is_empty())
+    };
+    let all = template.split('/').all(same);
+    let last_is_key = template.ends_with("{key_name}");
+    all && (last_is_key || path.split('/').count() == holes)
+}
+
+#[test]
+fn an_answer_that_is_not_described_is_noticed() {
+    let token = "GET /client/v4/user/tokens/verify";
+    let value = format!("GET {NAMESPACES}/0/values/a/b?c");
+    for line in [token, &value] {
+        check_described(line, 401);
+        assert!(std::panic::catch_unwind(|| check_described(line, 507)).is_err());
     }
 }

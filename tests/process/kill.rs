@@ -12,7 +12,7 @@ const ACTS: usize = 60;
 
 #[test]
 fn a_kill_at_any_moment_loses_nothing_acknowledged() {
-    let (mut dice, rounds) = (Dice::new(2), cases(100));
+    let (mut dice, rounds) = (Dice::of_run(2), cases(100));
     let (mut dir, mut performed, mut kills) = (tempdir().unwrap(), 0, [0, 0]);
     for round in 0..rounds {
         // Each store is killed eight times, every other time while it recovers or a moment after.

@@ -131,7 +131,7 @@ fn whatever_rots_in_a_closed_store_is_reported_and_never_served() {
     let (dir, store, history) = grown();
     let killed = copy(dir.path());
     store.close().unwrap();
-    let (mut dice, mut told) = (Dice::new(3), [0, 0, 0]);
+    let (mut dice, mut told) = (Dice::of_run(3), [0, 0, 0]);
     let rounds = cases(120);
     for round in 0..rounds {
         let copy = copy(if round % 2 == 0 {
@@ -166,7 +166,7 @@ fn whatever_rots_in_a_closed_store_is_reported_and_never_served() {
 
 #[test]
 fn whatever_rots_under_an_open_store_is_never_served() {
-    let (mut dice, mut keys) = (Dice::new(4), 0);
+    let (mut dice, mut keys) = (Dice::of_run(4), 0);
     let rounds = cases(40);
     let (dir, store, history) = grown();
     for _ in 0..rounds {

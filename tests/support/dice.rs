@@ -9,6 +9,14 @@ impl Dice {
         Dice(seed)
     }
 
+    /// The sequence of this number in a run: the same each time, unless `RIMSTONE_SEED` numbers the runs.
+    #[must_use]
+    pub fn of_run(number: u32) -> Dice {
+        let run = std::env::var("RIMSTONE_SEED").ok();
+        let run: u32 = run.and_then(|run| run.parse().ok()).unwrap_or(0);
+        Dice(u64::from(run) << 32 | u64::from(number))
+    }
+
     /// The next number.
     pub fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -5,6 +5,7 @@
     reason = "tests stop at the first surprise"
 )]
 
+mod cold;
 mod dice;
 mod disk;
 mod gate;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use rimstone::{Clock, Durability, Namespace, Options, Result, Store, WriteBatch};
 use tempfile::TempDir;
 
+pub use cold::Cold;
 pub use dice::Dice;
 pub use disk::{Fault, SimDisk};
 pub use gate::{Doing, Gate};

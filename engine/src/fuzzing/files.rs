@@ -169,8 +169,8 @@ fn walk(segment: &Segment, mut scan: Scan<'_>, is_ordered: bool) -> Scanned {
                 assert_eq!(offset, at, "records follow each other");
                 assert!(!is_ordered || record.header.seqno > seqno || seqno == 0);
                 assert_eq!(is_intact, record.body_is_intact());
-                assert_eq!(record.header.key_len, record.key.len() as u16);
-                assert_eq!(record.header.body_len, record.body.len() as u32);
+                assert_eq!(usize::from(record.header.key_len), record.key.len());
+                assert_eq!(record.header.body_len as usize, record.body.len());
                 let place = segment.place(u32::try_from(offset).expect("a small file"));
                 let mut again = Vec::new();
                 record::encode(&mut again, &record.header, place, record.key, record.body);

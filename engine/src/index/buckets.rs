@@ -16,8 +16,13 @@ use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use crate::verified::Verified;
 
-/// Few where every schedule of threads is tried: there a table must cost little.
-pub(crate) const PARTITIONS: usize = if cfg!(any(feature = "loom", feature = "shuttle")) {
+/// Few where every schedule of threads is tried, and where stores are opened all the time: there a table
+/// must cost little.
+pub(crate) const PARTITIONS: usize = if cfg!(any(
+    feature = "loom",
+    feature = "shuttle",
+    feature = "small"
+)) {
     4
 } else {
     1024

@@ -261,7 +261,8 @@ pub(crate) fn reseal(file: &mut [u8]) {
 
 #[cfg(feature = "fuzzing")]
 fn reseal_pages(file: &[u8], meta: &mut Meta) {
-    let mut rest = file.get(DATA_START as usize..).unwrap_or_default();
+    let start = usize::try_from(DATA_START).unwrap_or(usize::MAX);
+    let mut rest = file.get(start..).unwrap_or_default();
     let mut crcs = meta.chunks.iter_mut();
     for (partition, entry) in meta.partitions.iter().enumerate() {
         let size = saved_size(partition, entry.doublings);

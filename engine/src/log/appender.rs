@@ -11,7 +11,11 @@ use crate::vfs::{Vfs, VfsFile};
 use super::segment::{Segment, Segments, segment_path, unfinished_path};
 
 /// The first step of preallocation; each further one doubles the file, or adds so much.
-pub(super) const FIRST_STEP: u64 = 1 << 20;
+pub(super) const FIRST_STEP: u64 = if cfg!(feature = "small") {
+    128 << 10
+} else {
+    1 << 20
+};
 const STEP_MAX: u64 = 4 << 20;
 /// How far [`Core::go_ahead`](crate::core::Core::go_ahead) is in front of what is written, and how
 /// many bytes it leaves to be flushed.
@@ -22,7 +26,7 @@ const MAINTENANCE: u64 = 4 << 20;
 /// Where that is limited, a segment leads to this many times its length of large values.
 const LARGE_MAX: u64 = 4;
 /// Space that only what frees space may use, so that deletes go on when the disk is full.
-const RESERVE: u64 = 256 << 10;
+const RESERVE: u64 = FIRST_STEP / 4;
 
 const _: () = {
     assert!(FIRST_STEP <= STEP_MAX && STEP_MAX <= SEGMENT_LEN);

@@ -1,9 +1,11 @@
 //! `docs/openapi.json` and the routes say the same.
 
+use std::collections::BTreeSet;
+
 use hyper::Method;
 use serde_json::{Map, Value};
 
-use super::{METHODS, Place, allows, place};
+use super::{METHODS, Part, Place, allows, place};
 
 const DESCRIPTION: &str = include_str!("../../../docs/openapi.json");
 
@@ -40,6 +42,38 @@ fn every_route_is_described_and_what_is_described_is_routed() {
     }
     // Fourteen of Workers KV, and the check of a token.
     assert_eq!(described, 15);
+}
+
+/// What a request to a place may be answered with: what is looked at before the place is known, what its
+/// name, its body and the store's state may be refused for, and what may fail.
+fn statuses(method: &str, place: Place<'_>) -> BTreeSet<u16> {
+    let mut all = BTreeSet::from([200, 400, 401, 414, 431, 500]);
+    if let Place::Inside(..) = place {
+        all.insert(404);
+    }
+    let is_read = matches!(place, Place::Inside(_, Part::BulkGet));
+    let is_bulk = matches!(place, Place::Inside(_, Part::Bulk));
+    if method == "PUT" || method == "POST" || is_bulk {
+        all.extend([408, 413, 503]);
+    }
+    if method != "GET" && !is_read {
+        all.extend([503, 507]);
+    }
+    all
+}
+
+#[test]
+fn every_operation_describes_all_that_it_may_answer() {
+    for (path, operations) in paths() {
+        let filled = filled(&path);
+        let place = place(&filled).unwrap();
+        for (method, operation) in operations.as_object().unwrap() {
+            let described = operation["responses"].as_object().unwrap().keys();
+            let described: BTreeSet<u16> = described.map(|code| code.parse().unwrap()).collect();
+            let method = method.to_ascii_uppercase();
+            assert_eq!(described, statuses(&method, place), "{method} {path}");
+        }
+    }
 }
 
 /// Every kind of place is in the description, which the test above goes through.

@@ -1,0 +1,51 @@
+//! Records that are not in memory: asked for together, read where waiting is allowed.
+
+use std::sync::Arc;
+
+use rimstone::{Durability, Namespace, Options, Store};
+use rimstone_tests::Cold;
+use tempfile::TempDir;
+
+fn store() -> (TempDir, Cold, Store, Namespace) {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Cold::default());
+    let options = Options::new().durability(Durability::None);
+    let store = options.vfs(Arc::new(disk.clone())).open(dir.path());
+    let store = store.unwrap();
+    let ns = store.namespace("n").unwrap();
+    (dir, disk, store, ns)
+}
+
+/// One of a group tells for all of it, and of a small group nobody asks.
+#[test]
+fn many_keys_that_are_not_in_memory_are_what_single_gets_return() {
+    let (_dir, disk, _store, ns) = store();
+    let keys: Vec<String> = (0..100).map(|key| format!("key {key}")).collect();
+    for (at, key) in keys.iter().enumerate().filter(|(at, _)| at % 5 != 0) {
+        ns.put(key, vec![7; at * 50]).unwrap();
+    }
+    let single = keys.iter().map(|key| ns.get_with_metadata(key).unwrap());
+    let single: Vec<_> = single.collect();
+    assert_eq!(disk.asked(), 0, "a get waits for what it needs");
+    assert_eq!(ns.get_many(&keys).unwrap(), single);
+    assert_eq!(disk.asked(), 3, "three groups of 32, and four keys");
+    let mut read = vec![None; keys.len()];
+    ns.read_many(&keys, |at, entry| read[at] = Some(entry.value().to_vec()))
+        .unwrap();
+    let values = single
+        .iter()
+        .map(|e| e.as_ref().map(|e| e.value().to_vec()));
+    assert!(read.into_iter().eq(values));
+    assert_eq!(disk.asked(), 3);
+}
+
+#[test]
+fn a_value_that_is_not_in_memory_is_not_streamed_without_waiting() {
+    let (_dir, disk, _store, ns) = store();
+    ns.put("k", "value").unwrap();
+    assert!(ns.try_stream("k").unwrap().is_none(), "it would wait");
+    assert_eq!(disk.asked(), 1);
+    let stream = ns.stream("k").unwrap().unwrap();
+    assert_eq!(stream.read_all().unwrap()[..], *b"value");
+    let missing = ns.try_stream("missing").unwrap();
+    assert!(missing.is_some_and(|stream| stream.is_none()));
+}
