@@ -28,6 +28,12 @@ pub struct Progress {
 impl<C> Compactor<C> {
     /// Begins with a plan. What is erasable is judged by this one `now`.
     pub fn new(plan: Plan, now: u64) -> Compactor<C> {
+        debug_assert!(!plan.victims.is_empty(), "a plan gives something up");
+        let is_victim = |id| plan.victims.contains(id);
+        debug_assert!(
+            plan.scanned.iter().all(is_victim),
+            "what stays is not scanned"
+        );
         Compactor {
             plan,
             now,
@@ -49,7 +55,17 @@ impl<C> Compactor<C> {
         S: Segments<Scan = C>,
         C: Iterator<Item = Result<S::Record, S::Error>>,
     {
+        debug_assert!(!self.progress.is_done, "no step follows the last one");
+        let before = self.progress;
         let done = self.try_step(segments, budget);
+        debug_assert!(
+            before.scanned <= self.progress.scanned && before.copied <= self.progress.copied,
+            "progress is never taken back"
+        );
+        debug_assert!(
+            self.progress.copied <= self.progress.scanned,
+            "only what was looked at is copied"
+        );
         if done.is_err() {
             segments.abandon();
         }
@@ -71,7 +87,9 @@ impl<C> Compactor<C> {
             } else if let Some(&victim) = self.plan.scanned.get(self.next) {
                 self.scan = Some(segments.scan(victim)?);
                 self.next += 1;
+                debug_assert!(self.next <= self.plan.scanned.len(), "each is scanned once");
             } else {
+                debug_assert!(self.scan.is_none(), "victims go when all of each was seen");
                 segments.install(&self.plan)?;
                 self.progress.is_done = true;
             }
@@ -84,6 +102,7 @@ impl<C> Compactor<C> {
         S: Segments<Scan = C>,
     {
         let bytes = record.encoded_len();
+        debug_assert!(bytes > 0, "or a budget would never be used up");
         self.progress.scanned = self.progress.scanned.saturating_add(bytes);
         let class = if record.is_pin() {
             let hides =
@@ -99,6 +118,10 @@ impl<C> Compactor<C> {
             Some(class(remaining(&record, self.now)))
         };
         if let Some(class) = class {
+            debug_assert!(
+                record.is_pin() || !is_erasable(record.last_visible(), self.now),
+                "what is erasable is not copied"
+            );
             self.progress.copied = self.progress.copied.saturating_add(bytes);
             segments.relocate(record, class)?;
         }

@@ -4,6 +4,7 @@ use crate::is_erasable;
 
 /// Two buckets for each power of two of seconds, as far as a `u32` goes.
 const BUCKETS: usize = 64;
+const _: () = assert!(BUCKETS == 2 * u32::BITS as usize);
 
 /// The bytes of a segment by their expiration, counted from a second at which it was new.
 ///
@@ -72,6 +73,11 @@ impl Expiries {
             }
         }
         let mean = seconds / u128::from(bytes.max(1));
+        debug_assert!(bytes >= self.lasting, "what lasts is never erasable");
+        debug_assert!(
+            mean <= u128::from(ever),
+            "nothing lasts longer than for ever"
+        );
         (bytes, u64::try_from(mean).unwrap_or(u64::MAX))
     }
 
@@ -89,10 +95,16 @@ impl Expiries {
 
 /// The highest bit of a number, and the bit below it.
 fn bucket(after: u32) -> u32 {
-    match after.checked_ilog2() {
+    let bucket = match after.checked_ilog2() {
         None | Some(0) => after,
         Some(bit) => 2 * bit + ((after >> (bit - 1)) & 1),
-    }
+    };
+    debug_assert!((bucket as usize) < BUCKETS, "there is one for every number");
+    debug_assert!(
+        u64::from(after) <= last_second(bucket),
+        "nothing is given up too soon"
+    );
+    bucket
 }
 
 /// The highest number in a bucket.

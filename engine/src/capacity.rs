@@ -158,6 +158,7 @@ impl Capacity {
 
     /// All but this fraction.
     fn left(&self, share: u64) -> u64 {
+        debug_assert!(share > 1, "some of it is used");
         self.max - self.max / share
     }
 
@@ -197,6 +198,7 @@ impl Read {
         let [first, second] = &self.maps;
         let is_second = self.is_second.load(Ordering::Relaxed);
         let map = if is_second { second } else { first };
+        debug_assert!(!map.is_empty(), "the least capacity has bits");
         let (at, bit) = place(map, hash);
         let Some(word) = map.get(at) else {
             return false;
@@ -239,6 +241,7 @@ fn is_sampled() -> bool {
         next ^= next << 13;
         next ^= next >> 7;
         next ^= next << 17;
+        debug_assert!(next != 0, "or it would stay so");
         state.set(next);
         next
     });
@@ -379,6 +382,10 @@ impl Log<'_> {
         let Some(evicting) = &mut self.state.evicting else {
             return Ok(());
         };
+        debug_assert!(
+            evicting.evicted.len() <= BATCH,
+            "committed when there are enough"
+        );
         let mut evicted = std::mem::take(&mut evicting.evicted);
         let bytes = evicted.iter().map(Found::weight).sum();
         let keys = u64::try_from(evicted.len()).unwrap_or(0);

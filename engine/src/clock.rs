@@ -12,6 +12,8 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 const JUMP_SECONDS: u64 = 60;
 const PROOF_SECONDS: u64 = 3600;
 
+const _: () = assert!(JUMP_SECONDS < PROOF_SECONDS);
+
 /// The time, in whole seconds since the Unix epoch, never going back.
 ///
 /// Clones share one time. [`Clock::manual`] moves only when told to, for tests.
@@ -136,6 +138,10 @@ impl Clock {
     pub(crate) fn confirmed(&self) -> u64 {
         let (now, instant) = (self.now(), self.0.source.elapsed());
         let mut erase = self.0.erase.lock();
+        debug_assert!(
+            erase.jumped_at.is_none_or(|at| at >= erase.since),
+            "a jump is younger than what is confirmed"
+        );
         let elapsed = instant.saturating_sub(erase.since);
         let expected = erase.time.saturating_add(elapsed);
         if now <= expected.saturating_add(JUMP_SECONDS) {

@@ -40,6 +40,8 @@ const START_PERCENT: u64 = 90;
 /// are needed, and so above its bound, would be copied again and again for little.
 const WORTH: u64 = 16;
 
+const _: () = assert!(START_PERCENT <= 100 && WORTH > 1);
+
 impl Default for CostBenefit {
     fn default() -> CostBenefit {
         CostBenefit { garbage_max: 30 }
@@ -70,6 +72,7 @@ impl CostBenefit {
         let garbage = length.saturating_sub(live);
         let max = live.saturating_mul(self.garbage_max) / 100;
         let start = max.saturating_mul(START_PERCENT) / 100;
+        debug_assert!(start <= max, "it begins before the bound");
         let Some(over) = garbage.checked_sub(start).filter(|over| *over > 0) else {
             return 0;
         };
@@ -85,14 +88,18 @@ fn life(segment: &SegmentStats) -> f64 {
     }
     let live = segment.live_bytes as f64 * segment.life.clamp(1, LIFE_MAX) as f64;
     let pins = segment.pin_bytes as f64 * LIFE_MAX as f64;
-    (live + pins) / segment.needed() as f64
+    let life = (live + pins) / segment.needed() as f64;
+    debug_assert!(life > 0.0, "a segment that is needed is not free to copy");
+    life
 }
 
 fn score(segment: &SegmentStats, newest: u64) -> f64 {
     let life = life(segment);
     let age = newest.saturating_sub(segment.mean_seqno) as f64 + 1.0;
     let cost = segment.needed() as f64 + (segment.bytes / 64 + 1) as f64;
-    segment.garbage() as f64 * life * age.sqrt() / cost
+    let score = segment.garbage() as f64 * life * age.sqrt() / cost;
+    debug_assert!(score.is_finite() && score >= 0.0, "scores can be compared");
+    score
 }
 
 #[cfg(test)]

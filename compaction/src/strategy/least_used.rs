@@ -20,6 +20,8 @@ const UNREAD: f64 = 0.125;
 /// The least that a pin takes.
 const PIN_MIN: u64 = 64;
 
+const _: () = assert!(UNREAD > 0.0, "what nobody reads is worth its bytes");
+
 impl Strategy for LeastUsed {
     fn choose(&self, segments: &[SegmentStats], now: u64) -> Option<Plan> {
         Dead.choose(segments, now).or_else(|| {
@@ -29,7 +31,9 @@ impl Strategy for LeastUsed {
             let worth = |s: &SegmentStats| {
                 let live = s.live_bytes as f64 / s.bytes.max(1) as f64;
                 let read = (s.hits as f64 / s.live.max(1) as f64).min(1.0);
-                live * (read + UNREAD) / newer(s.id).max(1) as f64
+                let worth = live * (read + UNREAD) / newer(s.id).max(1) as f64;
+                debug_assert!(worth.is_finite() && worth >= 0.0, "worths can be compared");
+                worth
             };
             // Copies of pins that are needed would only be copied again.
             let frees = |s: &&SegmentStats| {

@@ -41,6 +41,16 @@ impl Plan {
         victims.sort_unstable_by_key(|s| (s.lowest_seqno, s.id));
         let horizon = staying.iter().map(|s| s.lowest_seqno).min();
         let horizon = horizon.unwrap_or(u64::MAX);
+        debug_assert!(
+            victims
+                .iter()
+                .all(|victim| staying.iter().all(|other| victim.id != other.id)),
+            "an id names one segment"
+        );
+        debug_assert!(
+            victims.iter().all(|victim| victim.sealed),
+            "what is written to is not given up"
+        );
         let is_scanned = |s: &&&SegmentStats| s.live > 0 || s.needs_pins(horizon);
         (!victims.is_empty()).then(|| Plan {
             victims: victims.iter().map(|s| s.id).collect(),

@@ -81,6 +81,7 @@ impl Usage {
 
     /// There is one more tombstone.
     pub(crate) fn pin(&self, bytes: u64, seqno: u64) {
+        debug_assert!(bytes > 0, "a pin takes space");
         let counts = &mut self.0.lock().counts;
         counts.pins += 1;
         counts.pin_bytes += bytes;
@@ -89,6 +90,7 @@ impl Usage {
 
     /// The table points to one more record of the segment.
     pub(crate) fn gain(&self, bytes: u64, expires: u32) {
+        debug_assert!(bytes > 0, "what is live takes space");
         let mut state = self.0.lock();
         state.counts.live += 1;
         state.counts.live_bytes += bytes;

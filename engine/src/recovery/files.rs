@@ -89,6 +89,10 @@ impl Files {
         let all = [&self.segments, &self.larges, &self.runs, &self.checkpoints];
         let newest = all.iter().filter_map(|ids| ids.keys().next_back()).max()?;
         let epoch = newest >> 32;
+        debug_assert!(
+            !self.segments.is_empty(),
+            "refused when the directory was listed"
+        );
         (epoch > last).then_some(epoch << 32)
     }
 }
@@ -162,6 +166,7 @@ impl Chain {
             if *id < previous && !chain.fronts.is_empty() {
                 chain.holes.push(previous);
             }
+            debug_assert!(!front.is_class(), "class segments are no part of the order");
             previous = front.header.previous;
             chain.fronts.push(front);
         }

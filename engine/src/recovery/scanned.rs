@@ -24,6 +24,11 @@ pub(super) fn ranges(records: &[Scanned]) -> Vec<Range<u64>> {
             _ => ranges.push(start..scanned.end),
         }
     }
+    debug_assert!(ranges.iter().all(|range| range.start < range.end));
+    debug_assert!(
+        ranges.is_sorted_by(|a, b| a.end < b.start),
+        "records lie in their order, and neighbours are joined"
+    );
     ranges
 }
 
@@ -45,6 +50,7 @@ pub(super) fn records<'a>(
 
 /// Where the batch begins that the record at a place belongs to.
 pub(super) fn batch_start(records: &[Scanned], mut at: usize) -> usize {
+    debug_assert!(at <= records.len());
     while at > 0 && records.get(at - 1).is_some_and(|scanned| scanned.more) {
         at -= 1;
     }
