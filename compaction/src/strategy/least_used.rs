@@ -96,6 +96,9 @@ mod tests {
             ..segments[2].clone()
         };
         assert_eq!(victim(&segments), Some(vec![1]));
+        segments[2].class = None;
+        assert_eq!(victim(&segments), Some(vec![3]), "they were never copied");
+        segments[2].class = Some(7);
         segments[2].pin_bytes = 70;
         assert_eq!(victim(&segments), Some(vec![3]), "most are not needed");
     }

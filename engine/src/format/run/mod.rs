@@ -16,6 +16,13 @@ mod file;
 mod flat;
 #[cfg(feature = "fuzzing")]
 mod reseal;
+#[cfg(test)]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "tests stop at the first surprise"
+)]
+mod tests;
 mod tree;
 mod varint;
 mod walk;

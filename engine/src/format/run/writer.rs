@@ -250,3 +250,22 @@ fn child(offset: u64) -> KeyRecord<'static> {
         tombstone: false,
     }
 }
+
+#[cfg(test)]
+impl<W: FnMut(&[u8]) -> io::Result<()>> RunWriter<W> {
+    /// Adds a record under any sort key, also one that no run has.
+    pub(super) fn push_as(&mut self, sort_key: &[u8], record: &KeyRecord<'_>) {
+        self.block.push(sort_key, record);
+        self.summary.records += 1;
+    }
+
+    /// Writes the last block, and then lets the index lead from children by their number to other places.
+    pub(super) fn mislead(&mut self, astray: &[(usize, u64)]) {
+        if !self.block.is_empty() {
+            self.write_block().expect("written");
+        }
+        for (child, to) in astray {
+            self.children.places.get_mut(*child).expect("a child").1 = *to;
+        }
+    }
+}
