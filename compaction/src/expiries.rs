@@ -67,7 +67,7 @@ impl Expiries {
         let mut seconds = u128::from(self.lasting) * u128::from(ever);
         for (bucket, count) in (0u32..).zip(self.buckets) {
             let end = self.since.saturating_add(last_second(bucket));
-            if count > 0 && !is_erasable(end, now) {
+            if !is_erasable(end, now) {
                 bytes = bytes.saturating_add(count);
                 seconds += u128::from(count) * u128::from(end.saturating_sub(now).min(ever));
             }
@@ -118,6 +118,7 @@ fn last_second(bucket: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::GRACE;
 
     #[test]
     fn every_second_is_in_the_first_bucket_that_ends_after_it() {
@@ -131,6 +132,29 @@ mod tests {
             );
         }
         assert_eq!(bucket(u32::MAX), 63);
+    }
+
+    #[test]
+    fn bytes_and_their_life_are_those_of_the_buckets() {
+        let mut expiries = Expiries::new(1_000);
+        assert_eq!(expiries.parts(), (1_000, Vec::new()));
+        assert_eq!(expiries.live(0, 50), (0, 0));
+        expiries.add(u64::MAX, 1);
+        assert_eq!(expiries.live(0, 50), (1, 50));
+        // Five seconds after it was new, and in a bucket that ends with that second; and 95, in one of 64 to 95.
+        expiries.add(1_005, 1);
+        expiries.add(1_090, 2);
+        let bucket = |after| u8::try_from(bucket(after)).unwrap_or(u8::MAX);
+        let parts = vec![(bucket(5), 1), (bucket(95), 2), (64, 1)];
+        assert_eq!(expiries.parts(), (1_000, parts));
+        assert_eq!(expiries.live(1_000, 50), (4, (50 + 5 + 2 * 50) / 4));
+        assert_eq!(expiries.live(1_000, 1_000), (4, (1_000 + 5 + 2 * 95) / 4));
+        assert_eq!(expiries.live(1_005 + GRACE, 8), (4, 2), "to the second");
+        assert_eq!(expiries.live(1_006 + GRACE, 8), (3, 8 / 3));
+        assert_eq!(expiries.live(1_096 + GRACE, 8), (1, 8));
+        expiries.remove(1_005, 1);
+        expiries.remove(u64::MAX, 5);
+        assert_eq!(expiries.parts(), (1_000, vec![(bucket(95), 2)]));
     }
 
     #[test]

@@ -102,6 +102,7 @@ impl Capacity {
     pub(crate) fn new(max: u64) -> Capacity {
         let max = max.max(CAPACITY_MIN);
         let words = (max / BYTES_PER_BIT).min(BITS_MAX) / 64;
+        debug_assert!(words > 0, "the least capacity has bits");
         let map = || (0..words).map(|_| AtomicU64::new(0)).collect();
         Capacity {
             max,
@@ -198,7 +199,6 @@ impl Read {
         let [first, second] = &self.maps;
         let is_second = self.is_second.load(Ordering::Relaxed);
         let map = if is_second { second } else { first };
-        debug_assert!(!map.is_empty(), "the least capacity has bits");
         let (at, bit) = place(map, hash);
         let Some(word) = map.get(at) else {
             return false;
@@ -310,6 +310,7 @@ impl Core {
         let mut fruitless = 0;
         while used > end && fruitless < FRUITLESS_MAX && !self.work.is_stopped() {
             let before = used;
+            debug_assert!(used > end, "there is something to free");
             let most = (used - end).min(capacity.max / HOLD_SHARE);
             let made = self.make_room_in(state, most);
             used = capacity.count(|| self.disk_bytes());

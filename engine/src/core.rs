@@ -257,7 +257,7 @@ impl Core {
         debug_assert!(!self.is_read_only, "who only reads makes no files");
         let id = self.next_file.fetch_add(1, Ordering::Relaxed);
         debug_assert!(
-            id as u32 != 0,
+            id << 32 != 0,
             "the names of the next epoch are not this one's"
         );
         id

@@ -180,6 +180,7 @@ impl Filter {
 
 /// The word and bit of each probe for a hash.
 fn places(hash: u64, words: usize) -> impl Iterator<Item = (usize, u64)> {
+    debug_assert!(words > 0, "a filter of nothing has a word");
     let (mut at, step) = (hash, hash.rotate_left(32) | 1);
     (0..PROBES).map(move |_| {
         at = at.wrapping_add(step);

@@ -248,6 +248,14 @@ impl Keys {
             page.push(record.key, record.metadata, record.expiration, record.seqno);
         });
         let outcome = outcome.map_err(|damage| corrupt(&damage))?;
+        debug_assert!(
+            page.keys().count() <= limit,
+            "no page is longer than was asked"
+        );
+        debug_assert!(
+            page.keys().all(|key| key.name.starts_with(&options.prefix)),
+            "a page holds what was asked for"
+        );
         if let Outcome::More { after } = outcome {
             debug_assert!(
                 after.starts_with(&options.prefix),

@@ -74,6 +74,7 @@ impl LargeWriter {
                 self.flush_chunk()?;
             }
         }
+        debug_assert!(self.chunk.len() < CHUNK, "a full chunk waits for nothing");
         Ok(())
     }
 

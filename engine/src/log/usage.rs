@@ -90,7 +90,6 @@ impl Usage {
 
     /// The table points to one more record of the segment.
     pub(crate) fn gain(&self, bytes: u64, expires: u32) {
-        debug_assert!(bytes > 0, "what is live takes space");
         let mut state = self.0.lock();
         state.counts.live += 1;
         state.counts.live_bytes += bytes;

@@ -170,6 +170,7 @@ fn name<'a>(
         while namespaces.by_name(&name).is_some() {
             name.push('\'');
         }
+        debug_assert!(!namespaces.knows(number), "what is known keeps its name");
         let mut id = [0; 16];
         random(vfs, &mut id)?;
         let body = NamespaceBody {
