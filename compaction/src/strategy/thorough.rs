@@ -39,7 +39,7 @@ mod tests {
         let segment = |id, live_bytes, lowest_seqno| SegmentStats {
             id,
             sealed: id != 4,
-            bytes: 1_000,
+            bytes: 10_000,
             live: 1,
             live_bytes,
             lowest_seqno,
@@ -48,9 +48,9 @@ mod tests {
         };
         let thorough = Thorough { garbage_min: 10 };
         let mut segments = vec![
-            segment(1, 901, 1),
-            segment(2, 900, 3),
-            segment(3, 500, 2),
+            segment(1, 9_001, 1),
+            segment(2, 9_000, 3),
+            segment(3, 5_000, 2),
             segment(4, 0, 0),
         ];
         let mut chosen = Vec::new();
