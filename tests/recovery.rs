@@ -177,6 +177,84 @@ fn crc32(bytes: &[u8]) -> u32 {
     })
 }
 
+#[test]
+fn a_newer_checkpoint_is_refused_and_not_passed_over() {
+    let (dir, clock, store, ns) = fresh();
+    ns.put("key", "value").unwrap();
+    store.checkpoint().unwrap();
+    drop(ns);
+    store.close().unwrap();
+    let path = newest(dir.path(), "ckpt").unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8] = 9;
+    let crc = crc32(&bytes[..140]);
+    bytes[140..144].copy_from_slice(&crc.to_le_bytes());
+    fs::write(&path, &bytes).unwrap();
+    let refused = Options::new().clock(clock).open(dir.path());
+    let newer = matches!(refused, Err(Error::UnsupportedFormat { found: 9, .. }));
+    assert!(newer, "{:?}", refused.err());
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+/// A store whose log lies in two segments, and a large value; and these three files.
+fn two_segments(clock: &Clock) -> (tempfile::TempDir, [std::path::PathBuf; 3]) {
+    let dir = tempdir().unwrap();
+    let (store, _) = ten_keys(dir.path(), clock);
+    let first = newest(dir.path(), "seg").unwrap();
+    store.close().unwrap();
+    let store = open(dir.path(), clock);
+    let ns = store.find_namespace("n").unwrap();
+    ns.put("large", vec![7; 100_000]).unwrap();
+    drop(ns);
+    store.close().unwrap();
+    let second = newest(dir.path(), "seg").unwrap();
+    let large = newest(dir.path(), "large").unwrap();
+    assert!(first.exists() && first != second);
+    (dir, [first, second, large])
+}
+
+#[test]
+fn a_segment_that_is_not_what_its_name_says_is_refused_with_the_reason() {
+    let clock = Clock::manual(1);
+    let (other, [others, ..]) = two_segments(&clock);
+    let (dir, [first, second, large]) = two_segments(&clock);
+    let intact = fs::read(&first).unwrap();
+    let header = "the header is another file's, or the file is too long";
+    let cases = [
+        (fs::read(&second).unwrap(), header),
+        (fs::read(&large).unwrap(), header),
+        (intact[..127].to_vec(), "no segment header"),
+        (fs::read(&others).unwrap(), "the segment is another store's"),
+    ];
+    let refused = |expected: &str| {
+        for opened in [
+            Options::new().clock(clock.clone()).open(dir.path()),
+            Options::new()
+                .clock(clock.clone())
+                .open_read_only(dir.path()),
+        ] {
+            let reason = match opened {
+                Err(Error::Corrupt { reason, .. }) => reason,
+                other => panic!("{expected}: {:?}", other.err()),
+            };
+            assert_eq!(reason, expected);
+        }
+    };
+    for (bytes, reason) in cases {
+        fs::write(&first, bytes).unwrap();
+        refused(reason);
+    }
+    fs::write(&first, &intact).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&first).unwrap();
+    file.set_len((64 << 20) + 1).unwrap();
+    refused(header);
+    file.set_len(intact.len() as u64).unwrap();
+    let store = open(dir.path(), &clock);
+    let ns = store.find_namespace("n").unwrap();
+    assert!((0..10u8).all(|n| ns.get([n]).unwrap().is_some()));
+    drop(other);
+}
+
 /// Otherwise the next epoch would have the number of the one that is gone, and the names of its files.
 #[test]
 fn a_log_whose_last_epoch_is_gone_is_refused_where_other_files_tell() {

@@ -16,6 +16,8 @@ const UNSAFE_FILES: [&str; 6] = [
     "engine/src/sync/grace.rs",
     "engine/src/vfs/os.rs",
 ];
+/// Assertions in engine and compaction, those of tests not counted: no fewer.
+const ASSERTIONS_MIN: usize = 280;
 const SHIPPED: [&str; 5] = [
     "cache/src",
     "cli/src",
@@ -91,6 +93,46 @@ fn unsafe_code_is_rare_and_in_few_files() {
     }
     // None at all would mean that nothing was found.
     assert!((1..UNSAFE_MAX).contains(&sum), "{sum} lines of unsafe code");
+}
+
+/// Assertions of a file, up to the tests at its end.
+fn assertions(code: &str) -> usize {
+    let lines = code.lines().take_while(|line| *line != "mod tests {");
+    let lines = lines.filter(|line| !line.trim_start().starts_with("//"));
+    let count = |line: &str| -> usize {
+        let kinds = ["assert!(", "assert_eq!(", "assert_ne!("];
+        kinds.iter().map(|kind| line.matches(kind).count()).sum()
+    };
+    lines.map(count).sum()
+}
+
+#[test]
+fn assertions_are_counted_without_those_of_tests() {
+    let code = "// assert!(no)\nassert!(a);\ndebug_assert_eq!(b, c);\nconst _: () = assert!(d);\n";
+    assert_eq!(assertions(code), 3);
+    assert_eq!(
+        assertions(&format!("{code}mod tests {{\n    assert!(e);\n}}")),
+        3
+    );
+}
+
+#[test]
+fn what_must_hold_is_asserted() {
+    let root = root();
+    let mut all = Vec::new();
+    for dir in ["engine/src", "compaction/src"] {
+        sources(&root.join(dir), &mut all);
+    }
+    // Files of tests, of the fuzz targets, and models of what the system does.
+    let others = ["tests.rs", "fuzzing", "models.rs", "/sync/"];
+    all.retain(|path| {
+        !others
+            .iter()
+            .any(|name| path.to_string_lossy().contains(name))
+    });
+    let read = |path: &PathBuf| fs::read_to_string(path).unwrap();
+    let sum: usize = all.iter().map(|path| assertions(&read(path))).sum();
+    assert!(sum >= ASSERTIONS_MIN, "{sum} assertions");
 }
 
 /// How many crates a package brings along on this system, itself included.

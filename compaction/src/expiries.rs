@@ -4,6 +4,7 @@ use crate::is_erasable;
 
 /// Two buckets for each power of two of seconds, as far as a `u32` goes.
 const BUCKETS: usize = 64;
+const _: () = assert!(BUCKETS == 2 * u32::BITS as usize);
 
 /// The bytes of a segment by their expiration, counted from a second at which it was new.
 ///
@@ -66,12 +67,17 @@ impl Expiries {
         let mut seconds = u128::from(self.lasting) * u128::from(ever);
         for (bucket, count) in (0u32..).zip(self.buckets) {
             let end = self.since.saturating_add(last_second(bucket));
-            if count > 0 && !is_erasable(end, now) {
+            if !is_erasable(end, now) {
                 bytes = bytes.saturating_add(count);
                 seconds += u128::from(count) * u128::from(end.saturating_sub(now).min(ever));
             }
         }
         let mean = seconds / u128::from(bytes.max(1));
+        debug_assert!(bytes >= self.lasting, "what lasts is never erasable");
+        debug_assert!(
+            mean <= u128::from(ever),
+            "nothing lasts longer than for ever"
+        );
         (bytes, u64::try_from(mean).unwrap_or(u64::MAX))
     }
 
@@ -89,10 +95,16 @@ impl Expiries {
 
 /// The highest bit of a number, and the bit below it.
 fn bucket(after: u32) -> u32 {
-    match after.checked_ilog2() {
+    let bucket = match after.checked_ilog2() {
         None | Some(0) => after,
         Some(bit) => 2 * bit + ((after >> (bit - 1)) & 1),
-    }
+    };
+    debug_assert!((bucket as usize) < BUCKETS, "there is one for every number");
+    debug_assert!(
+        u64::from(after) <= last_second(bucket),
+        "nothing is given up too soon"
+    );
+    bucket
 }
 
 /// The highest number in a bucket.
@@ -106,6 +118,7 @@ fn last_second(bucket: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::GRACE;
 
     #[test]
     fn every_second_is_in_the_first_bucket_that_ends_after_it() {
@@ -119,6 +132,29 @@ mod tests {
             );
         }
         assert_eq!(bucket(u32::MAX), 63);
+    }
+
+    #[test]
+    fn bytes_and_their_life_are_those_of_the_buckets() {
+        let mut expiries = Expiries::new(1_000);
+        assert_eq!(expiries.parts(), (1_000, Vec::new()));
+        assert_eq!(expiries.live(0, 50), (0, 0));
+        expiries.add(u64::MAX, 1);
+        assert_eq!(expiries.live(0, 50), (1, 50));
+        // Five seconds after it was new, and in a bucket that ends with that second; and 95, in one of 64 to 95.
+        expiries.add(1_005, 1);
+        expiries.add(1_090, 2);
+        let bucket = |after| u8::try_from(bucket(after)).unwrap_or(u8::MAX);
+        let parts = vec![(bucket(5), 1), (bucket(95), 2), (64, 1)];
+        assert_eq!(expiries.parts(), (1_000, parts));
+        assert_eq!(expiries.live(1_000, 50), (4, (50 + 5 + 2 * 50) / 4));
+        assert_eq!(expiries.live(1_000, 1_000), (4, (1_000 + 5 + 2 * 95) / 4));
+        assert_eq!(expiries.live(1_005 + GRACE, 8), (4, 2), "to the second");
+        assert_eq!(expiries.live(1_006 + GRACE, 8), (3, 8 / 3));
+        assert_eq!(expiries.live(1_096 + GRACE, 8), (1, 8));
+        expiries.remove(1_005, 1);
+        expiries.remove(u64::MAX, 5);
+        assert_eq!(expiries.parts(), (1_000, vec![(bucket(95), 2)]));
     }
 
     #[test]

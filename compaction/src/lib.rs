@@ -78,11 +78,25 @@ const CLASS_BOUNDS: [u64; 7] = [300, 1_800, 10_800, 43_200, 172_800, 691_200, u6
 /// How many classes there are.
 pub const CLASSES: u8 = 8;
 
+const _: () = {
+    assert!(CLASS_BOUNDS.len() + 1 == CLASSES as usize);
+    assert!(CLASS_BOUNDS[0] < CLASS_BOUNDS[1] && CLASS_BOUNDS[1] < CLASS_BOUNDS[2]);
+    assert!(CLASS_BOUNDS[2] < CLASS_BOUNDS[3] && CLASS_BOUNDS[3] < CLASS_BOUNDS[4]);
+    assert!(CLASS_BOUNDS[4] < CLASS_BOUNDS[5] && CLASS_BOUNDS[5] < CLASS_BOUNDS[6]);
+};
+
 /// Returns the class, below [`CLASSES`], for a record with this many seconds to live, `u64::MAX` for
 /// ever. What is copied into segments by class expires together, and is then retired whole.
 pub fn class(remaining: u64) -> u8 {
     let below = CLASS_BOUNDS.iter().filter(|&&bound| bound < remaining);
-    u8::try_from(below.count()).unwrap_or(CLASSES - 1)
+    let class = below.map(|_| 1).sum();
+    debug_assert!(class < CLASSES);
+    debug_assert_eq!(
+        remaining == u64::MAX,
+        class == CLASSES - 1,
+        "the last is for what lasts"
+    );
+    class
 }
 
 /// Whether a record that is visible up to this second, `u64::MAX` for ever, may be erased.

@@ -28,6 +28,7 @@ pub struct Pace {
 /// and when it is at the bound.
 const RATE_MIN: u64 = 500;
 const RATE_MAX: u64 = 8_000;
+const _: () = assert!(RATE_MIN < RATE_MAX);
 
 impl Pace {
     /// Returns a bucket that holds so many bytes, so that what was saved up in quiet times is not
@@ -44,6 +45,7 @@ impl Pace {
     pub fn written(&mut self, bytes: u64, fullness: u64) {
         let full = fullness.min(1000);
         let rate = RATE_MIN + (RATE_MAX - RATE_MIN) * full * full / 1_000_000;
+        debug_assert!((RATE_MIN..=RATE_MAX).contains(&rate));
         let earned = u128::from(bytes) * u128::from(rate) / 1000;
         let tokens = u128::from(self.tokens) + earned;
         let spill = tokens.saturating_sub(u128::from(self.burst));
@@ -54,6 +56,14 @@ impl Pace {
             true => self.debt.saturating_add(spill),
             false => 0,
         };
+        debug_assert!(
+            self.tokens <= self.burst,
+            "no more is saved up than a burst"
+        );
+        debug_assert!(
+            self.debt == 0 || self.tokens == self.burst || spill == 0,
+            "only what spills is owed"
+        );
     }
 
     /// Returns how many bytes of compaction may be done now.
@@ -68,9 +78,14 @@ impl Pace {
 
     /// Compaction read or copied so many bytes.
     pub fn spend(&mut self, bytes: u64) {
+        let before = self.available();
         let rest = bytes.saturating_sub(self.debt);
         self.debt = self.debt.saturating_sub(bytes);
         self.tokens = self.tokens.saturating_sub(rest);
+        debug_assert!(
+            self.available() == before.saturating_sub(bytes),
+            "each byte once"
+        );
     }
 
     /// Returns how many bytes compaction is behind, 0 as long as the store is within its bound. A

@@ -147,3 +147,33 @@ pub trait Segments {
     /// still has a sequence number that [`stats`](Self::stats) must count.
     fn abandon(&mut self);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_needed_is_garbage() {
+        let mut segment = SegmentStats {
+            bytes: 1_000,
+            live_bytes: 300,
+            pin_bytes: 100,
+            ..SegmentStats::default()
+        };
+        assert_eq!((segment.needed(), segment.garbage()), (400, 600));
+        segment.live_bytes = 950;
+        assert_eq!((segment.needed(), segment.garbage()), (1_050, 0));
+    }
+
+    #[test]
+    fn a_pin_is_needed_if_something_staying_is_older() {
+        let mut segment = SegmentStats {
+            pins: 1,
+            highest_pin: 10,
+            ..SegmentStats::default()
+        };
+        assert!(segment.needs_pins(9) && !segment.needs_pins(10) && !segment.needs_pins(11));
+        segment.pins = 0;
+        assert!(!segment.needs_pins(9), "there is none");
+    }
+}

@@ -24,6 +24,8 @@ const GAIN: u64 = 11;
 /// than the reads themselves.
 const FILLING: u32 = 4;
 
+const _: () = assert!(ROUND > 0 && WARMING <= REST_MAX && FILLING > 0);
+
 thread_local! {
     static READS: Cell<u32> = const { Cell::new(0) };
 }
@@ -150,6 +152,10 @@ impl Phase {
             State::Resting(0) => (State::Warming(WARMING), self.rest),
             State::Resting(rounds) => (State::Resting(rounds.saturating_sub(1)), self.rest),
         };
+        debug_assert!(
+            (WARMING..=REST_MAX).contains(&rest),
+            "it looks again some time"
+        );
         Phase { state, rest }
     }
 

@@ -147,6 +147,11 @@ impl<'a> Dest<'a> {
     }
 
     fn take(&self, point: &Point) -> Result<()> {
+        debug_assert!(
+            point.segments.contains(&point.end.0),
+            "the log ends in one of its own"
+        );
+        debug_assert!(point.open.is_subset(&point.segments));
         let from = &self.core.dir;
         let next_id = || 0;
         let runs = RunFiles {
@@ -286,6 +291,7 @@ fn copy(vfs: &dyn Vfs, from: &Path, to: &Path, limit: Option<u64>) -> Result<()>
         out.push(&piece).map_err(writing)?;
         at += size;
     }
-    out.flush().map_err(writing)?;
+    let copied = out.flush().map_err(writing)?;
+    debug_assert_eq!(copied, len, "no byte more or less");
     file.sync().map_err(writing)
 }

@@ -96,6 +96,7 @@ impl WriteBatch {
             None => {
                 self.places.insert(place, self.ops.len());
                 self.ops.push(op);
+                debug_assert_eq!(self.places.len(), self.ops.len(), "each key once");
             }
         }
         self

@@ -14,6 +14,8 @@ const NANOS_MAX: u64 = 500;
 const WAIT_MIN: u64 = 500_000;
 const WAIT_MAX: u64 = 5_000_000;
 
+const _: () = assert!(WAIT_MIN < WAIT_MAX && NANOS_MAX > 0);
+
 /// What writers owe.
 #[derive(Default)]
 pub(crate) struct Brake {
@@ -49,6 +51,7 @@ impl Brake {
         if rate == 0 {
             return;
         }
+        debug_assert!(rate <= NANOS_MAX << 10, "a writer never stands still");
         let nanos = bytes.saturating_mul(rate) >> 10;
         let owed = self.owed.fetch_add(nanos, Ordering::Relaxed);
         if owed.saturating_add(nanos) < WAIT_MIN {

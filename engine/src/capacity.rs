@@ -102,6 +102,7 @@ impl Capacity {
     pub(crate) fn new(max: u64) -> Capacity {
         let max = max.max(CAPACITY_MIN);
         let words = (max / BYTES_PER_BIT).min(BITS_MAX) / 64;
+        debug_assert!(words > 0, "the least capacity has bits");
         let map = || (0..words).map(|_| AtomicU64::new(0)).collect();
         Capacity {
             max,
@@ -158,6 +159,7 @@ impl Capacity {
 
     /// All but this fraction.
     fn left(&self, share: u64) -> u64 {
+        debug_assert!(share > 1, "some of it is used");
         self.max - self.max / share
     }
 
@@ -239,6 +241,7 @@ fn is_sampled() -> bool {
         next ^= next << 13;
         next ^= next >> 7;
         next ^= next << 17;
+        debug_assert!(next != 0, "or it would stay so");
         state.set(next);
         next
     });
@@ -307,6 +310,7 @@ impl Core {
         let mut fruitless = 0;
         while used > end && fruitless < FRUITLESS_MAX && !self.work.is_stopped() {
             let before = used;
+            debug_assert!(used > end, "there is something to free");
             let most = (used - end).min(capacity.max / HOLD_SHARE);
             let made = self.make_room_in(state, most);
             used = capacity.count(|| self.disk_bytes());
@@ -379,6 +383,10 @@ impl Log<'_> {
         let Some(evicting) = &mut self.state.evicting else {
             return Ok(());
         };
+        debug_assert!(
+            evicting.evicted.len() <= BATCH,
+            "committed when there are enough"
+        );
         let mut evicted = std::mem::take(&mut evicting.evicted);
         let bytes = evicted.iter().map(Found::weight).sum();
         let keys = u64::try_from(evicted.len()).unwrap_or(0);

@@ -12,6 +12,8 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 const JUMP_SECONDS: u64 = 60;
 const PROOF_SECONDS: u64 = 3600;
 
+const _: () = assert!(JUMP_SECONDS < PROOF_SECONDS);
+
 /// The time, in whole seconds since the Unix epoch, never going back.
 ///
 /// Clones share one time. [`Clock::manual`] moves only when told to, for tests.

@@ -136,6 +136,7 @@ impl Core {
     /// Allows as much compaction as belongs to what was written since.
     fn earn(&self, state: &mut Maintenance) {
         let written = self.log.lock().written;
+        debug_assert!(written >= state.pacing.written, "what was written stays so");
         let bytes = written.saturating_sub(state.pacing.written);
         state.pacing.written = written;
         let background = self.background(state);
@@ -224,6 +225,7 @@ impl Core {
         };
         // A plan must not need more space than there is.
         let most = self.reserve.len() / 2;
+        debug_assert!(state.reclaim.retired.is_empty(), "the last plan was noted");
         state.reclaim.filters.get_mut().allow(u64::MAX);
         self.as_log(state).drop_plan();
         while !self.work.is_stopped() {

@@ -254,7 +254,13 @@ impl Core {
     }
 
     pub(crate) fn new_file_id(&self) -> u64 {
-        self.next_file.fetch_add(1, Ordering::Relaxed)
+        debug_assert!(!self.is_read_only, "who only reads makes no files");
+        let id = self.next_file.fetch_add(1, Ordering::Relaxed);
+        debug_assert!(
+            id << 32 != 0,
+            "the names of the next epoch are not this one's"
+        );
+        id
     }
 
     /// Makes every acknowledged write durable. Writers that do not wait for a flush go on meanwhile.
@@ -310,6 +316,10 @@ impl Core {
             return;
         }
         let (segment, seqno, end) = log.written();
+        debug_assert!(
+            log.durable <= seqno,
+            "what was not given out is not durable"
+        );
         let is_durable = log.durable == seqno;
         let mark = Mark {
             store: self.id.id,

@@ -109,6 +109,12 @@ impl Core {
             deletions,
             name: state.name().into_bytes(),
         };
+        debug_assert!(
+            body.deletions
+                .iter()
+                .all(|deletion| deletion.prefix.len() <= KEY_MAX),
+            "a record has room for them"
+        );
         let op = Op::keyless(Kind::Namespace, state.number(), body.encode());
         self.commit(vec![op], immediate).map(drop)
     }
@@ -196,10 +202,16 @@ impl Core {
                 .keys
                 .list(&state.all_of(*number), &options, &self.secret(), 0);
             let page = page.inspect_err(|error| self.distrust_runs_after(error))?;
+            debug_assert!(
+                page.keys()
+                    .all(|key| key.name.starts_with(&deletion.prefix)),
+                "nothing else is deleted"
+            );
             let older = page.keys().filter(|key| key.seqno < deletion.seqno);
             let ops: Vec<Op> = older
                 .map(|key| self.deletion_before(*number, key.name, deletion.seqno))
                 .collect();
+            debug_assert!(ops.len() <= BATCH);
             *left = left.saturating_sub(BATCH);
             if !ops.is_empty() {
                 self.commit(ops, false)?;

@@ -16,6 +16,8 @@ const BITS: usize = 16;
 const PROBES: u64 = 6;
 /// Memory for all filters. Beyond it a segment may hold anything.
 const BYTES_MAX: usize = 128 << 20;
+
+const _: () = assert!(BITS.is_power_of_two() && PROBES < BITS as u64);
 /// Tombstones of a segment that are asked about to guess how many of them are needed.
 const SAMPLE: usize = 64;
 
@@ -91,12 +93,14 @@ impl Filters {
             .filter(|(hash, seqno)| self.may_hold(&others, reading, *hash, *seqno))
             .count();
         let needed = needed.saturating_mul(1000) / sample.len();
+        debug_assert!(needed <= 1000 && sample.len() <= SAMPLE);
         (!self.is_short).then_some(u64::try_from(needed).unwrap_or(1000))
     }
 
     /// A segment is gone.
     pub(crate) fn forget(&mut self, id: u64) {
         if let Some(filter) = self.made.remove(&id) {
+            debug_assert!(self.bytes >= filter.bytes(), "it was counted");
             self.bytes = self.bytes.saturating_sub(filter.bytes());
         }
     }
@@ -161,6 +165,7 @@ impl Filter {
 
     fn add(&mut self, hash: u64) {
         for (at, bit) in places(hash, self.words.len()) {
+            debug_assert!(at < self.words.len() && bit.is_power_of_two());
             if let Some(word) = self.words.get_mut(at) {
                 *word |= bit;
             }
@@ -175,6 +180,7 @@ impl Filter {
 
 /// The word and bit of each probe for a hash.
 fn places(hash: u64, words: usize) -> impl Iterator<Item = (usize, u64)> {
+    debug_assert!(words > 0, "a filter of nothing has a word");
     let (mut at, step) = (hash, hash.rotate_left(32) | 1);
     (0..PROBES).map(move |_| {
         at = at.wrapping_add(step);

@@ -82,6 +82,7 @@ impl Hot {
     }
 
     fn is_full(&self) -> bool {
+        debug_assert!(self.budget > 0, "without a budget there is no cache");
         self.cache.weight() >= self.budget - self.budget / ENTRY_PART
     }
 }

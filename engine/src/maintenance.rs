@@ -228,6 +228,8 @@ impl Core {
             self.remove(&dir.join(file_name(id)))?;
             return published;
         }
+        let newest = state.kept.last();
+        debug_assert!(newest.is_none_or(|newest| newest.id < id), "ids rise");
         state.kept.push(Kept { id, seqno, runs });
         self.checkpointed.store(seqno, Ordering::Relaxed);
         published
@@ -387,6 +389,10 @@ impl Core {
             }
             !removable
         });
+        debug_assert!(
+            garbage.iter().all(|(seqno, _)| *seqno > durable),
+            "a value goes when what replaced it is durable, and then it does"
+        );
         self.garbage.lock().append(&mut garbage);
         Ok(())
     }
@@ -397,6 +403,7 @@ impl Core {
             let path = self.dir.join(file_name(state.kept.remove(0).id));
             self.remove(&path)?;
         }
+        debug_assert!(!state.kept.is_empty(), "one was made just now");
         let mut runs: HashSet<u64> = self.keys.run_ids().into_iter().collect();
         state.kept.iter().for_each(|kept| runs.extend(&kept.runs));
         let names = self.vfs.list(&self.dir);
@@ -435,6 +442,7 @@ impl Core {
 fn sorted(ids: impl Iterator<Item = u64>) -> Vec<u64> {
     let mut ids: Vec<u64> = ids.collect();
     ids.sort_unstable();
+    debug_assert!(ids.is_sorted_by(|a, b| a < b), "they come from a set");
     ids
 }
 

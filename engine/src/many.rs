@@ -63,6 +63,7 @@ impl Namespace {
             core.table.prefetch(hash);
             Ok(hash)
         };
+        debug_assert!(keys.len() <= PREFETCHED, "more would push each other out");
         let hashes = keys.iter().map(hash).collect::<Result<Vec<u64>>>()?;
         let segment = |location: Location| core.segments.get(location.number(), guard);
         let mut found = Vec::with_capacity(keys.len());

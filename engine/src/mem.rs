@@ -181,6 +181,10 @@ impl Region {
             .map_anon();
         let raw = MmapRaw::from(mapped.ok()?);
         let start = (raw.as_ptr() as usize).next_multiple_of(HUGE_PAGE) - raw.as_ptr() as usize;
+        debug_assert!(
+            start < HUGE_PAGE && start + len <= raw.len(),
+            "all of it is there"
+        );
         // Small pages are slower, no more. Tables that are made by the thousand are too small for a huge one.
         #[cfg(all(target_os = "linux", not(feature = "shuttle")))]
         let _ = raw.advise_range(memmap2::Advice::HugePage, start, len);
@@ -190,7 +194,9 @@ impl Region {
     /// Gives the whole pages of a part back, which nobody uses again.
     #[cfg(not(feature = "loom"))]
     fn release(&self, offset: usize, len: usize) {
+        debug_assert!(self.start + offset + len <= self.raw.len());
         let page = rustix::param::page_size();
+        debug_assert!(page.is_power_of_two());
         let first = (self.start + offset).next_multiple_of(page);
         let end = (self.start + offset + len) & !(page - 1);
         let len = end.saturating_sub(first);

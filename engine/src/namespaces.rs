@@ -246,6 +246,7 @@ impl Namespaces {
         };
         let mut entries: Vec<_> = inner.numbers.iter().map(entry).collect();
         entries.sort_unstable_by_key(|entry| entry.number);
+        debug_assert_eq!(entries.len(), inner.numbers.len());
         entries
     }
 
@@ -261,6 +262,7 @@ impl Namespaces {
         }
         let Inner { numbers, ids, .. } = &mut *inner;
         ids.retain(|_, state| numbers.contains_key(&state.number()));
+        debug_assert!(ids.len() <= numbers.len(), "who has an id has a number");
     }
 
     /// How many were dropped and are not forgotten yet.

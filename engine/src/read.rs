@@ -59,6 +59,7 @@ impl Namespace {
         let lent = self.lookup(view, key, hash, guard, |found| {
             let large = self.large(&found)?;
             let large = large.map(|large| large.range(0, large.len())).transpose()?;
+            debug_assert_eq!(large.is_some(), found.record.header.kind == Kind::PutLarge);
             let lent = Lent {
                 large,
                 found,

@@ -141,6 +141,17 @@ impl Segments for Log<'_> {
         if !record.body_is_intact() {
             return Err(found.segment.damage(offset, "record body checksum"));
         }
+        debug_assert_eq!(
+            record.header.seqno, found.header.seqno,
+            "a copy keeps its number"
+        );
+        debug_assert!(
+            self.state
+                .others
+                .iter()
+                .all(|(_, other)| other.id != found.segment.id),
+            "only victims are copied from"
+        );
         let from = Source {
             segment: &found.segment,
             number: found.location.number(),
@@ -201,6 +212,13 @@ impl Segments for Log<'_> {
         let is_open = |segment: &Segment| self.state.classes.is_open(segment.id);
         debug_assert!(!victims.iter().any(|(_, segment)| is_open(segment)));
         self.check_empty(&victims)?;
+        debug_assert!(
+            self.state
+                .evicting
+                .as_ref()
+                .is_none_or(|e| e.evicted.is_empty()),
+            "evictions are in the log before their segment goes (rule 5)"
+        );
         let seqno = self.core.retire(&victims)?;
         for found in std::mem::take(&mut self.state.erased) {
             self.core.forget(&found, seqno);
@@ -259,6 +277,7 @@ impl Log<'_> {
         let unknown: Vec<u64> = unknown.take(LOOKS_MAX).map(|(_, s)| s.id).collect();
         for id in unknown {
             if let Some(share) = filters.needed(id, all, &self.reading()) {
+                debug_assert!(share <= 1000, "in thousandths");
                 needed.insert(id, share);
             }
         }
@@ -359,6 +378,11 @@ impl Log<'_> {
         let longest = self.core.capacity.as_ref().map(Capacity::segment_len);
         let class_len = (live / CLASS_SHARE).max(CLASS_MIN);
         self.state.class_len = class_len.min(longest.unwrap_or(u64::MAX));
+        debug_assert!(self.state.class_len >= SEGMENT_MIN);
+        debug_assert!(
+            self.state.unread.iter().all(|id| plan.victims.contains(id)),
+            "what stays is not swept"
+        );
         self.state.is_free = plan.scanned.is_empty();
         self.state.evicting = None;
         self.state.under_way = Some(Compactor::new(plan, now));
@@ -415,6 +439,7 @@ pub(crate) fn segment_stats(segment: &Segment, sealed: bool, now: u64) -> Segmen
     let state = segment.usage.state();
     let counts = state.counts;
     let (kept, life) = state.expiries.live(now, u64::MAX);
+    debug_assert!(segment.end() <= SEGMENT_LEN);
     SegmentStats {
         id: segment.id,
         sealed,

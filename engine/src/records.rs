@@ -53,6 +53,7 @@ impl Iterator for Records {
         let found = self.segment.record(offset).map(|record| {
             let len = u64::try_from(record.header.record_len()).unwrap_or(u64::MAX);
             self.offset = offset.saturating_add(len);
+            debug_assert!(self.offset > offset, "an end is reached");
             Found {
                 segment: Arc::clone(&self.segment),
                 header: record.header,

@@ -67,6 +67,7 @@ impl Reserve {
             state.is_there = self.vfs.remove(&self.path).is_err();
         }
         if !state.is_there && !state.is_out() {
+            debug_assert!(len > 0, "a reserve of nothing is none");
             state.len = len;
             state.is_there = self.make(len);
             if !state.is_there {

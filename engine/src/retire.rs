@@ -39,6 +39,7 @@ impl Core {
 
     /// Takes away the slot of a record whose segment was retired, which replay repeats.
     pub(crate) fn forget(&self, found: &Found, seqno: u64) {
+        debug_assert!(found.is_put(), "pins have no slots");
         let removed = self.table.remove(found.hash, found.location);
         if let Some(large) = found.large().filter(|_| removed) {
             self.larges.lock().remove(&large);

@@ -152,6 +152,10 @@ impl Scrub<'_> {
     }
 
     fn read(&mut self, bytes: u64) {
+        debug_assert!(
+            self.told <= self.done,
+            "nobody was told of what was not read"
+        );
         self.done = self.done.saturating_add(bytes);
         if self.done.saturating_sub(self.told) >= PIECE {
             self.told = self.done;
@@ -287,6 +291,7 @@ impl Scrub<'_> {
                     }
                 }
             }
+            debug_assert!(at > before, "it comes to an end");
             self.read(at.saturating_sub(before));
         }
         Ok(())

@@ -81,6 +81,10 @@ impl ValueWriter {
         let mut large = LargeWriter::new(vfs, origin, path, id, core.id)?;
         large.write(&self.inline)?;
         large.write(bytes)?;
+        debug_assert!(
+            self.len > INLINE_MAX as u64,
+            "small values lie in their record"
+        );
         self.inline = Vec::new();
         self.large = Some(large);
         Ok(())
@@ -108,6 +112,10 @@ impl ValueWriter {
                 source,
             });
         }
+        debug_assert!(
+            self.large.is_none() || self.inline.is_empty(),
+            "a value lies in one place"
+        );
         let pointer = self.large.map(LargeWriter::finish).transpose()?;
         self.namespace
             .op(&self.key, &self.inline, pointer, &self.options)
@@ -203,6 +211,7 @@ impl Iterator for ValueStream {
         }
         let start = self.position;
         let end = start.saturating_add(CHUNK as u64).min(self.len());
+        debug_assert!(start < end && end <= self.len());
         let piece = self.range(start..end);
         self.position = if piece.is_ok() { end } else { self.len() };
         Some(piece)

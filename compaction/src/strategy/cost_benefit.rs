@@ -40,6 +40,8 @@ const START_PERCENT: u64 = 90;
 /// are needed, and so above its bound, would be copied again and again for little.
 const WORTH: u64 = 16;
 
+const _: () = assert!(START_PERCENT <= 100 && WORTH > 1);
+
 impl Default for CostBenefit {
     fn default() -> CostBenefit {
         CostBenefit { garbage_max: 30 }
@@ -70,9 +72,8 @@ impl CostBenefit {
         let garbage = length.saturating_sub(live);
         let max = live.saturating_mul(self.garbage_max) / 100;
         let start = max.saturating_mul(START_PERCENT) / 100;
-        let Some(over) = garbage.checked_sub(start).filter(|over| *over > 0) else {
-            return 0;
-        };
+        debug_assert!(start <= max, "it begins before the bound");
+        let over = garbage.saturating_sub(start);
         over.saturating_mul(1000) / (max - start).max(1)
     }
 }
@@ -85,19 +86,128 @@ fn life(segment: &SegmentStats) -> f64 {
     }
     let live = segment.live_bytes as f64 * segment.life.clamp(1, LIFE_MAX) as f64;
     let pins = segment.pin_bytes as f64 * LIFE_MAX as f64;
-    (live + pins) / segment.needed() as f64
+    let life = (live + pins) / segment.needed() as f64;
+    debug_assert!(life > 0.0, "a segment that is needed is not free to copy");
+    life
 }
 
 fn score(segment: &SegmentStats, newest: u64) -> f64 {
     let life = life(segment);
     let age = newest.saturating_sub(segment.mean_seqno) as f64 + 1.0;
     let cost = segment.needed() as f64 + (segment.bytes / 64 + 1) as f64;
-    segment.garbage() as f64 * life * age.sqrt() / cost
+    let score = segment.garbage() as f64 * life * age.sqrt() / cost;
+    debug_assert!(score.is_finite() && score >= 0.0, "scores can be compared");
+    score
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
+
+    fn segment(id: u64, live_bytes: u64) -> SegmentStats {
+        SegmentStats {
+            id,
+            sealed: true,
+            bytes: 6_400,
+            live: 10,
+            live_bytes,
+            life: u64::MAX,
+            lowest_seqno: id,
+            mean_seqno: 500,
+            last_visible: u64::MAX,
+            ..SegmentStats::default()
+        }
+    }
+
+    fn victim(segments: &[SegmentStats]) -> Option<Vec<u64>> {
+        let plan = CostBenefit::default().choose(segments, 1_000_000);
+        plan.map(|plan| plan.victims)
+    }
+
+    #[test]
+    fn fullness_grows_from_ninety_percent_of_the_bound_to_the_bound() {
+        assert_eq!(CostBenefit::default().garbage_max, 30);
+        let fullness = |garbage: u64| {
+            let full = SegmentStats {
+                bytes: 1_000 + garbage,
+                ..segment(1, 1_000)
+            };
+            let open = SegmentStats {
+                sealed: false,
+                bytes: 1 << 20,
+                ..segment(2, 0)
+            };
+            CostBenefit { garbage_max: 40 }.fullness(&[full, open])
+        };
+        // 400 bytes are allowed, and 360 are no reason to begin.
+        for (garbage, full) in [
+            (0, 0),
+            (360, 0),
+            (361, 25),
+            (380, 500),
+            (400, 1_000),
+            (500, 3_500),
+        ] {
+            assert_eq!(fullness(garbage), full, "{garbage}");
+        }
+        let dead = [segment(1, 0)];
+        assert_eq!(
+            CostBenefit::default().fullness(&dead),
+            6_400_000,
+            "nothing is allowed"
+        );
+    }
+
+    #[test]
+    fn nothing_is_copied_below_the_bound_or_for_less_than_a_part_of_a_segment() {
+        // A quarter is garbage, all of it in one.
+        let mut segments: Vec<_> = (1..4).map(|id| segment(id, 6_400)).collect();
+        segments.push(segment(4, 2_000));
+        assert_eq!(victim(&segments), None);
+        segments[3].live_bytes = 500;
+        assert_eq!(victim(&segments), Some(vec![4]));
+        segments[3].sealed = false;
+        assert_eq!(victim(&segments), None);
+        let segments = [segment(1, 6_000), segment(2, 6_000), segment(3, 1)];
+        let worth = CostBenefit { garbage_max: 0 };
+        let chosen = |segments: &[SegmentStats]| worth.choose(segments, 0).map(|plan| plan.victims);
+        assert_eq!(chosen(&segments[..2]), None, "a sixteenth is not enough");
+        assert_eq!(chosen(&[segment(5, 5_999)]), Some(vec![5]));
+        assert_eq!(chosen(&segments), Some(vec![3]));
+        let mut open = segments;
+        open[2].sealed = false;
+        assert_eq!(chosen(&open), None, "it is not done yet");
+    }
+
+    #[test]
+    fn of_two_alike_the_one_that_has_lasted_longer_is_copied() {
+        let mut segments = [segment(1, 3_000), segment(2, 3_000)];
+        segments[0].mean_seqno = 400;
+        assert_eq!(victim(&segments), Some(vec![1]));
+        segments[0].mean_seqno = 600;
+        assert_eq!(victim(&segments), Some(vec![2]));
+    }
+
+    #[test]
+    fn a_score_is_space_by_life_by_the_root_of_age_over_cost() {
+        let mut one = segment(1, 500);
+        one.pin_bytes = 140;
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-9 * b;
+        let score = |segment: &SegmentStats| super::score(segment, 508);
+        assert!(near(life(&one), 259_200.0));
+        let cost = 640.0 + 101.0;
+        assert!(near(score(&one), 5_760.0 * 259_200.0 * 3.0 / cost));
+        one.life = 100;
+        let mean = (500.0 * 100.0 + 140.0 * 259_200.0) / 640.0;
+        assert!(near(life(&one), mean));
+        assert!(near(score(&one), 5_760.0 * mean * 3.0 / cost));
+        one.pin_bytes = 0;
+        one.life = 0;
+        assert!(near(life(&one), 1.0), "it is there for a moment at least");
+        one.live_bytes = 0;
+        assert!(near(life(&one), 259_200.0), "nothing to wait for");
+    }
 
     /// What is left of it is a tombstone, and waiting makes that no less.
     #[test]

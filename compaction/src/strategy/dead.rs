@@ -28,6 +28,14 @@ impl Strategy for Dead {
                 }
             }
             if victims.len() == before {
+                let goes = |s: &&SegmentStats| victims.contains(&s.id);
+                debug_assert!(
+                    segments
+                        .iter()
+                        .filter(goes)
+                        .all(|s| !s.needs_pins(plan.horizon)),
+                    "no pin goes that may hide something"
+                );
                 return Some(plan);
             }
         }

@@ -20,6 +20,8 @@ const UNREAD: f64 = 0.125;
 /// The least that a pin takes.
 const PIN_MIN: u64 = 64;
 
+const _: () = assert!(UNREAD > 0.0, "what nobody reads is worth its bytes");
+
 impl Strategy for LeastUsed {
     fn choose(&self, segments: &[SegmentStats], now: u64) -> Option<Plan> {
         Dead.choose(segments, now).or_else(|| {
@@ -29,7 +31,9 @@ impl Strategy for LeastUsed {
             let worth = |s: &SegmentStats| {
                 let live = s.live_bytes as f64 / s.bytes.max(1) as f64;
                 let read = (s.hits as f64 / s.live.max(1) as f64).min(1.0);
-                live * (read + UNREAD) / newer(s.id).max(1) as f64
+                let worth = live * (read + UNREAD) / newer(s.id) as f64;
+                debug_assert!(worth.is_finite() && worth >= 0.0, "worths can be compared");
+                worth
             };
             // Copies of pins that are needed would only be copied again.
             let frees = |s: &&SegmentStats| {
@@ -92,8 +96,62 @@ mod tests {
             ..segments[2].clone()
         };
         assert_eq!(victim(&segments), Some(vec![1]));
+        segments[2].class = None;
+        assert_eq!(victim(&segments), Some(vec![3]), "they were never copied");
+        segments[2].class = Some(7);
         segments[2].pin_bytes = 70;
         assert_eq!(victim(&segments), Some(vec![3]), "most are not needed");
+    }
+
+    #[test]
+    fn pins_are_needed_where_they_take_half_of_the_least_that_they_can() {
+        let mut segments: Vec<_> = (1..3).map(|id| segment(id, 1_000, 0)).collect();
+        segments[1] = SegmentStats {
+            live: 0,
+            live_bytes: 0,
+            pins: 10,
+            pin_bytes: 320,
+            highest_pin: 100,
+            class: Some(7),
+            ..segments[1].clone()
+        };
+        assert_eq!(victim(&segments), Some(vec![2]));
+        segments[1].pin_bytes = 321;
+        assert_eq!(victim(&segments), Some(vec![1]));
+        segments[1].live = 1;
+        assert_eq!(
+            victim(&segments),
+            Some(vec![2]),
+            "a live record is a reason, too"
+        );
+    }
+
+    /// Of two, the first is worth half as much as if it was the newest.
+    #[test]
+    fn what_a_segment_is_worth_is_what_lives_and_is_read_by_age() {
+        let mut segments = [segment(2, 510, 0), segment(1, 1_000, 0)];
+        assert_eq!(victim(&segments), Some(vec![1]));
+        segments[0].live_bytes = 490;
+        assert_eq!(victim(&segments), Some(vec![2]));
+        // A part of a longer one.
+        segments[0].bytes = 400;
+        segments[0].live_bytes = 220;
+        assert_eq!(victim(&segments), Some(vec![1]));
+        segments[0].bytes = 1;
+        segments[0].live_bytes = 1;
+        segments[1].hits = 1;
+        assert_eq!(victim(&segments), Some(vec![1]));
+        // Half of its records are read: five eighths, halved.
+        let mut segments = [segment(1, 1_000, 5), segment(2, 1_000, 2)];
+        segments[1].live = 10;
+        assert_eq!(victim(&segments), Some(vec![1]));
+        segments[1].hits = 1;
+        assert_eq!(victim(&segments), Some(vec![2]));
+        // One record, which is read: nine eighths, halved.
+        segments[0].live = 1;
+        segments[0].hits = 1;
+        segments[1].hits = 4;
+        assert_eq!(victim(&segments), Some(vec![2]));
     }
 
     #[test]

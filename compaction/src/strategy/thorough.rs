@@ -29,3 +29,35 @@ impl Strategy for Thorough {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_has_enough_garbage_goes_the_oldest_first() {
+        let segment = |id, live_bytes, lowest_seqno| SegmentStats {
+            id,
+            sealed: id != 4,
+            bytes: 10_000,
+            live: 1,
+            live_bytes,
+            lowest_seqno,
+            last_visible: u64::MAX,
+            ..SegmentStats::default()
+        };
+        let thorough = Thorough { garbage_min: 10 };
+        let mut segments = vec![
+            segment(1, 9_001, 1),
+            segment(2, 9_000, 3),
+            segment(3, 5_000, 2),
+            segment(4, 0, 0),
+        ];
+        let mut chosen = Vec::new();
+        while let Some(plan) = thorough.choose(&segments, 0) {
+            segments.retain(|segment| !plan.victims.contains(&segment.id));
+            chosen.push(plan.victims);
+        }
+        assert_eq!(chosen, [[3], [2]]);
+    }
+}

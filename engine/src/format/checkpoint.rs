@@ -395,6 +395,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_header_that_is_newer_or_cut_is_refused_by_name() {
+        let mut bytes = header().encode();
+        set!(bytes, 8, 2u16);
+        let crc = crc32fast::hash(&bytes[..140]);
+        set!(bytes, 140, crc);
+        assert_eq!(Header::decode(&bytes), Err(Refusal::Newer(2)));
+        let cut = Header::decode(&bytes[..HEADER_LEN - 1]);
+        assert_eq!(cut, Err(Refusal::Damaged("no checkpoint header")));
+    }
+
     fn lists() -> Meta {
         Meta {
             segments: vec![SegmentEntry {

@@ -5,6 +5,7 @@ use super::{field, set};
 const MAGIC: &[u8; 8] = b"RIMSMARK";
 /// Bytes of a mark.
 pub(crate) const MARK_LEN: usize = 52;
+const _: () = assert!(MARK_LEN == MAGIC.len() + 16 + 3 * 8 + 4);
 
 /// A place that was durable in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,7 @@ impl Mark {
         set!(bytes, 24, self.seqno);
         set!(bytes, 32, self.segment);
         set!(bytes, 40, self.len);
+        debug_assert!(bytes.starts_with(MAGIC), "fields do not overlap");
         let crc = crc32fast::hash(bytes.split_at(48).0);
         set!(bytes, 48, crc);
         bytes

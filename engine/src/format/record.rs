@@ -362,6 +362,33 @@ mod tests {
     }
 
     #[test]
+    fn a_large_value_is_found_by_what_stands_for_it() {
+        let pointer = LargePointer {
+            segment: 0x0102_0304_0506_0708,
+            len: 70_000,
+            table_crc: 9,
+        };
+        let body = [&b"meta"[..], &pointer.encode()].concat();
+        let (mut large, mut bytes) = (sample(b"key", &body, 4), Vec::new());
+        large.kind = Kind::PutLarge;
+        encode(&mut bytes, &large, place(1), b"key", &body);
+        let record = decode(&bytes, place(1)).expect("valid");
+        assert_eq!(record.metadata(), b"meta");
+        assert_eq!(record.large_pointer(), Some(pointer));
+        assert_eq!(peek_len(&bytes), HEADER_LEN + 3 + body.len());
+        // A small value may look like it, and a damaged one may not.
+        bytes.clear();
+        large.kind = Kind::Put;
+        encode(&mut bytes, &large, place(1), b"key", &body);
+        let record = decode(&bytes, place(1)).expect("valid");
+        assert_eq!(record.large_pointer(), None);
+        for len in [0, 15, 17] {
+            assert_eq!(LargePointer::decode(&[0; 17][..len]), None);
+        }
+        assert_eq!(peek_len(&[]), HEADER_LEN);
+    }
+
+    #[test]
     fn every_changed_bit_is_refused() {
         let (key, body) = (b"key".as_slice(), b"metavalue".as_slice());
         let mut bytes = Vec::new();

@@ -162,18 +162,14 @@ impl Header {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
     use crate::format::hex;
 
-    /// These bytes are on disks: an encoder that writes others needs a new format version.
-    #[test]
-    fn a_header_has_these_bytes() {
-        let header = Header {
-            kind: Kind::Large {
-                value_len: 70_000,
-                table_crc: 7,
-            },
+    fn header(kind: Kind) -> Header {
+        Header {
+            kind,
             salt: 0x0102_0304,
             store: StoreId {
                 id: [1; 16],
@@ -184,7 +180,50 @@ mod tests {
             previous: 5,
             previous_len: 136,
             time: 6,
+        }
+    }
+
+    const LARGE: Kind = Kind::Large {
+        value_len: 70_000,
+        table_crc: 7,
+    };
+
+    #[test]
+    fn a_header_is_what_was_encoded_and_every_changed_bit_is_refused() {
+        for kind in [Kind::Front, Kind::Class(0), Kind::Class(7), LARGE] {
+            let bytes = header(kind).encode();
+            assert_eq!(Header::decode(&bytes), Ok(header(kind)));
+            for bit in 0..HEADER_LEN * 8 {
+                let mut damaged = bytes;
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                let reason = match bit / 8 {
+                    0..8 => "no segment header",
+                    _ => "segment header checksum",
+                };
+                let refused = Header::decode(&damaged);
+                assert_eq!(refused, Err(Refusal::Damaged(reason)), "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_by_name() {
+        let with = |at: usize, byte: u8| {
+            let mut bytes = header(Kind::Front).encode();
+            bytes[at] = byte;
+            let crc = crc32fast::hash(&bytes[..124]);
+            set!(bytes, 124, crc);
+            Header::decode(&bytes)
         };
+        assert_eq!(with(8, 2), Err(Refusal::Newer(2)));
+        let unknown = Refusal::Damaged("unknown segment kind");
+        assert_eq!(with(10, 3), Err(unknown));
+        assert_eq!(with(10, 2), Ok(header(Kind::Class(0))));
+    }
+
+    /// These bytes are on disks: an encoder that writes others needs a new format version.
+    #[test]
+    fn a_header_has_these_bytes() {
         let expected = [
             "52494d53544f4e450100010004030201",
             "01010101010101010101010101010101",
@@ -195,6 +234,6 @@ mod tests {
             "06000000000000000000000000000000",
             "70110100070000000000000056658619",
         ];
-        assert_eq!(hex(&header.encode()), expected);
+        assert_eq!(hex(&header(LARGE).encode()), expected);
     }
 }

@@ -43,6 +43,21 @@ const DISPLACEMENT_SHIFT: u32 = 44;
 const MARK: u64 = 1 << 43;
 const LOCATION: u64 = MARK - 1;
 const OFFSET_BITS: u32 = 23;
+const NUMBER_BITS: u32 = 20;
+
+// A word is tag, displacement, mark, number and offset, from its top.
+const _: () = {
+    assert!(TAG_BITS + TAG_SHIFT == u64::BITS);
+    assert!(1 << (TAG_SHIFT - DISPLACEMENT_SHIFT) == REACH);
+    assert!(MARK == 1 << (DISPLACEMENT_SHIFT - 1));
+    assert!(MARK == 1 << (NUMBER_BITS + OFFSET_BITS));
+    assert!(
+        MAX_DOUBLINGS <= TAG_BITS,
+        "each doubling takes a bit of the tag"
+    );
+    assert!(MAX_DOUBLINGS as u64 <= HINT_DOUBLINGS && REACH <= BASES[0] as usize);
+    assert!(PARTITIONS.is_power_of_two() && PARTITIONS.is_multiple_of(BASES.len()));
+};
 
 /// Where a record lies: the number of a segment and an offset in it. Never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,6 +82,7 @@ impl Location {
     /// What a slot points to.
     pub(super) fn of(slot: &AtomicU64) -> Option<Location> {
         let location = slot.load(Ordering::Relaxed) & LOCATION;
+        debug_assert!(location < MARK);
         (location != 0).then_some(Location(location))
     }
 
@@ -206,6 +222,7 @@ impl Buckets {
 
     #[cold]
     fn verify(&self, saved: &Saved, chunk: usize) -> bool {
+        debug_assert!(chunk < self.len().div_ceil(CHUNK));
         let buckets = self.memory.buckets().chunks(CHUNK).nth(chunk);
         let buckets = buckets.unwrap_or_default();
         // All at once: a checksum of many short pieces takes ten times as long.
@@ -231,6 +248,8 @@ impl Buckets {
             return None;
         }
         let copy = regions.unused(self.partition, self.doublings)?;
+        debug_assert_eq!(copy.len(), self.len(), "a copy has room for all");
+        debug_assert!(!copy.are_saved(), "a copy can grow");
         for (to, from) in copy.memory.buckets().iter().zip(self.memory.buckets()) {
             for (to, from) in to.0.iter().zip(&from.0) {
                 to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -270,6 +289,7 @@ impl Buckets {
         // The product's upper half is the bucket before any doubling; each doubling takes one more
         // bit of its lower half, from the top. At most 35 + 14 bits, so nothing is shifted out.
         let home = (product << self.doublings) >> 32;
+        debug_assert!((home as usize) < self.len(), "every hash has a home");
         (
             (home & 0xFFFF_FFFF) as usize,
             (product & 0xFFFF_FFFF) >> (32 - TAG_BITS),
@@ -333,6 +353,7 @@ impl Buckets {
     /// Puts a word into the first of its buckets with room; false, and nothing changed, if there is
     /// none. For the writer.
     pub(super) fn place(&self, home: usize, tag: u64, location: Location) -> bool {
+        debug_assert!(home < self.len() && location.number() > 0);
         if !self.reach_is_intact(home) {
             return false;
         }
@@ -362,6 +383,12 @@ impl Buckets {
         for bucket in buckets {
             bytes.extend_from_slice(&bytes_of(bucket));
         }
+        let size = saved_size(self.partition, self.doublings);
+        debug_assert_eq!(
+            size.map(|(len, _)| len),
+            Some(bytes.len()),
+            "as it is read again"
+        );
         Image {
             entries,
             doublings: self.doublings,
@@ -405,12 +432,14 @@ impl Buckets {
         location: Location,
         regions: &Regions,
     ) -> Option<Buckets> {
+        debug_assert!(!self.are_saved(), "what grows does not lie in a checkpoint");
         if self.hopeless(hash) {
             return None;
         }
         (self.doublings + 1..=MAX_DOUBLINGS).find_map(|doublings| {
             let new = regions.buckets(self.partition, doublings)?;
             let more = doublings - self.doublings;
+            debug_assert_eq!(new.len(), self.len() << more);
             let all = self.words().all(|(home, word)| {
                 let tag = word >> TAG_SHIFT;
                 let bits = tag >> (TAG_BITS - doublings) & ((1 << more) - 1);
@@ -441,11 +470,13 @@ fn bytes_of(bucket: &Bucket) -> [u8; size_of::<Bucket>()] {
 }
 
 fn word(tag: u64, displacement: usize, location: u64) -> u64 {
+    debug_assert!(tag >> TAG_BITS == 0 && displacement < REACH && location <= LOCATION);
     tag << TAG_SHIFT | (displacement as u64) << DISPLACEMENT_SHIFT | location
 }
 
 /// `index` modulo `count`, for an index below twice the count.
 fn wrap(index: usize, count: usize) -> usize {
+    debug_assert!(index < 2 * count, "one round at most");
     if index >= count { index - count } else { index }
 }
 
@@ -476,6 +507,7 @@ pub(crate) fn saved_size(partition: usize, doublings: u32) -> Option<(usize, usi
 /// Stores a word (0 empties the slot) and keeps the overflow mark. Only the holder of the
 /// partition's mutex stores, so nothing comes between the load and the store.
 pub(super) fn set(slot: &AtomicU64, word: u64) {
+    debug_assert_eq!(word & MARK, 0, "the mark stays as it is");
     slot.store(
         slot.load(Ordering::Relaxed) & MARK | word,
         Ordering::Release,

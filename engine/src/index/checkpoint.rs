@@ -43,6 +43,23 @@ pub(crate) fn save(
     table: &Table,
     settle: impl FnOnce(&mut Meta) -> Result<()>,
 ) -> Result<()> {
+    debug_assert!(
+        meta.segments.iter().all(|entry| entry.number > 0),
+        "0 is no segment's number"
+    );
+    debug_assert!(
+        meta.segments.is_sorted_by(|a, b| a.id < b.id),
+        "each segment once"
+    );
+    debug_assert!(
+        meta.larges.is_sorted_by(|a, b| a < b),
+        "each large value once"
+    );
+    debug_assert!(meta.partitions.is_empty() && meta.chunks.is_empty());
+    debug_assert!(
+        header.position.offset.is_multiple_of(8),
+        "records begin there"
+    );
     let path = dir.join(file_name(header.id));
     let writing = |e| io_error("writing", &path, e);
     let write = || {
@@ -50,6 +67,8 @@ pub(crate) fn save(
         let mut out = Output::new(&*file, DATA_START);
         for partition in 0..PARTITIONS {
             let image = table.captured(partition);
+            let size = saved_size(partition, image.doublings);
+            debug_assert_eq!(size.map(|(len, _)| len), Some(image.bytes.len()));
             meta.partitions.push(entry(&image));
             meta.chunks.extend(image.crcs());
             out.push(&image.bytes).map_err(writing)?;

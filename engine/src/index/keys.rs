@@ -112,6 +112,10 @@ impl Keys {
         let run = files.write(&sources, bottom, is_dead)?;
         let mut older = self.older.write();
         // Keys that were frozen meanwhile are newer, and stay in front.
+        debug_assert!(
+            older.frozen.len() >= count,
+            "nobody else takes frozen keys away"
+        );
         let left = older.frozen.len().saturating_sub(count);
         older.frozen.truncate(left);
         older.runs.splice(0..0, run);
@@ -129,13 +133,16 @@ impl Keys {
         let Some(picked) = pick_merge(&sizes) else {
             return Ok(false);
         };
+        debug_assert!(picked.len() > 1 && picked.end <= runs.len());
         let bottom = picked.end == runs.len();
         let sources = Sources {
             runs: runs.get(picked.clone()).unwrap_or_default().to_vec(),
             ..Sources::default()
         };
         let run = files.write(&sources, bottom, is_dead)?;
-        self.older.write().runs.splice(picked, run);
+        let mut older = self.older.write();
+        debug_assert_eq!(older.runs.len(), runs.len(), "nobody else changes the runs");
+        older.runs.splice(picked, run);
         Ok(true)
     }
 
@@ -241,7 +248,19 @@ impl Keys {
             page.push(record.key, record.metadata, record.expiration, record.seqno);
         });
         let outcome = outcome.map_err(|damage| corrupt(&damage))?;
+        debug_assert!(
+            page.keys().count() <= limit,
+            "no page is longer than was asked"
+        );
+        debug_assert!(
+            page.keys().all(|key| key.name.starts_with(&options.prefix)),
+            "a page holds what was asked for"
+        );
         if let Outcome::More { after } = outcome {
+            debug_assert!(
+                after.starts_with(&options.prefix),
+                "a page ends in its range"
+            );
             page.cursor = Some(cursor::encode(secret, &print, &after));
         }
         Ok(page)
@@ -295,6 +314,10 @@ impl RunFiles<'_> {
         })?;
         let summary = writer.finish().map_err(writing)?;
         out.flush().map_err(writing)?;
+        debug_assert!(
+            !bottom || summary.tombstones == 0,
+            "at the bottom a tombstone hides nothing"
+        );
         if summary.records == 0 {
             return Ok(None);
         }
@@ -371,5 +394,9 @@ fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     if let Some(last) = end.last_mut() {
         *last = last.wrapping_add(1);
     }
+    debug_assert!(
+        end.as_slice() > prefix,
+        "what begins with it is before its end"
+    );
     Some(end)
 }

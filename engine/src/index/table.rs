@@ -34,6 +34,7 @@ struct PartState {
 impl PartState {
     /// Before a change: if a capture has yet to visit the partition, keeps it as it is.
     fn keep_aside(&mut self, buckets: &Buckets, capture: u64) {
+        debug_assert!(self.captured <= capture, "captures follow each other");
         if self.captured < capture {
             self.aside = Some(buckets.image(self.entries));
             self.captured = capture;
@@ -64,7 +65,9 @@ impl Partition {
 const PARTITION_SHIFT: u32 = u64::BITS - PARTITIONS.ilog2();
 
 fn partition_of(hash: u64) -> usize {
-    usize::try_from(hash >> PARTITION_SHIFT).unwrap_or_default()
+    let partition = usize::try_from(hash >> PARTITION_SHIFT).unwrap_or_default();
+    debug_assert!(partition < PARTITIONS);
+    partition
 }
 
 /// The point index. It holds no keys: whoever asks compares them.
@@ -153,6 +156,14 @@ impl Table {
     }
 
     fn replace_buckets(&self, partition: &Partition, new: Buckets, guard: &Guard) {
+        debug_assert!(
+            std::ptr::eq(partition, &self.partitions[new.partition()]),
+            "each partition has its own"
+        );
+        debug_assert!(
+            !new.are_saved(),
+            "a partition does not go back into a checkpoint"
+        );
         self.hints[new.partition()].store(new.hint(), Ordering::Relaxed);
         partition.buckets.replace(new, guard);
     }
@@ -179,6 +190,7 @@ impl Table {
 
     /// Removes every entry that lies in one of these segments.
     pub(crate) fn sweep(&self, numbers: &[u32]) {
+        debug_assert!(!numbers.contains(&0), "0 is no segment");
         for partition in self.partitions.iter() {
             let mut state = partition.writer.lock();
             let guard = epoch::pin();
@@ -206,6 +218,10 @@ impl Table {
     pub(crate) fn captured(&self, partition: usize) -> Image {
         let partition = &self.partitions[partition];
         let mut state = partition.writer.lock();
+        debug_assert!(
+            state.aside.is_none() || state.captured == self.capture.load(Ordering::Acquire),
+            "what was kept aside is this capture's"
+        );
         state.captured = self.capture.load(Ordering::Acquire);
         let guard = epoch::pin();
         let aside = state.aside.take();

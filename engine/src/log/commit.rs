@@ -196,6 +196,7 @@ impl Queue {
         commit(&group);
         debug_assert!(group.iter().all(|request| request.is_finished()));
         let mut inner = self.0.lock();
+        debug_assert!(inner.led, "one leads until the next does");
         match inner.waiting.front() {
             Some(next) => next.appoint(),
             None => inner.led = false,

@@ -66,6 +66,7 @@ impl LargeWriter {
     pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             let room = CHUNK.saturating_sub(self.chunk.len()).min(bytes.len());
+            debug_assert!(room > 0, "a full chunk was written");
             let (now, later) = bytes.split_at(room);
             self.chunk.extend_from_slice(now);
             bytes = later;
@@ -73,6 +74,7 @@ impl LargeWriter {
                 self.flush_chunk()?;
             }
         }
+        debug_assert!(self.chunk.len() < CHUNK, "a full chunk waits for nothing");
         Ok(())
     }
 
@@ -236,6 +238,7 @@ impl Large {
             self.verify(chunk)?;
             chunk = chunk.saturating_add(1);
         }
+        debug_assert!(start <= end && end <= self.len());
         let slice = LargeSlice {
             large: Arc::clone(self),
             start: usize::try_from(LARGE_START.saturating_add(start)).unwrap_or(usize::MAX),

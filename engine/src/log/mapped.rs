@@ -34,6 +34,7 @@ impl Mapped {
         let state = &mut *self.0.lock();
         state.time += 1;
         let (large, asked) = state.larges.get_mut(&id)?;
+        debug_assert!(*asked < state.time, "each asking has its own time");
         *asked = state.time;
         Some(Arc::clone(large))
     }

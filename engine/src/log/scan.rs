@@ -111,6 +111,10 @@ impl<'a> Scan<'a> {
         let len = u64::try_from(record.header.record_len()).unwrap_or(u64::MAX);
         debug_assert!(len >= record::HEADER_LEN as u64);
         self.offset = self.offset.saturating_add(len);
+        debug_assert!(
+            self.offset < self.segment.published().saturating_add(8),
+            "a record lies where records are, but for its padding"
+        );
         if self.is_ordered {
             self.next_seqno = record.header.seqno.saturating_add(1);
         }
@@ -125,6 +129,7 @@ impl<'a> Scan<'a> {
             match self.at(offset) {
                 Some(record) if record.header.seqno > self.next_seqno => {
                     first = first.or(Some(offset));
+                    debug_assert!(first.is_some_and(|first| first <= offset));
                     if record.header.durable_seqno() >= self.next_seqno || offset < self.durable_end
                     {
                         return first;

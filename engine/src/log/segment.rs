@@ -95,6 +95,7 @@ impl Segment {
 
     /// Lets readers touch the bytes before `end`, which are written.
     pub(crate) fn publish(&self, end: u64) {
+        debug_assert!(end <= SEGMENT_LEN, "a slot can name what lies there");
         self.published.fetch_max(end, Ordering::Release);
     }
 
@@ -274,6 +275,7 @@ impl<S: Send + Sync + 'static> Segments<S> {
         self.change(|list| {
             added = (1..).find(|at| is_free(at, list)).unwrap_or(usize::MAX);
             debug_assert!(list.get(added).is_none_or(Option::is_none));
+            debug_assert!(added > 0, "0 is no segment");
             set(list, added, Some(segment));
         });
         u32::try_from(added).unwrap_or(u32::MAX)

@@ -81,6 +81,7 @@ impl Usage {
 
     /// There is one more tombstone.
     pub(crate) fn pin(&self, bytes: u64, seqno: u64) {
+        debug_assert!(bytes > 0, "a pin takes space");
         let counts = &mut self.0.lock().counts;
         counts.pins += 1;
         counts.pin_bytes += bytes;

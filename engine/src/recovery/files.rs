@@ -89,6 +89,10 @@ impl Files {
         let all = [&self.segments, &self.larges, &self.runs, &self.checkpoints];
         let newest = all.iter().filter_map(|ids| ids.keys().next_back()).max()?;
         let epoch = newest >> 32;
+        debug_assert!(
+            !self.segments.is_empty(),
+            "refused when the directory was listed"
+        );
         (epoch > last).then_some(epoch << 32)
     }
 }
@@ -162,6 +166,7 @@ impl Chain {
             if *id < previous && !chain.fronts.is_empty() {
                 chain.holes.push(previous);
             }
+            debug_assert!(!front.is_class(), "class segments are no part of the order");
             previous = front.header.previous;
             chain.fronts.push(front);
         }
@@ -241,4 +246,87 @@ impl SegmentFile {
 
 fn is_records(header: &Header) -> bool {
     matches!(header.kind, Kind::Front | Kind::Class(_))
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::vfs::OsVfs;
+
+    fn listed(names: &[&str]) -> Result<Files> {
+        let dir = tempfile::tempdir().unwrap();
+        for name in names {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        Files::list(&OsVfs, dir.path())
+    }
+
+    #[test]
+    fn files_are_told_apart_by_their_names() {
+        let files = listed(&[
+            "0000000100000000.seg",
+            "0000000100000001.large",
+            "0000000100000002.run",
+            "0000000100000003.ckpt",
+            "0000000100000004.new",
+            "0000000100000000.pread",
+            "0000000100000005.pread",
+            "CURRENT",
+            "CURRENT.new",
+            "RESERVE",
+            "LOCK",
+        ]);
+        let files = files.unwrap();
+        let ids = |of: &BTreeMap<u64, PathBuf>| of.keys().map(|id| id & 0xff).collect::<Vec<_>>();
+        let all = [
+            &files.segments,
+            &files.larges,
+            &files.runs,
+            &files.checkpoints,
+        ];
+        assert_eq!(all.map(ids), [[0], [1], [2], [3]]);
+        assert!(files.has_current && files.has_reserve && files.mark.is_none());
+        assert_eq!(files.unfinished.len(), 2);
+        let pointless: Vec<_> = files.pointless().collect();
+        let [pointless] = &pointless[..] else {
+            panic!("{pointless:?}")
+        };
+        assert!(pointless.ends_with("0000000100000005.pread"));
+        assert_eq!(files.missing_end(0), Some(1 << 32));
+        assert_eq!(files.missing_end(1), None);
+    }
+
+    #[test]
+    fn a_file_that_no_store_has_is_refused() {
+        for name in [
+            "0000000100000000.segment",
+            "000000100000000.seg",
+            "00000001000000AA.seg",
+            "+000000100000000.seg",
+            "0000000100000000",
+            "CURRENT.old",
+            "notes",
+        ] {
+            let refused = listed(&["0000000100000000.seg", name]);
+            let found = matches!(&refused, Err(Error::NotAStore { found, .. }) if found == name);
+            assert!(found, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_directory_whose_log_is_gone_is_damaged_and_no_new_store() {
+        for name in ["0000000100000001.large", "0000000100000003.ckpt", "CURRENT"] {
+            let refused = listed(&[name]);
+            assert!(matches!(refused, Err(Error::Corrupt { .. })), "{name}");
+        }
+        // What a store that was never finished leaves is none yet.
+        let unfinished = [
+            "LOCK",
+            "RESERVE",
+            "0000000100000000.new",
+            "0000000100000002.run",
+        ];
+        assert!(listed(&unfinished).unwrap().segments.is_empty());
+    }
 }

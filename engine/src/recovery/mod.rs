@@ -98,6 +98,11 @@ pub(crate) fn open(
     replay.rewrite_tail(&mut log, &tail)?;
     debug_assert!(log.durable >= log.seqno, "recovery ends durable (rule 6)");
     // Only now does the new segment end the old one's valid part: its tail is durable here.
+    debug_assert_eq!(
+        log.buffered(),
+        0,
+        "the tail is written before its segment has a name"
+    );
     log.link()?;
     strays.extend(tail.empty.map(|(_, path)| path));
     strays.extend(files.pointless());
@@ -232,6 +237,10 @@ fn replayed(
             Err(Failure::Table(id)) => id,
             Err(Failure::Other(error)) => return Err(error),
         };
+        debug_assert!(
+            !refused.contains(&id),
+            "what was refused is not tried again"
+        );
         refused.push(id);
         let error = Error::Corrupt {
             path: dir.join(file_name(id)),
@@ -450,6 +459,10 @@ impl Base {
         let mut all: Vec<_> = older.take(1).collect();
         all.push(kept(header, meta));
         debug_assert!(all.is_sorted_by_key(|kept| kept.id), "the older one first");
+        debug_assert!(
+            (1..=2).contains(&all.len()),
+            "the one that is used, and one before it"
+        );
         all
     }
 }

@@ -58,6 +58,7 @@ impl Replay {
 
     /// With damage in the log the table may name an older version of what was copied.
     fn overtake(&mut self, relocation: &Relocation, to: &Arc<Segment>, new: Location) {
+        debug_assert!(!self.damage.is_empty(), "only what is damaged is overtaken");
         let Ok(copy) = to.record(new.offset()) else {
             return;
         };
@@ -111,6 +112,7 @@ impl Replay {
             Some(_) => Scan::of_class(segment),
             None => Scan::new(segment, HEADER_LEN as u64, segment.published(), 0),
         };
+        debug_assert!(number > 0, "0 is no segment");
         while left > 0 {
             match scan.step() {
                 Step::Record { offset, record, .. } => {

@@ -27,6 +27,7 @@ impl Replay {
     /// Takes in all class segments that the log names and these parts of the front segments.
     pub(super) fn rebuild(&mut self, fronts: &[Part]) -> Result<()> {
         debug_assert_eq!(self.table.len(), 0, "it begins with nothing");
+        debug_assert!(!self.is_rebuilt, "it is done once");
         self.is_rebuilt = true;
         self.is_exact = false;
         for (id, len) in std::mem::take(&mut self.checkpointed_classes) {
@@ -101,7 +102,10 @@ impl Replay {
                     self.damage
                         .push(Damage::bytes(&segment.path, offset, next, DAMAGED))
                 }
-                Step::End { .. } => return ranges,
+                Step::End { .. } => {
+                    debug_assert!(ranges.is_sorted_by(|a, b| a.end < b.start));
+                    return ranges;
+                }
             }
         }
     }

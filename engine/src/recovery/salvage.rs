@@ -170,6 +170,7 @@ fn name<'a>(
         while namespaces.by_name(&name).is_some() {
             name.push('\'');
         }
+        debug_assert!(!namespaces.knows(number), "what is known keeps its name");
         let mut id = [0; 16];
         random(vfs, &mut id)?;
         let body = NamespaceBody {
@@ -184,10 +185,11 @@ fn name<'a>(
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::format::checkpoint::NamespaceEntry;
+    use crate::format::namespace::Deletion;
 
     /// Of a number that the newest checkpoint forgot, the one before it may not know that it was dropped.
     #[test]
@@ -215,5 +217,56 @@ mod tests {
         assert_eq!(renamed, ["recovered-4"]);
         let names: Vec<_> = namespaces.all().iter().map(|ns| ns.name()).collect();
         assert_eq!(names, ["n3", "recovered-4"]);
+    }
+
+    #[test]
+    fn what_the_log_does_not_say_any_more_is_taken_from_the_checkpoints() {
+        let deletion = |prefix: &str| Deletion {
+            seqno: 9,
+            prefix: prefix.into(),
+        };
+        let body = |number: u8, name: &str, deletions: &[&str], dropped| NamespaceBody {
+            dropped,
+            id: [number; 16],
+            deletions: deletions.iter().copied().map(deletion).collect(),
+            name: name.into(),
+        };
+        // As the log says it: the last has the name that another would get.
+        let namespaces = Namespaces::default();
+        for (number, name, deletions) in [
+            (1, "kept", &["a"][..]),
+            (2, "dropped", &[]),
+            (3, "recovered-5", &[]),
+        ] {
+            let body = body(number, name, deletions, false);
+            namespaces.apply(number.into(), &body.encode(), 1, 1);
+        }
+        let entry = |body: NamespaceBody| NamespaceEntry {
+            number: body.id[0].into(),
+            segment: 1,
+            body: body.encode(),
+        };
+        let meta = Meta {
+            namespaces: vec![
+                entry(body(1, "renamed", &["a", "b"], false)),
+                entry(body(2, "dropped", &[], true)),
+                entry(body(3, "recovered-5", &[], false)),
+                entry(body(4, "unknown", &[], false)),
+            ],
+            ..Meta::default()
+        };
+        let named = [1, 2, 3, 4, 5];
+        let renamed = name(&crate::vfs::OsVfs, &namespaces, named, [&meta].into_iter()).unwrap();
+        assert_eq!(renamed, ["recovered-5'"]);
+        let all = namespaces.all();
+        let names: Vec<_> = all.iter().map(|ns| ns.name()).collect();
+        assert_eq!(names, ["kept", "recovered-5", "unknown", "recovered-5'"]);
+        let kept = all.first().unwrap().deletions();
+        assert_eq!(
+            kept[..],
+            [deletion("a"), deletion("b")],
+            "nothing comes back"
+        );
+        assert!(namespaces.was_dropped(2));
     }
 }

@@ -24,6 +24,11 @@ pub(super) fn ranges(records: &[Scanned]) -> Vec<Range<u64>> {
             _ => ranges.push(start..scanned.end),
         }
     }
+    debug_assert!(ranges.iter().all(|range| range.start < range.end));
+    debug_assert!(
+        ranges.is_sorted_by(|a, b| a.end < b.start),
+        "records lie in their order, and neighbours are joined"
+    );
     ranges
 }
 
@@ -45,8 +50,39 @@ pub(super) fn records<'a>(
 
 /// Where the batch begins that the record at a place belongs to.
 pub(super) fn batch_start(records: &[Scanned], mut at: usize) -> usize {
+    debug_assert!(at <= records.len());
     while at > 0 && records.get(at - 1).is_some_and(|scanned| scanned.more) {
         at -= 1;
     }
     at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scanned(offset: u32, end: u64, more: bool) -> Scanned {
+        Scanned {
+            offset,
+            end,
+            seqno: 0,
+            more,
+        }
+    }
+
+    #[test]
+    fn records_that_touch_are_one_range() {
+        let records = [(128, 200), (200, 264), (272, 336), (336, 400), (408, 472)];
+        let records = records.map(|(offset, end)| scanned(offset, end, false));
+        assert_eq!(ranges(&records), [128..264, 272..400, 408..472]);
+        assert_eq!(ranges(&[]), []);
+    }
+
+    #[test]
+    fn a_batch_begins_behind_the_last_record_that_has_no_more_behind_it() {
+        let records = [true, false, false, true, true, false, true];
+        let records = records.map(|more| scanned(0, 0, more));
+        let starts: Vec<_> = (0..=7).map(|at| batch_start(&records, at)).collect();
+        assert_eq!(starts, [0, 0, 2, 3, 3, 3, 6, 6]);
+    }
 }

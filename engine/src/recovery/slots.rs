@@ -51,6 +51,7 @@ impl Slots {
             let segment = open_segment(vfs, dir, entry.id, entry.len).ok()?;
             Some((entry.number, segment))
         });
+        debug_assert!(!table.is_damaged(), "a damaged table is refused");
         Slots {
             store: header.store,
             seqno: header.seqno,

@@ -23,6 +23,7 @@ impl<'a> Output<'a> {
     }
 
     pub(crate) fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        debug_assert!(self.buffer.len() < WRITE, "what was enough is written");
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= WRITE {
             self.flush()?;

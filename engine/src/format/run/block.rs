@@ -41,6 +41,11 @@ impl BlockBuilder {
 
     /// Adds a record, whose own key and namespace do not count, under a sort key.
     pub(super) fn push(&mut self, sort_key: &[u8], record: &KeyRecord<'_>) {
+        debug_assert!(!self.is_full(), "a full block is written first");
+        debug_assert!(
+            self.is_empty() || self.last.as_slice() < sort_key,
+            "sort keys ascend"
+        );
         let shared = if self.records.is_empty() {
             0
         } else {
@@ -63,6 +68,7 @@ impl BlockBuilder {
 
     /// Appends what was added to `out`, and begins anew.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
+        debug_assert!(!self.is_empty(), "no block is without records");
         let base_seqno = self.records.iter().map(|p| p.seqno).min().unwrap_or(0);
         let expirations = self.records.iter().map(|p| p.expiration);
         let base_expiration = expirations.filter(|&e| e != 0).min().unwrap_or(0);
@@ -89,6 +95,7 @@ impl BlockBuilder {
             out.extend_from_slice(own);
             bytes = rest;
         }
+        debug_assert!(bytes.is_empty(), "every byte is some record's");
         self.records.clear();
         self.bytes.clear();
     }
@@ -248,6 +255,7 @@ impl SortKey {
     /// searched for.
     #[must_use]
     pub(super) fn set(&mut self, sort_key: &[u8], shared: usize, record: &Coded<'_>) -> bool {
+        debug_assert!(shared <= sort_key.len(), "what is shared is there");
         let same = sort_key.get(..shared).unwrap_or_default();
         self.bytes.clear();
         self.bytes.extend_from_slice(same);
@@ -288,7 +296,13 @@ impl SortKey {
         if suffix.len() > (NAMESPACE_LEN + KEY_LEN_MAX).saturating_sub(shared) {
             return false;
         }
+        debug_assert_eq!(
+            self.bytes.len(),
+            shared,
+            "the rest of the one before is gone"
+        );
         self.bytes.extend_from_slice(suffix);
+        debug_assert!(self.bytes.len() <= NAMESPACE_LEN + KEY_LEN_MAX);
         if shared >= NAMESPACE_LEN {
             return true;
         }
@@ -339,6 +353,7 @@ impl<'a> Block<'a> {
 
     /// Returns how many records are before (or with `after_equal`, not after) a sort key.
     pub(crate) fn seek(&self, namespace: u32, key: &[u8], after_equal: bool) -> usize {
+        debug_assert!(self.items.iter().all(|item| item.start <= item.end));
         self.items.partition_point(|item| {
             let order = (item.namespace, self.key(item)).cmp(&(namespace, key));
             order.is_lt() || (after_equal && order.is_eq())
@@ -379,6 +394,13 @@ impl<'a> Block<'a> {
                 metadata: record.metadata,
             });
         }
+        debug_assert!(self.items.len() <= usize::from(BLOCK_RECORDS));
+        let by_key =
+            |a: &Item<'_>, b: &Item<'_>| (a.namespace, self.key(a)) < (b.namespace, self.key(b));
+        debug_assert!(
+            self.items.is_sorted_by(by_key),
+            "places are found by halving"
+        );
         Ok(())
     }
 }

@@ -146,6 +146,11 @@ impl Flat {
             return Ok(None);
         };
         let end = index.get(number + 1).map_or(self.offset, offset_in);
+        debug_assert!(
+            HEADER_LEN <= start && start < end,
+            "verified with the index"
+        );
+        debug_assert!(end <= self.offset, "blocks end before the index");
         let payload = file.verified(start, end)?;
         Ok(Some(Leaf {
             start,

@@ -16,6 +16,13 @@ mod file;
 mod flat;
 #[cfg(feature = "fuzzing")]
 mod reseal;
+#[cfg(test)]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "tests stop at the first surprise"
+)]
+mod tests;
 mod tree;
 mod varint;
 mod walk;
@@ -83,6 +90,14 @@ const NAMESPACE_LEN: usize = 4;
 const LENGTHS_LEN: usize = 8;
 /// No block is shorter, so no two begin in the same 64 bytes.
 const BLOCK_LEN_MIN: usize = 64;
+
+const _: () = {
+    assert!(
+        BLOCK_LEN_MIN > LENGTHS_LEN + CRC_LEN,
+        "a block has room for a record"
+    );
+    assert!(HEADER_LEN.is_multiple_of(8) && FOOTER_LEN.is_multiple_of(8));
+};
 
 fn header(store_id: [u8; 16], run_id: u64) -> [u8; HEADER_LEN] {
     let mut header = Vec::with_capacity(HEADER_LEN);

@@ -36,6 +36,7 @@ impl Tree {
 
     /// The length of the index.
     pub(super) fn len(&self) -> usize {
+        debug_assert!(self.start <= self.end, "checked when it was opened");
         self.end - self.start
     }
 
@@ -119,6 +120,7 @@ impl Tree {
     /// What a block of the index says, verified when it is first read.
     fn node<'a>(&self, file: File<'a>, start: usize) -> Result<&'a [u8], Damage> {
         let end = self.end_of(file, start)?;
+        debug_assert!(start >= self.start, "leaves are no nodes");
         let piece = (start - self.start) / BLOCK_LEN_MIN;
         if !self.verified.has(piece) {
             file.verified(start, end)?;

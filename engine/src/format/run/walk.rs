@@ -107,6 +107,7 @@ impl<'a> Forward<'a> {
         let Some(leaf) = self.run.after(&self.leaf)? else {
             return Ok(());
         };
+        debug_assert!(leaf.start >= self.leaf.end, "blocks follow each other");
         if leaf.end + AHEAD / 2 > self.ahead {
             let from = self.ahead.max(leaf.start);
             self.run.will_need(from, AHEAD);
@@ -135,6 +136,7 @@ impl<'a> Forward<'a> {
 
     fn enter(&mut self, leaf: Leaf<'a>) -> Result<(), Damage> {
         self.leaf = leaf;
+        debug_assert!(leaf.start < leaf.end);
         self.records = Records::new(leaf.payload).ok_or(self.malformed())?;
         Ok(())
     }
@@ -210,6 +212,7 @@ impl<'a> Backward<'a> {
 
     #[inline]
     pub(crate) fn advance(&mut self) -> Result<(), Damage> {
+        debug_assert!(self.left <= self.block.len(), "it stands in its block");
         self.left = self.left.saturating_sub(1);
         if self.left > 0 {
             return Ok(());
@@ -223,6 +226,7 @@ impl<'a> Backward<'a> {
         };
         let (namespace, key) = (first.namespace, first.key.to_vec());
         if let Some(leaf) = self.run.before(&self.leaf)? {
+            debug_assert!(leaf.end <= self.leaf.start, "blocks precede each other");
             if leaf.start.saturating_sub(AHEAD / 2) < self.ahead {
                 let end = self.ahead.min(leaf.end);
                 self.ahead = end.saturating_sub(AHEAD);

@@ -79,6 +79,10 @@ impl<W: FnMut(&[u8]) -> io::Result<()>> RunWriter<W> {
             self.separator.clear();
             self.separator
                 .extend_from_slice(self.next.get(..len).unwrap_or_default());
+            debug_assert!(
+                is_first || self.last < self.separator,
+                "what comes before is not looked for here"
+            );
         }
         self.block.push(&self.next, record);
         std::mem::swap(&mut self.last, &mut self.next);
@@ -92,6 +96,8 @@ impl<W: FnMut(&[u8]) -> io::Result<()>> RunWriter<W> {
         summary.seqno_max = summary.seqno_max.max(record.seqno);
         summary.records += 1;
         summary.tombstones += u64::from(record.tombstone);
+        debug_assert!(summary.tombstones <= summary.records);
+        debug_assert!((summary.seqno_min..=summary.seqno_max).contains(&record.seqno));
         Ok(())
     }
 
@@ -112,6 +118,12 @@ impl<W: FnMut(&[u8]) -> io::Result<()>> RunWriter<W> {
             level = self.out.write_level(&level)?;
         }
         let root = level.first().map_or(0, |(_, offset)| offset);
+        debug_assert_eq!(
+            root == 0,
+            self.summary.records == 0,
+            "only an empty run has no root"
+        );
+        debug_assert!(root < self.out.offset && index_offset <= self.out.offset);
         let mut footer = Vec::with_capacity(FOOTER_LEN);
         for field in [
             index_offset,
@@ -126,6 +138,7 @@ impl<W: FnMut(&[u8]) -> io::Result<()>> RunWriter<W> {
         footer.extend_from_slice(&[0; 8]);
         footer.extend_from_slice(&FOOTER_MAGIC);
         footer.extend_from_slice(&footer_crc(&self.header, &footer).to_le_bytes());
+        debug_assert_eq!(footer.len(), FOOTER_LEN);
         (self.out.sink)(&footer)?;
         self.summary.bytes = self.out.offset + footer.len() as u64;
         Ok(self.summary)
@@ -142,6 +155,11 @@ struct Children {
 
 impl Children {
     fn push(&mut self, separator: &[u8], offset: u64) {
+        let last = self.places.last();
+        debug_assert!(
+            last.is_none_or(|(_, before)| *before < offset),
+            "children lie in their order"
+        );
         self.separators.extend_from_slice(separator);
         self.places.push((self.separators.len(), offset));
     }
@@ -181,6 +199,7 @@ impl<W: FnMut(&[u8]) -> io::Result<()>> BlockOutput<W> {
         block.clear();
         block.resize(LENGTHS_LEN, 0);
         builder.finish(block);
+        debug_assert!(builder.is_empty(), "its records are in this block alone");
         block.resize(block.len().max(BLOCK_LEN_MIN - CRC_LEN), 0);
         let len = u32::try_from(block.len() + CRC_LEN).expect("a block is below 4 GiB");
         let lengths = [len.to_le_bytes(), self.before.to_le_bytes()];
@@ -189,6 +208,11 @@ impl<W: FnMut(&[u8]) -> io::Result<()>> BlockOutput<W> {
         }
         let crc = block_crc(self.run_id, start, block);
         block.extend_from_slice(&crc.to_le_bytes());
+        debug_assert_eq!(block.len() as u64, u64::from(len), "it says how long it is");
+        debug_assert!(
+            block.len() >= BLOCK_LEN_MIN,
+            "two never share a bit of what was verified"
+        );
         (self.sink)(block)?;
         self.offset += u64::from(len);
         self.before = len;
@@ -210,6 +234,7 @@ impl<W: FnMut(&[u8]) -> io::Result<()>> BlockOutput<W> {
             block.push(separator, &child(offset));
         }
         level.push(&first, self.write(&mut block)?);
+        debug_assert!(level.len() < children.len(), "levels end in a root");
         Ok(level)
     }
 }
@@ -223,5 +248,24 @@ fn child(offset: u64) -> KeyRecord<'static> {
         expiration: 0,
         seqno: offset,
         tombstone: false,
+    }
+}
+
+#[cfg(test)]
+impl<W: FnMut(&[u8]) -> io::Result<()>> RunWriter<W> {
+    /// Adds a record under any sort key, also one that no run has.
+    pub(super) fn push_as(&mut self, sort_key: &[u8], record: &KeyRecord<'_>) {
+        self.block.push(sort_key, record);
+        self.summary.records += 1;
+    }
+
+    /// Writes the last block, and then lets the index lead from children by their number to other places.
+    pub(super) fn mislead(&mut self, astray: &[(usize, u64)]) {
+        if !self.block.is_empty() {
+            self.write_block().expect("written");
+        }
+        for (child, to) in astray {
+            self.children.places.get_mut(*child).expect("a child").1 = *to;
+        }
     }
 }

@@ -30,7 +30,12 @@ pub(crate) fn encode(secret: &[u8; 16], query: &Fingerprint<'_>, after_key: &[u8
     let mut bytes = Vec::with_capacity(TAG_LEN + after_key.len());
     bytes.extend_from_slice(&tag(secret, query, after_key));
     bytes.extend_from_slice(after_key);
-    to_base64url(&bytes)
+    let text = to_base64url(&bytes);
+    debug_assert!(
+        text.len() <= TEXT_LEN_MAX,
+        "it is believed when it comes back"
+    );
+    text
 }
 
 /// Returns the key a cursor stands for, or `None` if it was not issued for exactly this query.
@@ -101,6 +106,7 @@ fn from_base64url(text: &str) -> Option<Vec<u8>> {
             };
             bits |= u32::from(value) << at;
         }
+        debug_assert!(bits < 1 << 24, "four digits are three bytes");
         let [c, b, a, _] = bits.to_le_bytes();
         let (own, spare) = match group.len() {
             4 => (&[a, b, c][..], 0),

@@ -27,6 +27,7 @@ pub(crate) fn pick_merge(sizes: &[u64]) -> Option<Range<usize>> {
     if younger_bytes >= oldest.div_ceil(2) {
         return Some(0..sizes.len());
     }
+    debug_assert!(sizes.len() > 1, "one run is merged already");
     for start in 0..younger.len() {
         let mut sum = 0u64;
         let alike = younger.iter().skip(start).take_while(|&&size| {
@@ -50,5 +51,6 @@ pub(crate) fn pick_merge(sizes: &[u64]) -> Option<Range<usize>> {
     };
     let windows = sizes.windows(width).map(cost).enumerate();
     let (start, _) = windows.min_by_key(|&(_, cost)| cost)?;
+    debug_assert!(width > 1 && start + width <= sizes.len());
     Some(start..start + width)
 }

@@ -1,0 +1,426 @@
+//! Runs that nobody writes, though all their checksums are right.
+
+use std::io;
+use std::sync::Arc;
+
+use super::block::BlockBuilder;
+use super::*;
+
+const STORE: [u8; 16] = *b"a store's own id";
+const ID: u64 = 9;
+
+fn put(key: &[u8], seqno: u64) -> KeyRecord<'_> {
+    KeyRecord {
+        namespace: 7,
+        key,
+        metadata: b"",
+        expiration: 0,
+        seqno,
+        tombstone: false,
+    }
+}
+
+fn sort_key(key: &[u8]) -> Vec<u8> {
+    [&namespace_bytes(7), key].concat()
+}
+
+/// The keys of so many records, in order. Many have the same eight bytes in front of their sort key.
+fn keys(count: usize) -> Vec<Vec<u8>> {
+    let key = |n| format!("user:{:04}", 2 * n + 1).into_bytes();
+    (0..count).map(key).collect()
+}
+
+fn writer(file: &mut Vec<u8>) -> RunWriter<impl FnMut(&[u8]) -> io::Result<()>> {
+    let sink = |bytes: &[u8]| {
+        file.extend_from_slice(bytes);
+        Ok(())
+    };
+    RunWriter::new(STORE, ID, sink).unwrap()
+}
+
+/// A run of so many records, whose index leads from some of its children to other places.
+fn misled(count: usize, astray: &[(usize, u64)]) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut writer = writer(&mut file);
+    for (key, seqno) in keys(count).iter().zip(1..) {
+        writer.push(&put(key, seqno)).unwrap();
+    }
+    writer.mislead(astray);
+    writer.finish().unwrap();
+    file
+}
+
+fn tree(count: usize) -> Vec<u8> {
+    misled(count, &[])
+}
+
+/// A run of version 1, each block of which holds these records under these sort keys.
+fn flat_of(blocks: &[Vec<(Vec<u8>, u64)>]) -> Vec<u8> {
+    let (mut file, mut index) = (header(STORE, ID).to_vec(), Vec::new());
+    for records in blocks {
+        let (start, mut content) = (file.len() as u64, Vec::new());
+        let mut block = BlockBuilder::default();
+        for (key, seqno) in records {
+            block.push(key, &put(b"", *seqno));
+        }
+        block.finish(&mut content);
+        let mut prefix = records[0].0.clone();
+        prefix.resize(8, 0);
+        index.extend(prefix.iter().rev());
+        index.extend(start.to_le_bytes());
+        content.extend(block_crc(ID, start, &content).to_le_bytes());
+        file.extend(content);
+    }
+    let records: usize = blocks.iter().map(Vec::len).sum();
+    let (at, len) = (file.len() as u64, blocks.len() as u64);
+    file.extend(&index);
+    for field in [at, len, records as u64, 0, 1, records as u64] {
+        file.extend(field.to_le_bytes());
+    }
+    file.extend(crc32fast::hash(&index).to_le_bytes());
+    file.extend([0; 4]);
+    file.extend(FOOTER_MAGIC);
+    file.extend([0; 4]);
+    set(&mut file, 8, &1u16.to_le_bytes());
+    file
+}
+
+fn flat(count: usize) -> Vec<u8> {
+    let records: Vec<_> = keys(count)
+        .iter()
+        .map(|key| sort_key(key))
+        .zip(1..)
+        .collect();
+    let blocks: Vec<_> = records.chunks(32).map(<[_]>::to_vec).collect();
+    flat_of(&blocks)
+}
+
+/// Changes bytes, and puts the checksums of header and footer right.
+fn set(file: &mut [u8], at: usize, bytes: &[u8]) {
+    file[at..at + bytes.len()].copy_from_slice(bytes);
+    let crc = crc32fast::hash(&file[..60]);
+    file[60..64].copy_from_slice(&crc.to_le_bytes());
+    let (body, footer) = file.split_at_mut(file.len() - FOOTER_LEN);
+    let crc = footer_crc(body.first_chunk().unwrap(), &footer[..60]);
+    footer[60..].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// The same with a number in the footer.
+fn set_footer(file: &mut [u8], at: usize, number: u64) {
+    let at = file.len() - FOOTER_LEN + at;
+    set(file, at, &number.to_le_bytes());
+}
+
+/// The same with an entry of a flat index.
+fn set_entry(file: &mut [u8], entry: usize, field: usize, number: u64) {
+    let footer = file.len() - FOOTER_LEN;
+    let index = field_place(file, footer);
+    let at = index + 16 * entry + field;
+    file[at..at + 8].copy_from_slice(&number.to_le_bytes());
+    let crc = crc32fast::hash(&file[index..footer]);
+    set(file, footer + 48, &crc.to_le_bytes());
+}
+
+fn open(file: Vec<u8>) -> Result<Run, Damage> {
+    Run::open(Arc::new(file))
+}
+
+fn refused(file: Vec<u8>) -> &'static str {
+    open(file).map(drop).unwrap_err().reason
+}
+
+fn forward(run: &Run, key: &[u8]) -> Result<Vec<u64>, Damage> {
+    let (mut place, mut found) = (Forward::seek(run, 7, key, false)?, Vec::new());
+    while let Some(record) = place.record() {
+        found.push(record.seqno);
+        place.advance()?;
+    }
+    place.advance()?;
+    assert!(place.record().is_none(), "an end is one");
+    Ok(found)
+}
+
+fn backward(mut place: Backward<'_>) -> Result<Vec<u64>, Damage> {
+    let mut found = Vec::new();
+    while let Some(record) = place.record() {
+        found.push(record.seqno);
+        place.advance()?;
+    }
+    Ok(found)
+}
+
+#[test]
+fn a_header_that_is_not_understood_is_refused_by_name() {
+    for file in [tree(40), flat(40)] {
+        let with = |at, bytes: &[u8]| {
+            let mut file = file.clone();
+            set(&mut file, at, bytes);
+            file
+        };
+        assert_eq!(
+            refused(with(8, &[0, 0])),
+            "unknown version of the run format"
+        );
+        assert_eq!(refused(with(10, &[31, 0])), "unknown block size of a run");
+        assert_eq!(refused(with(0, b"X")), "not a run");
+        let newer = with(8, &[3, 0]);
+        assert_eq!(Run::newer_version(&newer), Some(3));
+        assert_eq!(refused(newer), "unknown version of the run format");
+        let mut damaged = file.clone();
+        damaged[8] = 3;
+        assert_eq!(
+            Run::newer_version(&damaged),
+            None,
+            "nobody knows what it was"
+        );
+        assert_eq!(refused(damaged), "checksum of a run header");
+        for other in [with(0, b"X"), file[..63].to_vec(), file.clone()] {
+            assert_eq!(Run::newer_version(&other), None);
+        }
+    }
+}
+
+#[test]
+fn a_footer_that_leads_out_of_its_run_is_refused() {
+    let (start, root, records) = (0, 8, 16);
+    for wrong in [
+        &[(root, 0)][..],
+        &[(root, 63)],
+        &[(root, u64::MAX)],
+        &[(root, tree(40).len() as u64 - 64)],
+        &[(start, 64)],
+        &[(start, u64::MAX)],
+        &[(start, 64), (root, 0)],
+        &[(records, 0)],
+    ] {
+        let mut file = tree(40);
+        for (at, number) in wrong {
+            set_footer(&mut file, *at, *number);
+        }
+        assert_eq!(refused(file), "index outside of its run", "{wrong:?}");
+    }
+    for (at, number) in [(start, 65), (root, 64), (records, 1)] {
+        let mut file = tree(0);
+        set_footer(&mut file, at, number);
+        assert_eq!(refused(file), "index outside of its run", "{at}");
+    }
+}
+
+#[test]
+fn a_length_that_leads_elsewhere_is_damage() {
+    let file = tree(96);
+    let intact = open(file.clone()).unwrap();
+    let blocks = intact.block_ranges();
+    let (first, third) = (blocks[0], blocks[2]);
+    // The one before the third is not its neighbour, no block at all, in the header, before the file.
+    let nowhere = third.0 as u64 + 8;
+    let two = (third.0 - first.0) as u64;
+    for len in [two, 8, 0, third.0 as u64 - 44, nowhere] {
+        let mut file = file.clone();
+        // What would be the length of a block in the header.
+        set(&mut file, 44, &64u32.to_le_bytes());
+        let len = u32::try_from(len).unwrap();
+        file[third.0 + 4..third.0 + 8].copy_from_slice(&len.to_le_bytes());
+        intact.seal_block(&mut file, third.0, third.1);
+        let run = open(file).unwrap();
+        let found = backward(Backward::last(&run).unwrap());
+        let reason = found.unwrap_err().reason;
+        assert!(reason.ends_with("of a run block"), "{len}: {reason}");
+        assert_eq!(forward(&run, b"").unwrap().len(), 96);
+    }
+}
+
+#[test]
+fn an_index_that_begins_or_ends_elsewhere_is_noticed() {
+    let blocks = open(tree(96)).unwrap().block_ranges();
+    let [first, second, third] = blocks[..] else {
+        panic!("{} blocks", blocks.len())
+    };
+    let begins_late = open(misled(96, &[(0, second.0 as u64)])).unwrap();
+    let reason = begins_late.check(|_| {}).unwrap_err().reason;
+    assert_eq!(reason, "order of the blocks of a run");
+    let ends_early = open(misled(96, &[(2, first.0 as u64)])).unwrap();
+    let reason = Backward::last(&ends_early).map(drop).unwrap_err().reason;
+    assert_eq!(reason, "order of the blocks of a run");
+    for place in [third.1 as u64, 0, u64::MAX] {
+        let lost = open(misled(96, &[(1, place)]));
+        let lost = lost.and_then(|run| forward(&run, b"user:0080"));
+        assert!(lost.is_err(), "{place}");
+    }
+    let mut file = misled(96, &[(1, 44)]);
+    set(&mut file, 44, &64u32.to_le_bytes());
+    let in_header = forward(&open(file).unwrap(), b"user:0080").unwrap_err();
+    assert_eq!(in_header.reason, "place of a run block");
+}
+
+#[test]
+fn a_key_that_is_too_short_or_too_long_is_damage() {
+    let long = vec![9; NAMESPACE_LEN + KEY_LEN_MAX + 1];
+    for key in [&[9, 9][..], &long] {
+        let mut file = Vec::new();
+        let mut writer = writer(&mut file);
+        writer.push_as(key, &put(b"", 1));
+        writer.finish().unwrap();
+        let run = open(file).unwrap();
+        assert!(forward(&run, b"a").is_err());
+        assert!(Backward::last(&run).is_err());
+        assert!(run.check(|_| {}).is_err());
+    }
+    let mut file = Vec::new();
+    let mut writer = writer(&mut file);
+    writer.push_as(&long[..long.len() - 1], &put(b"", 1));
+    writer.finish().unwrap();
+    assert_eq!(forward(&open(file).unwrap(), b"a").unwrap(), [1]);
+}
+
+#[test]
+fn runs_of_both_versions_are_read_alike() {
+    let keys = keys(100);
+    let all: Vec<u64> = (1..=100).collect();
+    for run in [tree(100), flat(100)].map(|file| open(file).unwrap()) {
+        run.check(|_| {}).unwrap();
+        assert_eq!(run.block_ranges().len(), 4);
+        assert!(format!("{run:?}").contains("records: 100"));
+        let mut down = all.clone();
+        down.reverse();
+        assert_eq!(backward(Backward::last(&run).unwrap()).unwrap(), down);
+        for (key, at) in keys.iter().zip(0..) {
+            let mut between = key.clone();
+            *between.last_mut().unwrap() += 1;
+            assert_eq!(forward(&run, key).unwrap(), all[at..]);
+            assert_eq!(forward(&run, &between).unwrap(), all[at + 1..]);
+            let before = Backward::seek(&run, 7, key, false).unwrap();
+            assert_eq!(backward(before).unwrap(), down[100 - at..]);
+        }
+        assert_eq!(forward(&run, b"").unwrap(), all);
+        assert_eq!(forward(&run, b"v").unwrap(), [0; 0]);
+    }
+    let empty = open(flat(0)).unwrap();
+    assert_eq!(forward(&empty, b"").unwrap(), [0; 0]);
+    assert_eq!(backward(Backward::last(&empty).unwrap()).unwrap(), [0; 0]);
+    empty.check(|_| {}).unwrap();
+}
+
+#[test]
+fn a_flat_index_that_does_not_fit_is_refused() {
+    let file = flat(96);
+    let end = file.len() - FOOTER_LEN;
+    let index = end - 3 * 16;
+    let outside = "index outside of its run";
+    for (at, number, reason) in [
+        (0, 63, outside),
+        (0, end as u64 + 1, outside),
+        (0, u64::MAX, outside),
+        (0, index as u64 + 8, "length of a run index"),
+        (0, index as u64 + 16, "length of a run index"),
+        (8, 2, "length of a run index"),
+        (48, 0, "checksum of a run index"),
+    ] {
+        let mut file = file.clone();
+        set_footer(&mut file, at, number);
+        assert_eq!(refused(file), reason, "{at} {number}");
+    }
+    let mut none = file.clone();
+    set_footer(&mut none, 0, end as u64);
+    set_footer(&mut none, 8, 0);
+    assert_eq!(refused(none), "blocks without an index");
+}
+
+#[test]
+fn a_flat_index_that_is_out_of_order_is_refused() {
+    let file = flat(96);
+    let blocks = open(file.clone()).unwrap().block_ranges();
+    let (prefix, offset) = (0, 8);
+    for (entry, field, number) in [
+        (0, offset, 72),
+        (1, offset, 64),
+        (2, offset, blocks[1].0 as u64),
+        (2, offset, blocks[2].1 as u64),
+        (2, offset, u64::MAX),
+        (1, prefix, 0),
+    ] {
+        let mut file = file.clone();
+        set_entry(&mut file, entry, field, number);
+        assert_eq!(
+            refused(file),
+            "order of a run index",
+            "{entry} {field} {number}"
+        );
+    }
+    let mut same = file;
+    set_entry(&mut same, 2, offset, blocks[2].0 as u64);
+    assert!(open(same).is_ok(), "as it was");
+}
+
+#[test]
+fn a_flat_block_without_a_first_key_is_damage() {
+    let whole = |key: &[u8]| vec![(sort_key(key), 1)];
+    let short = vec![(namespace_bytes(7)[..3].to_vec(), 2)];
+    // Only where prefixes do not decide.
+    let run = open(flat_of(&[short, whole(b"b"), whole(b"c")])).unwrap();
+    let searched = Forward::seek(&run, 0x700, b"", false).map(drop);
+    assert_eq!(searched.unwrap_err().reason, "first key of a run block");
+    assert_eq!(forward(&run, b"b").unwrap(), [1, 1]);
+
+    // One whose first record shares bytes with one before it, of which there is none.
+    let file = flat_of(&[whole(b"aaaaa"), whole(b"aaaab"), whole(b"aaaac")]);
+    let intact = open(file.clone()).unwrap();
+    let (start, end) = intact.block_ranges()[1];
+    let mut shares = file;
+    // A count, two numbers to begin with, flags: then what is shared.
+    shares[start + 4] = 1;
+    intact.seal_block(&mut shares, start, end);
+    let found = forward(&open(shares).unwrap(), b"aaaab");
+    assert_eq!(found.unwrap_err().reason, "first key of a run block");
+}
+
+/// What is larger is verified when it is read.
+#[test]
+fn a_large_index_is_verified_where_it_is_used() {
+    // Keys on both sides of two blocks have most of their bytes in common, so that the index has them all.
+    let mut file = Vec::new();
+    let mut large = writer(&mut file);
+    let key = |block: u32, side| [&vec![0; 60_000][..], &block.to_le_bytes(), &[side]].concat();
+    let mut seqno = 0;
+    for block in 0..20u8 {
+        for n in 0..32u32 {
+            seqno += 1;
+            let mut key = key(n, 0);
+            key[0] = block + u8::from(n == 31);
+            if n == 31 {
+                key.truncate(60_000);
+            }
+            large.push(&put(&key, seqno)).unwrap();
+        }
+    }
+    large.finish().unwrap();
+    let footer = file.len() - FOOTER_LEN;
+    let index = field_place(&file, footer);
+    assert!(footer - index > 1 << 20, "{}", footer - index);
+    let run = open(file.clone()).unwrap();
+    run.check(|_| {}).unwrap();
+    assert_eq!(forward(&run, b"").unwrap().len(), 640);
+    file[index + 100] ^= 1;
+    let run = open(file).unwrap();
+    assert_eq!(
+        forward(&run, b"").unwrap_err().reason,
+        "checksum of a run block"
+    );
+    assert!(run.check(|_| {}).is_err());
+
+    let record = |n: u32| vec![(sort_key(&n.to_le_bytes().map(u8::reverse_bits)), 1)];
+    let mut records: Vec<_> = (0..70_000).map(record).collect();
+    records.sort_unstable();
+    let mut file = flat_of(&records);
+    assert_eq!(
+        forward(&open(file.clone()).unwrap(), b"").unwrap().len(),
+        70_000
+    );
+    let index = field_place(&file, file.len() - FOOTER_LEN);
+    file[index] ^= 1;
+    let run = open(file).unwrap();
+    assert_eq!(
+        forward(&run, b"").unwrap_err().reason,
+        "checksum of a run index"
+    );
+}
