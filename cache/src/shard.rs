@@ -54,6 +54,12 @@ impl Ahead {
         self.index.prefetch(half(hash));
         self.history.prefetch(half(hash));
     }
+
+    /// The addresses of those lines.
+    pub(crate) fn lines(&self, hash: u64) -> [usize; 2] {
+        let (index, history) = (self.index.line(half(hash)), self.history.line(half(hash)));
+        [index.addr(), history.addr()]
+    }
 }
 
 /// The half of a hash that is used inside a shard.
@@ -67,7 +73,10 @@ impl Shard {
     /// The entry of a key, whether or not it may be served.
     #[inline]
     pub(crate) fn find(&self, hash: u64, key: Key<'_>) -> Option<&Entry> {
-        self.index.find(half(hash), |entry| entry.key() == key)
+        self.index.find(half(hash), |entry| {
+            entry.0.prefetch_rest();
+            entry.key() == key
+        })
     }
 
     /// Has what the next evictions will read brought near, a step for each eviction: of the third in
