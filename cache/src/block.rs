@@ -155,6 +155,18 @@ impl Block {
         }
     }
 
+    /// Has the lines behind the first one brought near.
+    #[inline]
+    pub(crate) fn prefetch_rest(&self) {
+        let from = self.0.as_ptr().cast::<[u8; LINE]>();
+        prefetch(from.wrapping_add(1));
+        prefetch(from.wrapping_add(2));
+    }
+
+    pub(crate) fn address(&self) -> usize {
+        self.0.addr().get()
+    }
+
     /// Bytes of the block from `at` on.
     ///
     /// # Safety

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::builder::{Builder, Settings};
 use crate::clock::{Seconds, after};
 use crate::key::Hasher;
+use crate::pages::Pages;
 use crate::room::Budget;
 use crate::shard::{Ahead, Shard, half};
 use crate::stats::{Counters, Read};
@@ -45,6 +46,7 @@ pub(crate) struct Inner {
     pub(crate) settings: Settings,
     generations: Box<[AtomicU32]>,
     pub(crate) counters: Counters,
+    pages: Pages,
     pub(crate) budget: Apart<Budget>,
 }
 
@@ -80,6 +82,7 @@ impl Cache {
             settings,
             generations: (0..GENERATIONS).map(|_| AtomicU32::new(0)).collect(),
             counters: Counters::default(),
+            pages: Pages::new(max_weight),
             budget: Apart(Budget::new(max_weight, max_entry)),
         }))
     }
@@ -312,7 +315,8 @@ impl Cache {
     ) -> Entry {
         let negative = value.is_absent().then_some(self.0.settings.negative_ttl);
         let ttl = value.own_ttl().or(negative);
-        self.shard(hash).ahead.prefetch_write(hash);
+        let ahead = &self.shard(hash).ahead;
+        ahead.prefetch_write(hash);
         let early = ttl.map_or(0.0, |ttl| ttl.as_secs_f64() * self.0.settings.jitter);
         let ttl = ttl.map(|ttl| ttl - Duration::from_secs(spread(hash, early)));
         let fresh_until = after(fetched, ttl);
@@ -323,7 +327,10 @@ impl Cache {
             generation,
             hash: half(hash),
         };
-        Entry(value.into_block(key, life))
+        let entry = Entry(value.into_block(key, life));
+        let tables = || ahead.lines(hash);
+        self.0.pages.look(hash, entry.0.address(), tables);
+        entry
     }
 
     /// Checks what always holds, looking at everything.

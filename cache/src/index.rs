@@ -24,9 +24,9 @@ const FILL_MIN: usize = 35;
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub(crate) struct Bucket {
-    tags: [u8; PLACES],
-    /// Keys that passed by here since it was full; stays at 255 once there.
-    passed: u8,
+    /// Seven tags, the first one lowest, and in the highest byte how many keys passed by here since it
+    /// was full; that stays at 255 once there.
+    head: u64,
     entries: [Option<Entry>; PLACES],
 }
 
@@ -36,16 +36,40 @@ const ONES: u64 = 0x0101_0101_0101_0101;
 const LOW_BITS: u64 = 0x7F7F_7F7F_7F7F_7F7F;
 /// The tags' part of the first word.
 const TAGS: u64 = u64::MAX >> 8;
+const PASSED: u64 = 1 << 56;
+const PASSED_MAX: u64 = 255;
 
 impl Bucket {
     /// Places with this tag: the highest bit of the byte of each. Compares all at once.
     #[inline]
     fn matches(&self, tag: u8) -> u64 {
-        let [a, b, c, d, e, f, g] = self.tags;
-        let tags = u64::from_le_bytes([a, b, c, d, e, f, g, 0]);
-        let zero_if_same = tags ^ (ONES * u64::from(tag));
+        let zero_if_same = self.head ^ (ONES * u64::from(tag));
         let different = ((zero_if_same & LOW_BITS) + LOW_BITS) | zero_if_same | LOW_BITS;
         !different & TAGS
+    }
+
+    fn set_tag(&mut self, place: usize, tag: u8) {
+        let shift = 8 * place;
+        self.head = self.head & !(0xFF << shift) | u64::from(tag) << shift;
+    }
+
+    #[inline]
+    fn passed(&self) -> u64 {
+        self.head / PASSED
+    }
+
+    /// Notes that a key passes by.
+    fn pass(&mut self) {
+        if self.passed() < PASSED_MAX {
+            self.head += PASSED;
+        }
+    }
+
+    /// Notes that one that had passed by has left.
+    fn unpass(&mut self) {
+        if self.passed() < PASSED_MAX {
+            self.head -= PASSED;
+        }
     }
 }
 
@@ -136,7 +160,7 @@ impl Index {
                     return Some((at, place));
                 }
             }
-            if bucket.passed == 0 {
+            if bucket.passed() == 0 {
                 return None;
             }
             at = self.next(at);
@@ -166,12 +190,12 @@ impl Index {
         loop {
             let bucket = &mut self.buckets[at];
             if let Some(place) = places(bucket.matches(0)).next() {
-                bucket.tags[place] = tag(hash);
+                bucket.set_tag(place, tag(hash));
                 bucket.entries[place] = Some(entry);
                 self.len += 1;
                 return;
             }
-            bucket.passed = bucket.passed.saturating_add(1);
+            bucket.pass();
             at = self.next(at);
         }
     }
@@ -192,11 +216,10 @@ impl Index {
         let (found, place) = self.locate(hash, is_it)?;
         let mut at = spread(hash, self.buckets.len());
         while at != found {
-            let passed = &mut self.buckets[at].passed;
-            *passed -= u8::from(*passed < u8::MAX);
+            self.buckets[at].unpass();
             at = self.next(at);
         }
-        self.buckets[found].tags[place] = 0;
+        self.buckets[found].set_tag(place, 0);
         let entry = self.buckets[found].entries[place].take();
         self.len -= 1;
         if self.len < self.least {

@@ -65,6 +65,7 @@ mod key;
 )]
 mod linear;
 mod lookup;
+mod pages;
 mod parts;
 mod prefetch;
 mod queues;

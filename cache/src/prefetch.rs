@@ -48,7 +48,11 @@ impl<T> Whereabouts<T> {
     /// Has the line of a hash brought near.
     #[inline]
     pub(crate) fn prefetch(&self, hash: u32) {
+        prefetch(self.line(hash));
+    }
+
+    pub(crate) fn line(&self, hash: u32) -> *const T {
         let at = spread(hash, self.len.load(Relaxed));
-        prefetch(self.lines.load(Relaxed).wrapping_add(at));
+        self.lines.load(Relaxed).wrapping_add(at)
     }
 }

@@ -207,9 +207,10 @@ impl Queues {
         &self.rates
     }
 
-    /// The queues of which one loses its first entry next.
-    pub(crate) fn next(&self) -> [List; 2] {
-        [self.small, self.main[self.least]]
+    /// The queues whose first entries are others since one left here. If main lost a duel, both are.
+    pub(crate) fn moved(&self, left: Left) -> impl Iterator<Item = List> {
+        let main = (left == Left::Main).then(|| self.main[self.least]);
+        std::iter::once(self.small).chain(main)
     }
 
     /// The entry whose turn it is to leave, still in its queue; `None` if there is none.

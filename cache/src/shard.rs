@@ -6,7 +6,7 @@ use crate::clock::{NEVER, Seconds};
 use crate::cost::Ranking;
 use crate::fill::Fills;
 use crate::floors::Floors;
-use crate::history::{FREQUENCY_MAX, History, Line};
+use crate::history::{FREQUENCY_MAX, History, Left, Line};
 use crate::index::{Bucket, Index};
 use crate::prefetch::Whereabouts;
 use crate::queues::Queues;
@@ -54,6 +54,12 @@ impl Ahead {
         self.index.prefetch(half(hash));
         self.history.prefetch(half(hash));
     }
+
+    /// The addresses of those lines.
+    pub(crate) fn lines(&self, hash: u64) -> [usize; 2] {
+        let (index, history) = (self.index.line(half(hash)), self.history.line(half(hash)));
+        [index.addr(), history.addr()]
+    }
 }
 
 /// The half of a hash that is used inside a shard.
@@ -67,14 +73,17 @@ impl Shard {
     /// The entry of a key, whether or not it may be served.
     #[inline]
     pub(crate) fn find(&self, hash: u64, key: Key<'_>) -> Option<&Entry> {
-        self.index.find(half(hash), |entry| entry.key() == key)
+        self.index.find(half(hash), |entry| {
+            entry.0.prefetch_rest();
+            entry.key() == key
+        })
     }
 
     /// Has what the next evictions will read brought near, a step for each eviction: of the third in
     /// a queue its slot, which the queue does; then its line of the index and its history; then the
     /// entry itself, whose memory the next newcomer will get.
-    fn look_ahead(&self) {
-        for queue in self.queues.next() {
+    fn look_ahead(&self, left: Left) {
+        for queue in self.queues.moved(left) {
             let mut next = queue.iter::<QUEUE>(&self.slots);
             if let Some(first) = next.next() {
                 self.index.prefetch_entry(self.slots.get(first).hash);
@@ -143,7 +152,7 @@ impl Shard {
         let (at, left) = victim?;
         self.history.leave(self.slots.get(at).hash, left);
         let gone = self.take_out(at, Cause::Size);
-        self.look_ahead();
+        self.look_ahead(left);
         gone
     }
 

@@ -117,19 +117,6 @@ impl List {
         }
     }
 
-    /// Puts a slot in front of the list.
-    fn push_first<const L: usize>(&mut self, slots: &mut Slots, at: u32) {
-        slots.get_mut(at).links[L] = Links {
-            next: self.first,
-            prev: NONE,
-        };
-        match self.first {
-            NONE => self.last = at,
-            first => slots.get_mut(first).links[L].prev = at,
-        }
-        self.first = at;
-    }
-
     pub(crate) fn push<const L: usize>(&mut self, slots: &mut Slots, at: u32) {
         slots.get_mut(at).links[L] = Links {
             next: NONE,
@@ -180,8 +167,8 @@ impl List {
 pub(crate) struct Slots {
     #[allow(clippy::vec_box, reason = "growth moves pointers, not slots")]
     chunks: Vec<Box<[Slot; CHUNK]>>,
-    free: List,
-    used: u32,
+    /// The one that was used last comes last, and is taken next: it is still near.
+    free: Vec<u32>,
 }
 
 impl Slots {
@@ -203,8 +190,12 @@ impl Slots {
     }
 
     /// Slots in use.
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "no more are free than there are"
+    )]
     pub(crate) fn used(&self) -> u32 {
-        self.used
+        self.capacity() - self.free.len() as u32
     }
 
     #[allow(
@@ -217,20 +208,22 @@ impl Slots {
 
     /// Returns a free slot's number, which the caller fills.
     pub(crate) fn take(&mut self) -> u32 {
-        if self.free.first().is_none() {
-            let from = self.capacity();
-            let chunk: Vec<Slot> = std::iter::repeat_with(Slot::free).take(CHUNK).collect();
-            if let Ok(chunk) = chunk.into_boxed_slice().try_into() {
-                self.chunks.push(chunk);
+        loop {
+            if let Some(at) = self.free.pop() {
+                return at;
             }
-            for at in (from..self.capacity()).rev() {
-                self.link_free(at);
-            }
+            self.grow();
         }
-        let at = self.free.first;
-        self.unlink_free(at);
-        self.used += 1;
-        at
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let from = self.capacity();
+        let chunk: Vec<Slot> = std::iter::repeat_with(Slot::free).take(CHUNK).collect();
+        if let Ok(chunk) = chunk.into_boxed_slice().try_into() {
+            self.chunks.push(chunk);
+        }
+        self.free.extend((from..self.capacity()).rev());
     }
 
     /// Frees a slot that is in no list.
@@ -238,31 +231,26 @@ impl Slots {
         let slot = self.get_mut(at);
         debug_assert_eq!(slot.bucket, None, "it has no timer");
         slot.place = Place::Free;
-        self.link_free(at);
-        self.used -= 1;
+        self.free.push(at);
     }
 
     /// The slots of the last chunk, if so many are free that it should go: an eighth, and two chunks.
     pub(crate) fn surplus(&self) -> Option<Range<u32>> {
-        let free = self.capacity() - self.used;
-        let surplus = free as usize > 2 * CHUNK && free > self.capacity() / 8;
+        let free = self.free.len();
+        let surplus = free > 2 * CHUNK && free > self.capacity() as usize / 8;
         surplus.then(|| self.capacity() - CHUNK_SLOTS..self.capacity())
     }
 
     /// Takes the free slots of the last chunk out of use, so that nothing moves there.
     pub(crate) fn retire(&mut self, last: &Range<u32>) {
-        for at in last.clone() {
-            if self.get(at).is_free() {
-                self.unlink_free(at);
-            }
-        }
+        self.free.retain(|at| !last.contains(at));
+        self.free.shrink_to(2 * self.free.len());
     }
 
     /// Moves a used slot of a retired chunk and returns its new number, which lists and index are to
     /// learn.
     pub(crate) fn relocate(&mut self, from: u32) -> u32 {
-        let to = self.free.first;
-        self.unlink_free(to);
+        let to = self.take();
         let slot = std::mem::replace(self.get_mut(from), Slot::free());
         *self.get_mut(to) = slot;
         to
@@ -273,19 +261,6 @@ impl Slots {
         self.chunks.pop();
     }
 
-    fn link_free(&mut self, at: u32) {
-        // In front: the next newcomer takes the slot that was used last, which is still near.
-        let mut free = self.free;
-        free.push_first::<QUEUE>(self, at);
-        self.free = free;
-    }
-
-    fn unlink_free(&mut self, at: u32) {
-        let mut free = self.free;
-        free.remove::<QUEUE>(self, at);
-        self.free = free;
-    }
-
     /// All slots in use with their numbers.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Slot)> {
         let slots = self.chunks.iter().flat_map(|chunk| chunk.iter());
@@ -293,9 +268,7 @@ impl Slots {
     }
 
     pub(crate) fn validate(&self) {
-        assert_eq!(self.iter().count(), self.used as usize);
-        let free = self.free.iter::<QUEUE>(self);
-        let free = free.inspect(|at| assert!(self.get(*at).is_free()));
-        assert_eq!(free.count(), (self.capacity() - self.used) as usize);
+        assert_eq!(self.iter().count(), self.used() as usize);
+        assert!(self.free.iter().all(|at| self.get(*at).is_free()));
     }
 }

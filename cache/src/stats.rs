@@ -1,7 +1,8 @@
 //! Counters.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use crate::Cause;
 
@@ -50,39 +51,94 @@ pub(crate) enum Read {
 const COUNTS: usize = 10;
 const FIRST_CAUSE: usize = 5;
 const REFUSED: usize = 9;
-/// More than the threads that work at the same time on most machines.
-const STRIPES: usize = 32;
+/// Stripes of one thread each, more than work at the same time on most machines, and those that the
+/// threads beyond share.
+const OWNED: usize = 48;
+const STRIPES: usize = 64;
 
 /// Counts of some threads, on lines of their own: a hit writes nothing that others read.
 #[repr(align(128))]
 #[derive(Debug, Default)]
 struct Stripe([AtomicU64; COUNTS]);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters([Stripe; STRIPES]);
 
-static THREADS: AtomicUsize = AtomicUsize::new(0);
-
-thread_local! {
-    static STRIPE: Cell<usize> = const { Cell::new(usize::MAX) };
+impl Default for Counters {
+    fn default() -> Counters {
+        Counters(std::array::from_fn(|_| Stripe::default()))
+    }
 }
 
-#[allow(clippy::indexing_slicing, reason = "below the number of stripes")]
-fn stripe(stripes: &[Stripe; STRIPES]) -> &Stripe {
-    let mine = STRIPE.get();
-    if mine < STRIPES {
-        return &stripes[mine];
+/// A bit for each stripe that a thread owns.
+static TAKEN: AtomicU64 = AtomicU64::new(0);
+static OTHERS: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static STRIPE: Cell<usize> = const { Cell::new(STRIPES) };
+    /// Gives the stripe back when the thread ends.
+    static OWNER: Owner = const { Owner };
+}
+
+struct Owner;
+
+impl Owner {
+    /// Takes a stripe for this thread.
+    fn take(&self) -> usize {
+        // Acquire, and Release when it is given back: its next owner has seen what the last one counted.
+        let took = TAKEN.fetch_update(Acquire, Relaxed, |taken| {
+            Some(taken | (taken + 1)).filter(|taken| taken >> OWNED == 0)
+        });
+        match took {
+            Ok(taken) => taken.trailing_ones() as usize,
+            Err(_) => shared(),
+        }
     }
-    let mine = THREADS.fetch_add(1, Relaxed) % STRIPES;
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let mine = STRIPE.replace(shared());
+        if mine < OWNED {
+            TAKEN.fetch_and(!(1 << mine), Release);
+        }
+    }
+}
+
+/// One of the stripes that are shared.
+fn shared() -> usize {
+    OWNED + OTHERS.fetch_add(1, Relaxed) % (STRIPES - OWNED)
+}
+
+/// The stripe of this thread.
+#[inline]
+fn stripe() -> usize {
+    match STRIPE.get() {
+        STRIPES => first_stripe(),
+        mine => mine,
+    }
+}
+
+#[cold]
+fn first_stripe() -> usize {
+    // A thread that has almost ended has no owner any more.
+    let mine = OWNER.try_with(Owner::take).unwrap_or_else(|_| shared());
     STRIPE.set(mine);
-    &stripes[mine]
+    mine
 }
 
 impl Counters {
-    #[allow(clippy::indexing_slicing, reason = "below the number of counts")]
+    #[allow(clippy::indexing_slicing, reason = "below the numbers of stripes and counts")]
     #[inline]
     fn count(&self, what: usize) {
-        stripe(&self.0).0[what].fetch_add(1, Relaxed);
+        let mine = stripe();
+        let count = &self.0[mine].0[what];
+        if mine < OWNED {
+            // Nobody else writes here.
+            count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
+        } else {
+            count.fetch_add(1, Relaxed);
+        }
     }
 
     #[inline]
