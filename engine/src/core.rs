@@ -115,10 +115,11 @@ impl Found<'_> {
         }
     }
 
-    /// Whether who reads this namespace at `now` sees the record.
-    pub(crate) fn is_visible(&self, view: &View, now: u64) -> bool {
+    /// Whether who reads this namespace sees the record. Most never expire, and then nobody asks for the time.
+    #[inline]
+    pub(crate) fn is_visible(&self, view: &View, now: impl FnOnce() -> u64) -> bool {
         let header = &self.record.header;
-        let is_expired = header.expiration != 0 && header.expiration <= now;
+        let is_expired = header.expiration != 0 && header.expiration <= now();
         !is_expired && !view.hides(self.record.key, header.seqno)
     }
 }
@@ -154,29 +155,59 @@ impl Core {
         hash: u64,
         guard: &'g Guard,
     ) -> Result<Option<Found<'g>>> {
+        let (mut found, mut has_others) = (None, false);
+        self.table.find(hash, guard, |location| {
+            found = self.found_at(location, namespace, key, guard);
+            has_others |= found.is_none();
+            found.is_some()
+        });
+        match found {
+            Some(found) => Ok(Some(found)),
+            None if has_others => self.find_among_others(namespace, key, hash, guard),
+            None => self.check_table(hash, guard).map(|()| None),
+        }
+    }
+
+    /// The record at a location, if it is intact and that of the key.
+    #[inline]
+    fn found_at<'g>(
+        &'g self,
+        location: Location,
+        namespace: u32,
+        key: &[u8],
+        guard: &'g Guard,
+    ) -> Option<Found<'g>> {
+        let segment = self.segments.get(location.number(), guard)?;
+        segment.prefetch(location.offset(), self.verify);
+        let record = segment.intact(location.offset())?;
+        (record.header.namespace == namespace && record.key == key).then_some(Found {
+            location,
+            segment,
+            record,
+        })
+    }
+
+    /// The same where the table may also point to another key's record, to a damaged one, or to one that is
+    /// gone: who finds none tells which.
+    #[cold]
+    fn find_among_others<'g>(
+        &'g self,
+        namespace: u32,
+        key: &[u8],
+        hash: u64,
+        guard: &'g Guard,
+    ) -> Result<Option<Found<'g>>> {
         loop {
             let mut found = None;
             let mut others = Vec::new();
             self.table.find(hash, guard, |location| {
-                let segment = self.segments.get(location.number(), guard);
-                if let Some(segment) = segment {
-                    segment.prefetch(location.offset(), self.verify);
+                found = self.found_at(location, namespace, key, guard);
+                if found.is_none() {
+                    let segment = self.segments.get(location.number(), guard);
+                    let record = segment.map(|segment| segment.record(location.offset()));
+                    others.push((location, record.and_then(Result::err)));
                 }
-                match segment.map(|segment| (segment, segment.record(location.offset()))) {
-                    Some((segment, Ok(record)))
-                        if record.header.namespace == namespace && record.key == key =>
-                    {
-                        found = Some(Found {
-                            location,
-                            segment,
-                            record,
-                        });
-                        return true;
-                    }
-                    Some((_, Err(error))) => others.push((location, Some(error))),
-                    _ => others.push((location, None)),
-                }
-                false
+                found.is_some()
             });
             if found.is_some() {
                 return Ok(found);

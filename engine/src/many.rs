@@ -56,36 +56,38 @@ impl Namespace {
     }
 
     /// The hashes of the keys, after their buckets and then their records were asked for, all together.
-    fn prefetch<K: AsRef<[u8]>>(&self, view: &View, keys: &[K], guard: &Guard) -> Result<Vec<u64>> {
+    fn prefetch<K: AsRef<[u8]>>(
+        &self,
+        view: &View,
+        keys: &[K],
+        guard: &Guard,
+    ) -> Result<[u64; PREFETCHED]> {
         let core = self.core();
-        let hash = |key: &K| {
-            let hash = self.hash(view, key.as_ref())?;
-            core.table.prefetch(hash);
-            Ok(hash)
-        };
         debug_assert!(keys.len() <= PREFETCHED, "more would push each other out");
-        let hashes = keys.iter().map(hash).collect::<Result<Vec<u64>>>()?;
-        let segment = |location: Location| core.segments.get(location.number(), guard);
-        let mut found = Vec::with_capacity(keys.len());
-        for hash in &hashes {
-            core.table.candidates(*hash, guard, |location| {
-                if let Some(segment) = segment(location) {
-                    segment.prefetch_start(location.offset(), core.verify);
-                    found.push((segment, location.offset()));
-                }
-            });
+        let mut hashes = [0; PREFETCHED];
+        for (hash, key) in hashes.iter_mut().zip(keys) {
+            *hash = self.hash(view, key.as_ref())?;
+            core.table.prefetch(*hash);
         }
+        let mut found = [None; PREFETCHED];
+        for (found, hash) in found.iter_mut().zip(hashes).take(keys.len()) {
+            // In rare cases another key's: then this one's comes when it is looked for.
+            let location = core.table.find(hash, guard, |_| true);
+            let at = |location: Location| {
+                let segment = core.segments.get(location.number(), guard)?;
+                segment.prefetch_start(location.offset(), core.verify);
+                Some((segment, location.offset()))
+            };
+            *found = location.and_then(at);
+        }
+        let found = || found.iter().flatten();
         // One of them tells for all: asking costs as much as a get from memory.
-        let first = found.first().filter(|_| found.len() >= COLD_MIN);
+        let first = found().next().filter(|_| keys.len() >= COLD_MIN);
         if first.is_some_and(|(segment, offset)| !segment.is_resident(*offset, 1)) {
-            found
-                .iter()
-                .for_each(|(segment, at)| segment.will_need(*at));
+            found().for_each(|(segment, at)| segment.will_need(*at));
         }
         // By now the first of them tell how long they are.
-        for (segment, offset) in found {
-            segment.prefetch_rest(offset, core.verify);
-        }
+        found().for_each(|(segment, at)| segment.prefetch_rest(*at, core.verify));
         Ok(hashes)
     }
 }

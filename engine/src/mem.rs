@@ -78,7 +78,14 @@ impl Map {
         }
     }
 
+    /// Where a byte of the mapping lies, or would if it were longer.
+    #[inline]
+    pub(crate) fn address(&self, offset: usize) -> usize {
+        self.raw.as_ptr().addr().wrapping_add(offset)
+    }
+
     /// The bytes of a range that is already written, or `None` beyond the mapping.
+    #[inline]
     pub fn slice(&self, start: usize, len: usize) -> Option<&[u8]> {
         let end = start.checked_add(len)?;
         if end > self.raw.len() {
@@ -326,6 +333,7 @@ impl<T: Send + Sync + 'static> EpochCell<T> {
         EpochCell(Atomic::new(value))
     }
 
+    #[inline]
     pub(crate) fn load<'g>(&'g self, guard: &'g Guard) -> &'g T {
         let shared = self.0.load(Ordering::Acquire, guard);
         // SAFETY: the cell is never null (`new` and `replace` store a value), and a replaced value is
@@ -350,11 +358,13 @@ impl<T> Drop for EpochCell<T> {
 }
 
 /// Starts to bring the cache line in which `items` begin into the cache, without waiting for it.
+#[inline]
 pub(crate) fn prefetch<T>(items: &[T]) {
     prefetch_at(items.as_ptr().addr());
 }
 
 /// Starts to bring the cache line at an address into the cache, whatever may be there.
+#[inline]
 pub(crate) fn prefetch_at(address: usize) {
     #[cfg(target_arch = "x86_64")]
     {

@@ -318,12 +318,14 @@ impl Namespace {
 
     /// A guard under which to look for a key. Loads wait for what pins it, but the bucket need not: it is
     /// asked for before, so that it comes while the get before this one still waits for its record.
+    #[inline]
     fn pin(&self, hash: u64) -> Guard {
         self.core().table.prefetch(hash);
         epoch::pin()
     }
 
     /// What `f` makes of the live, verified record of a key.
+    #[inline]
     pub(crate) fn lookup<'g, R>(
         &'g self,
         view: &View,
@@ -337,7 +339,7 @@ impl Namespace {
             let Some(found) = core.find(view.number, key, hash, guard)? else {
                 return Ok(None);
             };
-            if !found.is_visible(view, core.clock.now()) {
+            if !found.is_visible(view, || core.clock.now()) {
                 return Ok(None);
             }
             let (location, segment) = (found.location, found.segment);
@@ -355,10 +357,16 @@ impl Namespace {
         }
     }
 
+    #[inline]
     pub(crate) fn large(&self, found: &Found<'_>) -> Result<Option<Arc<Large>>> {
-        if found.record.header.kind != Kind::PutLarge {
-            return Ok(None);
+        match found.record.header.kind {
+            Kind::PutLarge => self.open_large(found).map(Some),
+            _ => Ok(None),
         }
+    }
+
+    #[inline(never)]
+    fn open_large(&self, found: &Found<'_>) -> Result<Arc<Large>> {
         let damage = || {
             found
                 .segment
@@ -368,7 +376,7 @@ impl Namespace {
         let (core, id) = (self.core(), pointer.segment);
         core.origin.check()?;
         if let Some(large) = core.mapped.get(id) {
-            return Ok(Some(large));
+            return Ok(large);
         }
         let path = large_path(&core.dir, id);
         let large = Large::open(&*core.vfs, path, pointer, core.verify);
@@ -378,7 +386,7 @@ impl Namespace {
             // Replaced meanwhile: its file is being removed, and should not keep its space.
             core.mapped.forget(id);
         }
-        Ok(Some(large))
+        Ok(large)
     }
 
     fn open_stream(&self, found: &Found<'_>) -> Result<ValueStream> {

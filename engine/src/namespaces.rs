@@ -119,6 +119,7 @@ impl State {
     ///
     /// # Errors
     /// `NoSuchNamespace` if it was dropped.
+    #[inline]
     pub(crate) fn view(&self) -> Result<View> {
         self.check()?;
         // The number last: who no longer sees a deletion since everything was deleted sees the new one.

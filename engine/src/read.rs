@@ -16,6 +16,7 @@ use crate::sync::epoch::Guard;
 
 impl Namespace {
     /// Begins a read by way of the hot cache, if there is one.
+    #[inline]
     pub(crate) fn hot_read<'r>(
         &'r self,
         view: &View,
@@ -32,6 +33,7 @@ impl Namespace {
     }
 
     /// What the hot cache holds of a key.
+    #[inline]
     pub(crate) fn held(
         &self,
         view: &View,
@@ -48,6 +50,7 @@ impl Namespace {
     }
 
     /// What is lent of the record of a key, all of it verified, and copied into the hot cache.
+    #[inline]
     pub(crate) fn lend<'g>(
         &'g self,
         view: &View,
@@ -75,6 +78,7 @@ impl Namespace {
     }
 
     /// Copies a verified entry into the hot cache.
+    #[inline]
     fn fill(
         &self,
         view: &View,
@@ -121,6 +125,7 @@ impl Namespace {
 }
 
 /// Passes on what a read came to, and ends it if that is nothing.
+#[inline]
 pub(crate) fn end_if_missing<T>(
     found: Result<Option<T>>,
     read: Option<&HotRead<'_>>,
@@ -139,6 +144,7 @@ pub(crate) struct Lent<'g> {
 }
 
 impl Lent<'_> {
+    #[inline]
     pub(crate) fn entry(&self) -> EntryRef<'_> {
         let record = &self.found.record;
         let value = self.large.as_deref().unwrap_or_else(|| record.value());
@@ -156,6 +162,7 @@ impl Lent<'_> {
     }
 }
 
+#[inline]
 fn record_entry<'r>(
     record: &Record<'r>,
     value: &'r [u8],

@@ -257,7 +257,7 @@ impl<'a> Group<'a> {
                 Ok(found) => (found, None),
                 Err(error) => (None, Some(error)),
             };
-            let visible = found.as_ref().filter(|f| f.is_visible(&view, now));
+            let visible = found.as_ref().filter(|f| f.is_visible(&view, || now));
             let generation = visible.map(|f| f.record.header.generation());
             let newest = found.as_ref().map(|f| f.record.header.seqno);
             match op.condition {
@@ -281,7 +281,7 @@ impl<'a> Group<'a> {
             let damaged = damaged.is_some();
             let old = found.map(|found| {
                 // Keys that a list does not show are not there for it.
-                let is_listed = found.is_visible(&view, now);
+                let is_listed = found.is_visible(&view, || now);
                 let lists_alike = is_listed && op.alike == Some(found.address());
                 old(&found, lists_alike)
             });

@@ -246,6 +246,7 @@ pub(crate) fn checksum(place: Place, head: &[u8]) -> u32 {
 }
 
 impl<'a> Record<'a> {
+    #[inline]
     pub(crate) fn metadata(&self) -> &'a [u8] {
         self.body
             .get(..usize::from(self.header.metadata_len))
@@ -253,6 +254,7 @@ impl<'a> Record<'a> {
     }
 
     /// What follows the metadata: the value, or what stands for it.
+    #[inline]
     pub(crate) fn value(&self) -> &'a [u8] {
         self.body
             .get(usize::from(self.header.metadata_len)..)

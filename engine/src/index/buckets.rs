@@ -316,12 +316,12 @@ impl Buckets {
             let want = word(tag, displacement, 0);
             let mut mask = 0u32;
             for (i, word) in words.iter().enumerate() {
-                let same = (word ^ want) >> DISPLACEMENT_SHIFT == 0;
-                mask |= (u32::from(same) & u32::from(word & LOCATION != 0)) << i;
+                mask |= u32::from((word ^ want) >> DISPLACEMENT_SHIFT == 0) << i;
             }
             while mask != 0 {
                 let location = Location(words[mask.trailing_zeros() as usize] & LOCATION);
-                if f(location) {
+                // An empty word looks like one whose tag is zero.
+                if location.0 != 0 && f(location) {
                     return Some(location);
                 }
                 mask &= mask - 1;

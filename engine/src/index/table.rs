@@ -264,6 +264,7 @@ impl Table {
     }
 
     /// Starts to bring the home bucket of `hash` into the cache.
+    #[inline]
     pub(crate) fn prefetch(&self, hash: u64) {
         let partition = partition_of(hash);
         let hint = self.hints[partition].load(Ordering::Relaxed);

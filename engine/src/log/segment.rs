@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result, io_error};
 use crate::format::record::{self, Address, HEADER_LEN, Place, Record};
 use crate::format::segment::{Header, Kind, SEGMENT_LEN};
-use crate::mem::{EpochCell, Map, prefetch};
+use crate::mem::{EpochCell, Map, prefetch_at};
 use crate::options::Verify;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -120,6 +120,7 @@ impl Segment {
         })
     }
 
+    #[inline]
     pub(crate) fn place(&self, offset: u32) -> Place {
         Place {
             salt: self.salt,
@@ -149,6 +150,7 @@ impl Segment {
     }
 
     /// The same of one of many records: all together they should not ask for more than comes at once.
+    #[inline]
     pub(crate) fn prefetch_start(&self, offset: u64, verify: Verify) {
         self.prefetch_lines(offset, 0..LINES);
         if verify == Verify::FirstRead {
@@ -164,21 +166,26 @@ impl Segment {
         }
     }
 
+    /// Some of them may be another record's, or nobody's, which a prefetch does not mind.
     #[inline]
     fn prefetch_lines(&self, offset: u64, lines: Range<usize>) {
-        let record = self.bytes(offset).unwrap_or_default();
-        let len = lines.end.saturating_sub(lines.start);
-        let lines = record.chunks(LINE).skip(lines.start).take(len);
-        lines.for_each(prefetch);
+        let record = self
+            .map
+            .address(usize::try_from(offset).unwrap_or_default());
+        lines.for_each(|line| prefetch_at(record.wrapping_add(line * LINE)));
+    }
+
+    /// The record at `offset`, header and key verified, if there is one.
+    #[inline]
+    pub(crate) fn intact(&self, offset: u64) -> Option<Record<'_>> {
+        let place = self.place(u32::try_from(offset).unwrap_or(u32::MAX));
+        record::decode(self.bytes(offset)?, place)
     }
 
     /// The record at `offset`, header and key verified; damage is an error.
-    #[inline]
     pub(crate) fn record(&self, offset: u64) -> Result<Record<'_>> {
-        let place = self.place(u32::try_from(offset).unwrap_or(u32::MAX));
-        self.bytes(offset)
-            .and_then(|bytes| record::decode(bytes, place))
-            .ok_or_else(|| self.damage(offset, "record header or key checksum"))
+        let damage = || self.damage(offset, "record header or key checksum");
+        self.intact(offset).ok_or_else(damage)
     }
 
     /// Whether the body of the record at `offset` has its checksum, or had it as the policy asks.
@@ -257,6 +264,7 @@ impl<S: Send + Sync + 'static> Segments<S> {
         }
     }
 
+    #[inline]
     pub(crate) fn get<'g>(&'g self, number: u32, guard: &'g Guard) -> Option<&'g Arc<S>> {
         self.list
             .load(guard)

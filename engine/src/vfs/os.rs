@@ -251,10 +251,10 @@ impl VfsFile for OsFile {
             if rustix::io::preadv2(&self.file, &mut buffers, at, ReadWriteFlags::NOWAIT).is_err() {
                 return false;
             }
-            if at >= last {
+            at = (at | 4095).saturating_add(1);
+            if at > last {
                 return true;
             }
-            at = last.min((at | 4095).saturating_add(1));
         }
     }
 }
