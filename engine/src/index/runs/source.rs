@@ -458,7 +458,11 @@ impl<'a> Heads<'a> {
         let (mut first, mut next) = ((u64::MAX, 0), u64::MAX);
         for (cursor, &rank) in self.ranks.iter().enumerate() {
             next = next.min(rank.max(first.0));
-            first = if rank < first.0 { (rank, cursor) } else { first };
+            first = if rank < first.0 {
+                (rank, cursor)
+            } else {
+                first
+            };
         }
         match self.ranks.len() {
             0 => Ok(None),
@@ -497,7 +501,10 @@ impl<'a> Heads<'a> {
         };
         let (mut older, mut cursor) = (0, 0);
         while cursor < self.cursors.len() {
-            if cursor != first && self.ranks.get(cursor) == Some(&rank) && self.same_key(cursor, first) {
+            if cursor != first
+                && self.ranks.get(cursor) == Some(&rank)
+                && self.same_key(cursor, first)
+            {
                 older += 1;
                 if !self.step(cursor)? {
                     first -= usize::from(cursor < first);
