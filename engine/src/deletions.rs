@@ -304,22 +304,22 @@ mod tests {
         let (_store, ns) = prepared(dir.path());
         let core = ns.core();
         let _state = core.maintenance.lock();
-        let is_deleted = std::cell::Cell::new(false);
-        let view = || {
-            let view = ns.state.counted_view();
-            if !is_deleted.replace(true) {
+        std::thread::scope(|scope| {
+            let delete = || {
                 ns.delete_prefix("k").unwrap();
                 ns.put("later", "new").unwrap();
-            }
-            view
-        };
-        let options = ListOptions::new();
-        let page = core
-            .keys
-            .list_of(view, &options, &core.secret(), 1)
-            .unwrap();
-        let keys: Vec<_> = page.keys().map(|key| key.name).collect();
-        assert_eq!(keys, [&b"later"[..], b"other"]);
+            };
+            let held = ns.state.held(|| {
+                let deleting = scope.spawn(delete);
+                // It would be done by then, if it did not wait.
+                (0..1000).for_each(|_| std::thread::yield_now());
+                (!deleting.is_finished(), ns.get("later").unwrap())
+            });
+            let (view, found) = held.unwrap();
+            assert_eq!(found, (true, None));
+            assert!(view.deletions().is_empty());
+        });
+        assert_eq!(keys(&ns), [&b"later"[..], b"other"]);
     }
 
     /// The checkpoint knows of a deletion whose record can no longer be read.

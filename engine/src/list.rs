@@ -137,28 +137,33 @@ impl Page {
         })
     }
 
-    /// An empty page that most pages of so many keys fit into.
-    pub(crate) fn with_room_for(keys: usize) -> Page {
-        let keys = keys.min(ROOM_MAX);
-        Page {
+    /// A page of so many keys at most, which `each` gives to what it is called with; it returns the cursor.
+    pub(crate) fn of<E>(
+        limit: usize,
+        each: impl FnOnce(&mut dyn FnMut(ListedKey<'_>)) -> Result<Option<String>, E>,
+    ) -> Result<Page, E> {
+        let keys = limit.min(ROOM_MAX);
+        let mut page = Page {
             bytes: Vec::with_capacity(keys.saturating_mul(ROOM)),
             items: Vec::with_capacity(keys),
             cursor: None,
-        }
+        };
+        page.cursor = each(&mut |key| page.push(&key))?;
+        Ok(page)
     }
 
-    pub(crate) fn push(&mut self, key: &[u8], metadata: &[u8], expiration: u64, seqno: u64) {
+    fn push(&mut self, key: &ListedKey<'_>) {
         let start = self.bytes.len();
-        self.bytes.extend_from_slice(key);
-        self.bytes.extend_from_slice(metadata);
+        self.bytes.extend_from_slice(key.name);
+        self.bytes.extend_from_slice(key.metadata);
         let len =
             |bytes: &[u8]| u32::try_from(bytes.len()).expect("keys and metadata are below 4 GiB");
         self.items.push(Item {
             start,
-            key_len: len(key),
-            metadata_len: len(metadata),
-            expiration,
-            seqno,
+            key_len: len(key.name),
+            metadata_len: len(key.metadata),
+            expiration: key.expiration.unwrap_or(0),
+            seqno: key.seqno,
         });
     }
 }

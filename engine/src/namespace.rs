@@ -7,7 +7,7 @@ use crate::entry::{Entry, EntryRef, Value};
 use crate::error::{Error, Result};
 use crate::format::record::{INLINE_MAX, KEY_MAX, Kind, LargePointer, METADATA_MAX};
 use crate::hot;
-use crate::list::{ListOptions, Page};
+use crate::list::{ListOptions, ListedKey, Page};
 use crate::log::commit::Op;
 use crate::log::large::Large;
 use crate::log::segment::{Slice, large_path};
@@ -271,10 +271,24 @@ impl Namespace {
     /// `InvalidCursor` if the cursor was not issued for this namespace and these options; `Corrupt` if a
     /// key run is damaged, which the next open makes anew from the log.
     pub fn list(&self, options: &ListOptions) -> Result<Page> {
+        Page::of(options.limit, |page| self.read_page(options, page))
+    }
+
+    /// Lends the keys of one page to `f` in place, in byte order, and returns the cursor of the next page, `None`
+    /// behind the last: [`list`](Namespace::list) without the copy.
+    ///
+    /// # Errors
+    /// As for [`list`](Namespace::list). `f` may have been called before a damaged run was met; what it was lent
+    /// is right.
+    pub fn read_page(
+        &self,
+        options: &ListOptions,
+        f: impl FnMut(ListedKey<'_>),
+    ) -> Result<Option<String>> {
         let core = self.core();
         core.origin.check()?;
-        let (view, now) = (|| self.state.counted_view(), core.clock.now());
-        let listed = core.keys.list_of(view, options, &core.secret(), now);
+        let (secret, now) = (core.secret(), core.clock.now());
+        let listed = core.keys.each_of(&self.state, options, &secret, now, f);
         if core.keys.wants_memtable_merge() {
             core.pages.wake();
         }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::checkpoint::NamespaceEntry;
 use crate::format::namespace::{Deletion, NamespaceBody};
 use crate::sync::RwLock;
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Longest name of a namespace, in bytes: 512 characters of UTF-8.
 pub(crate) const NAME_MAX: usize = 2048;
@@ -50,8 +50,6 @@ pub(crate) struct State {
     /// Whether there are deletions that are not carried out.
     is_deleting: AtomicBool,
     deletions: RwLock<Arc<[Deletion]>>,
-    /// How often it took over what a record says.
-    changes: AtomicU64,
 }
 
 /// A namespace as one call sees it.
@@ -82,7 +80,6 @@ impl State {
             dropped: AtomicBool::new(false),
             is_deleting: AtomicBool::new(false),
             deletions: RwLock::new(Arc::new([])),
-            changes: AtomicU64::new(0),
         }
     }
 
@@ -131,13 +128,13 @@ impl State {
         })
     }
 
-    /// The namespace as it is now, and how many of its changes that shows at least.
+    /// The namespace as it is now, and what `f` finds while it stays so: who changes it waits.
     ///
     /// # Errors
     /// `NoSuchNamespace` if it was dropped.
-    pub(crate) fn counted_view(&self) -> Result<(u64, View)> {
-        let changes = self.changes.load(Ordering::Acquire);
-        Ok((changes, self.view()?))
+    pub(crate) fn held<R>(&self, f: impl FnOnce() -> R) -> Result<(View, R)> {
+        let _unchanged = self.name.read();
+        Ok((self.view()?, f()))
     }
 
     /// All that is kept under a number, deleted or not.
@@ -151,13 +148,14 @@ impl State {
 
     /// Takes over what a record says of its number.
     fn set(&self, number: u32, body: NamespaceBody) {
-        *self.name.write() = String::from_utf8_lossy(&body.name).into_owned();
+        // Until all of it is taken over: see `held`.
+        let mut name = self.name.write();
+        *name = String::from_utf8_lossy(&body.name).into_owned();
         self.number.store(number, Ordering::Release);
         let is_deleting = !body.deletions.is_empty();
         *self.deletions.write() = body.deletions.into();
         self.is_deleting.store(is_deleting, Ordering::Release);
         self.dropped.store(body.dropped, Ordering::Release);
-        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// The body of the record that says this state, or that a number of it was dropped.

@@ -10,9 +10,9 @@ use super::runs::{
 };
 use crate::error::{Error, Result, io_error};
 use crate::format::run;
-use crate::list::{ListOptions, Page};
+use crate::list::{ListOptions, ListedKey, Page};
 use crate::mem::Map;
-use crate::namespaces::{NamespaceId, View};
+use crate::namespaces::{NamespaceId, State, View};
 use crate::sync::{Mutex, RwLock};
 use crate::vfs::{Output, Vfs, VfsFile};
 
@@ -156,31 +156,19 @@ impl Keys {
         }
     }
 
-    /// Everything as it is at one moment, and a namespace as it is then.
-    ///
-    /// With a view from before, a page could show what a deletion takes away beside what was put after it.
-    fn sources_of(&self, view: impl Fn() -> Result<(u64, View)>) -> Result<(View, Sources)> {
-        let (mut changes, mut view_before) = view()?;
-        loop {
-            let sources = self.sources();
-            let (changes_now, view_now) = view()?;
-            if changes_now == changes {
-                return Ok((view_before, sources));
-            }
-            (changes, view_before) = (changes_now, view_now);
-        }
-    }
-
-    /// One page of the keys that a namespace holds at one moment, at time `now`.
-    pub(crate) fn list_of(
+    /// Gives one page of the keys that a namespace holds at one moment, at time `now`, to `f`; the cursor of the
+    /// next page.
+    pub(crate) fn each_of(
         &self,
-        view: impl Fn() -> Result<(u64, View)>,
+        state: &State,
         options: &ListOptions,
         secret: &[u8; 16],
         now: u64,
-    ) -> Result<Page> {
-        let (view, sources) = self.sources_of(view)?;
-        Keys::page(&sources, &view, options, secret, now)
+        f: impl FnMut(ListedKey<'_>),
+    ) -> Result<Option<String>> {
+        // With a view from before, a page could show what a deletion takes away beside what was put after it.
+        let (view, sources) = state.held(|| self.sources())?;
+        Keys::each(&sources, &view, options, secret, now, f)
     }
 
     /// One page of the keys that a view of a namespace shows.
@@ -191,16 +179,20 @@ impl Keys {
         secret: &[u8; 16],
         now: u64,
     ) -> Result<Page> {
-        Keys::page(&self.sources(), view, options, secret, now)
+        let sources = self.sources();
+        Page::of(options.limit, |page| {
+            Keys::each(&sources, view, options, secret, now, page)
+        })
     }
 
-    fn page(
+    fn each(
         sources: &Sources,
         view: &View,
         options: &ListOptions,
         secret: &[u8; 16],
         now: u64,
-    ) -> Result<Page> {
+        mut f: impl FnMut(ListedKey<'_>),
+    ) -> Result<Option<String>> {
         let print = cursor::Fingerprint {
             namespace: fingerprint(view.id),
             prefix: &options.prefix,
@@ -243,27 +235,22 @@ impl Keys {
             now,
             work,
         };
-        let mut page = Page::with_room_for(limit);
         let outcome = runs::list(sources, &query, |record| {
-            page.push(record.key, record.metadata, record.expiration, record.seqno);
-        });
-        let outcome = outcome.map_err(|damage| corrupt(&damage))?;
-        debug_assert!(
-            page.keys().count() <= limit,
-            "no page is longer than was asked"
-        );
-        debug_assert!(
-            page.keys().all(|key| key.name.starts_with(&options.prefix)),
-            "a page holds what was asked for"
-        );
-        if let Outcome::More { after } = outcome {
             debug_assert!(
-                after.starts_with(&options.prefix),
-                "a page ends in its range"
+                record.key.starts_with(&options.prefix),
+                "a page holds what was asked for"
             );
-            page.cursor = Some(cursor::encode(secret, &print, &after));
+            f(ListedKey {
+                name: record.key,
+                metadata: record.metadata,
+                expiration: (record.expiration != 0).then_some(record.expiration),
+                seqno: record.seqno,
+            });
+        });
+        match outcome.map_err(|damage| corrupt(&damage))? {
+            Outcome::More { after } => Ok(Some(cursor::encode(secret, &print, &after))),
+            Outcome::Complete => Ok(None),
         }
-        Ok(page)
     }
 }
 

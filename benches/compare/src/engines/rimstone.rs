@@ -1,7 +1,7 @@
 //! Rimstone, one namespace.
 
 use rimstone::{
-    Durability, EntryRef, ListOptions, Namespace, Options, PutOptions, Store, Verify, WriteBatch,
+    Durability, EntryRef, ListOptions, ListedKey, Namespace, Options, PutOptions, Store, Verify, WriteBatch,
 };
 
 use super::{Engine, Reader, Setup};
@@ -111,7 +111,7 @@ impl Reader for View<'_> {
 
     fn list(&mut self, start: &[u8], limit: usize, mut f: impl FnMut(&[u8], &[u8])) {
         let options = ListOptions::new().start(start).limit(limit);
-        let page = self.0.list(&options).expect("lists");
-        page.keys().for_each(|key| f(key.name, key.metadata));
+        let lend = |key: ListedKey<'_>| f(key.name, key.metadata);
+        self.0.read_page(&options, lend).expect("lists");
     }
 }

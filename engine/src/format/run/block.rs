@@ -1,6 +1,6 @@
 //! What a block says: up to 32 front-coded records. Blocks of keys and of the index are alike.
 
-use super::varint::{put_varint, varint, varint_len};
+use super::varint::{put_varint, short_varint, varint, varint_len};
 use super::{KEY_LEN_MAX, NAMESPACE_LEN, namespace_of};
 use crate::format::run::KeyRecord;
 
@@ -10,6 +10,10 @@ pub(super) const BLOCK_RECORDS: u8 = 32;
 const TOMBSTONE: u8 = 1;
 const HAS_EXPIRATION: u8 = 2;
 const HAS_METADATA: u8 = 4;
+
+/// Bytes that are copied at once, whatever of them is needed: most suffixes are shorter, and a copy of a fixed
+/// length has no branch that could be guessed wrong.
+const AT_ONCE: usize = 64;
 
 /// A block that is being filled.
 #[derive(Default)]
@@ -111,6 +115,8 @@ pub(super) fn common_len(a: &[u8], b: &[u8]) -> usize {
 pub(super) struct Coded<'a> {
     pub(super) shared: usize,
     pub(super) suffix: &'a [u8],
+    /// The suffix, and what follows it in the block.
+    ahead: &'a [u8],
     pub(super) metadata: &'a [u8],
     pub(super) expiration: u64,
     pub(super) seqno: u64,
@@ -146,16 +152,70 @@ impl<'a> Records<'a> {
     #[inline]
     pub(super) fn next(&mut self) -> Result<Option<Coded<'a>>, Malformed> {
         if self.left == 0 {
-            // A block has zeroes behind its last record if it would be too short without.
-            let is_end = self.rest.iter().all(|byte| *byte == 0);
-            return if is_end { Ok(None) } else { Err(Malformed) };
+            return self.end();
         }
         self.left -= 1;
-        self.parse().map(Some).ok_or(Malformed)
+        match self.parse_short() {
+            Some(record) => Ok(Some(record)),
+            None => self.parse(),
+        }
     }
 
+    /// A block has zeroes behind its last record if it would be too short without.
+    #[cold]
+    fn end(&self) -> Result<Option<Coded<'a>>, Malformed> {
+        let is_end = self.rest.iter().all(|byte| *byte == 0);
+        if is_end { Ok(None) } else { Err(Malformed) }
+    }
+
+    /// A record whose lengths take a byte each, as nearly all do, and that is not at the very end: it is read
+    /// without a branch for each byte. `None` is no answer.
     #[inline]
-    fn parse(&mut self) -> Option<Coded<'a>> {
+    fn parse_short(&mut self) -> Option<Coded<'a>> {
+        let rest = self.rest;
+        let [flags, shared, suffix_len, seqno @ ..] = rest.first_chunk::<11>()?;
+        if flags & !(TOMBSTONE | HAS_EXPIRATION | HAS_METADATA) != 0 || (shared | suffix_len) > 127
+        {
+            return None;
+        }
+        let (seqno, len) = short_varint(seqno)?;
+        let seqno = self.base_seqno.checked_add(seqno)?;
+        let mut at = 3 + len;
+        let mut expiration = 0;
+        if flags & HAS_EXPIRATION != 0 {
+            let (since, len) = short_varint(rest.get(at..)?.first_chunk()?)?;
+            expiration = self.base_expiration.checked_add(since)?;
+            at += len;
+            if expiration == 0 {
+                return None;
+            }
+        }
+        let has_metadata = flags & HAS_METADATA != 0;
+        let metadata_len = if has_metadata { *rest.get(at)? } else { 0 };
+        if metadata_len > 127 {
+            return None;
+        }
+        let ahead = rest.get(at + usize::from(has_metadata)..)?;
+        let (suffix, behind) = ahead.split_at_checked(usize::from(*suffix_len))?;
+        let (metadata, rest) = behind.split_at_checked(usize::from(metadata_len))?;
+        self.rest = rest;
+        Some(Coded {
+            shared: usize::from(*shared),
+            suffix,
+            ahead,
+            metadata,
+            expiration,
+            seqno,
+            tombstone: flags & TOMBSTONE != 0,
+        })
+    }
+
+    #[cold]
+    fn parse(&mut self) -> Result<Option<Coded<'a>>, Malformed> {
+        self.parse_any().map(Some).ok_or(Malformed)
+    }
+
+    fn parse_any(&mut self) -> Option<Coded<'a>> {
         let (&flags, mut rest) = self.rest.split_first()?;
         if flags & !(TOMBSTONE | HAS_EXPIRATION | HAS_METADATA) != 0 {
             return None;
@@ -174,12 +234,14 @@ impl<'a> Records<'a> {
         if flags & HAS_METADATA != 0 {
             metadata_len = varint_len(&mut rest)?;
         }
+        let ahead = rest;
         let (suffix, rest) = rest.split_at_checked(suffix_len)?;
         let (metadata, rest) = rest.split_at_checked(metadata_len)?;
         self.rest = rest;
         Some(Coded {
             shared,
             suffix,
+            ahead,
             metadata,
             expiration,
             seqno,
@@ -231,7 +293,9 @@ impl<'a> Records<'a> {
 /// A sort key that is put together record by record.
 #[derive(Default)]
 pub(super) struct SortKey {
+    /// The key, and behind it room for what is copied at once.
     bytes: Vec<u8>,
+    len: usize,
     namespace: u32,
 }
 
@@ -240,15 +304,18 @@ impl SortKey {
         self.namespace
     }
 
+    fn whole(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
     #[inline]
     pub(super) fn key(&self) -> &[u8] {
-        self.bytes.get(NAMESPACE_LEN..).unwrap_or_default()
+        self.bytes.get(NAMESPACE_LEN..self.len).unwrap_or_default()
     }
 
     /// Becomes a sort key that no record need have.
     pub(super) fn set_to(&mut self, sort_key: &[u8]) {
-        self.bytes.clear();
-        self.bytes.extend_from_slice(sort_key);
+        self.put(0, sort_key);
     }
 
     /// Becomes the sort key of a record found by a search, which shares `shared` bytes with what was
@@ -256,21 +323,15 @@ impl SortKey {
     #[must_use]
     pub(super) fn set(&mut self, sort_key: &[u8], shared: usize, record: &Coded<'_>) -> bool {
         debug_assert!(shared <= sort_key.len(), "what is shared is there");
-        let same = sort_key.get(..shared).unwrap_or_default();
-        self.bytes.clear();
-        self.bytes.extend_from_slice(same);
+        self.put(0, sort_key.get(..shared).unwrap_or_default());
         self.namespace = namespace_of(sort_key).unwrap_or(0);
-        self.append(shared, record.suffix)
+        self.append(shared, record)
     }
 
     /// Becomes the sort key of the first record of the next block, which must be after this one.
     #[must_use]
     pub(super) fn begin(&mut self, record: &Coded<'_>) -> bool {
-        if record.shared != 0 || record.suffix <= self.bytes.as_slice() {
-            return false;
-        }
-        self.bytes.clear();
-        self.append(0, record.suffix)
+        record.shared == 0 && record.suffix > self.whole() && self.append(0, record)
     }
 
     /// Becomes the sort key of the record that follows. Says whether that is after this one.
@@ -279,38 +340,43 @@ impl SortKey {
     pub(super) fn follow(&mut self, record: &Coded<'_>) -> bool {
         // One byte tells the order, as the shared part is the longest possible.
         let ascending = match (record.suffix.first(), self.bytes.get(record.shared)) {
-            (Some(new), Some(old)) => new > old,
-            (Some(_), None) => record.shared == self.bytes.len(),
+            (Some(new), Some(old)) if record.shared < self.len => new > old,
+            (Some(_), _) => record.shared == self.len,
             (None, _) => false,
         };
-        if !ascending {
-            return false;
-        }
-        self.bytes.truncate(record.shared);
-        self.append(record.shared, record.suffix)
+        ascending && self.append(record.shared, record)
     }
 
     /// Says whether the key is neither too short nor too long. What is built is bounded, whatever the bytes say.
     #[inline]
-    fn append(&mut self, shared: usize, suffix: &[u8]) -> bool {
-        if suffix.len() > (NAMESPACE_LEN + KEY_LEN_MAX).saturating_sub(shared) {
+    fn append(&mut self, shared: usize, record: &Coded<'_>) -> bool {
+        if record.suffix.len() > (NAMESPACE_LEN + KEY_LEN_MAX).saturating_sub(shared) {
             return false;
         }
-        debug_assert_eq!(
-            self.bytes.len(),
-            shared,
-            "the rest of the one before is gone"
-        );
+        let room = self.bytes.get_mut(shared..);
+        let room = room.and_then(|room| room.first_chunk_mut::<AT_ONCE>());
+        match (room, record.ahead.first_chunk()) {
+            (Some(to), Some(from)) if record.suffix.len() <= AT_ONCE => {
+                *to = *from;
+                self.len = shared + record.suffix.len();
+            }
+            _ => self.put(shared, record.suffix),
+        }
+        shared >= NAMESPACE_LEN || self.begins_with_a_namespace()
+    }
+
+    fn begins_with_a_namespace(&mut self) -> bool {
+        let namespace = namespace_of(self.whole());
+        self.namespace = namespace.unwrap_or(0);
+        namespace.is_some()
+    }
+
+    #[cold]
+    fn put(&mut self, shared: usize, suffix: &[u8]) {
+        self.bytes.truncate(shared);
         self.bytes.extend_from_slice(suffix);
-        debug_assert!(self.bytes.len() <= NAMESPACE_LEN + KEY_LEN_MAX);
-        if shared >= NAMESPACE_LEN {
-            return true;
-        }
-        match namespace_of(&self.bytes) {
-            Some(namespace) => self.namespace = namespace,
-            None => return false,
-        }
-        true
+        self.len = self.bytes.len();
+        self.bytes.resize(self.len + 2 * AT_ONCE, 0);
     }
 }
 

@@ -41,6 +41,25 @@ pub(super) fn varint_len(input: &mut &[u8]) -> Option<usize> {
     usize::try_from(varint(input)?).ok()
 }
 
+/// A number of at most 56 bits at the beginning of eight bytes, and how many of them it takes; `None` if it is
+/// longer. There is no branch for each byte that could be guessed wrong.
+#[inline]
+pub(super) fn short_varint(input: &[u8; 8]) -> Option<(u64, usize)> {
+    const MORE: u64 = 0x8080_8080_8080_8080;
+    let bytes = u64::from_le_bytes(*input);
+    let ends = !bytes & MORE;
+    if ends == 0 {
+        return None;
+    }
+    // The bits up to the first byte that says that no other follows.
+    let own = bytes & (ends ^ ends.wrapping_sub(1)) & !MORE;
+    // Seven bits of eight are moved together, in twos, fours and eights.
+    let twos = (own & 0x007f_007f_007f_007f) | (own & 0x7f00_7f00_7f00_7f00) >> 1;
+    let fours = (twos & 0x0000_3fff_0000_3fff) | (twos & 0x3fff_0000_3fff_0000) >> 2;
+    let eights = (fours & 0x0fff_ffff) | (fours & 0x0fff_ffff_0000_0000) >> 4;
+    Some((eights, ends.trailing_zeros() as usize / 8 + 1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +90,26 @@ mod tests {
         assert_eq!(varint(&mut number(&[1]).as_slice()), Some(u64::MAX));
         for last in [&[2][..], &[0x7f], &[0x80, 0], &[0x81, 0]] {
             assert_eq!(varint(&mut number(last).as_slice()), None, "{last:?}");
+        }
+    }
+
+    #[test]
+    fn short_numbers_are_read_alike_at_once_and_byte_by_byte() {
+        for shift in 0..64 {
+            for number in [
+                1u64 << shift,
+                (1 << shift) - 1,
+                0x5a5a_5a5a_5a5a_5a5a >> shift,
+            ] {
+                let mut bytes = Vec::new();
+                put_varint(&mut bytes, number);
+                let len = bytes.len();
+                bytes.extend_from_slice(&[0xff; 8]);
+                let at_once = bytes.first_chunk().and_then(short_varint);
+                let expected = (len <= 8).then_some((number, len));
+                assert_eq!(at_once, expected, "{number}");
+                assert_eq!(varint(&mut &bytes[..]), Some(number));
+            }
         }
     }
 }

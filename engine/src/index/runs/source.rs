@@ -81,6 +81,12 @@ impl<'a> Range<'a> {
         }
     }
 
+    /// The order of two records in the direction of the scan.
+    fn compare(&self, a: &KeyRecord<'_>, b: &KeyRecord<'_>) -> Ordering {
+        let order = (a.namespace, a.key).cmp(&(b.namespace, b.key));
+        if self.reverse { order.reverse() } else { order }
+    }
+
     fn is_empty(&self) -> bool {
         match (bytes_of(self.lower), bytes_of(self.upper)) {
             (Some(lower), Some(upper)) => lower > upper,
@@ -257,26 +263,32 @@ enum Stop {
     Meets(u64),
 }
 
-/// Gives the records behind a place to `each`, as long as it wants more and they are before `next`, which is
-/// the rank of the cursor that comes next if there is one.
+/// Gives the record at a place and those behind it to `each`, as long as it wants more and they are before the
+/// cursor that comes next.
 ///
 /// It is compiled for each kind of place, with everything about it inline: this is where a page is made.
 #[inline]
 fn stretch(
     place: &mut impl Place,
     (range, base): (&Range<'_>, &Base),
-    next: Option<u64>,
+    front: &Front,
     each: &mut impl FnMut(&KeyRecord<'_>, usize) -> bool,
 ) -> Result<Stop, Damage> {
+    let mut older = front.older;
     // With a rank of the base the record before began like it, and those that keep enough of it do as well.
     let mut is_alike = false;
-    loop {
+    while let Some(record) = place.record() {
+        if !each(&record, older) {
+            return Ok(Stop::Enough);
+        }
+        // No other cursor stands at the keys that follow.
+        older = 0;
         place.advance()?;
         let keeps_base = is_alike && place.kept().is_some_and(|kept| kept >= base.common.len());
         let Some(record) = place.record().filter(|record| range.holds(record)) else {
-            return Ok(Stop::End);
+            break;
         };
-        if let Some(next) = next {
+        if let Some(next) = front.next {
             let rank = if keeps_base {
                 base.rank_within(record.key, range.reverse)
             } else {
@@ -287,18 +299,8 @@ fn stretch(
             }
             is_alike = true;
         }
-        // No other cursor stands at this key.
-        if !each(&record, 0) {
-            return Ok(Stop::Enough);
-        }
     }
-}
-
-#[derive(Clone, Copy)]
-struct Head {
-    /// Orders heads that differ in it; see [`Base`].
-    rank: u64,
-    cursor: usize,
+    Ok(Stop::End)
 }
 
 /// What ranks are relative to: the beginning of a key that no cursor stands before any more.
@@ -338,20 +340,29 @@ impl Base {
     }
 }
 
-/// The sources, merged: the cursor that stands first, and a binary heap of the others, by the sort key and then
-/// the newest each stands at.
+/// The sources, merged. The cursor that stands first is found by a look at all ranks: they are few, lie together,
+/// and are compared without a branch that could be guessed wrong, as those of a heap are.
 ///
 /// The first cursor moves on alone while it stays before the next: one comparison of numbers a record.
 pub(super) struct Heads<'a> {
     range: Range<'a>,
     /// Newest source first, which decides between equal seqnos.
     cursors: Vec<Cursor<'a>>,
-    front: Option<Head>,
-    heap: Vec<Head>,
+    /// Of each cursor; orders those that differ in it. See [`Base`].
+    ranks: Vec<u64>,
     base: Base,
     /// Times that the first cursor may lose its place before a new base is taken: that costs a look at
     /// every cursor.
     base_rest: usize,
+}
+
+/// The cursor that stands first.
+struct Front {
+    cursor: usize,
+    /// Records of its key that were skipped as older.
+    older: usize,
+    /// The lowest rank of the others, `None` if there are none.
+    next: Option<u64>,
 }
 
 impl<'a> Heads<'a> {
@@ -359,8 +370,7 @@ impl<'a> Heads<'a> {
         let mut heads = Heads {
             range,
             cursors: Vec::with_capacity(sources.len()),
-            front: None,
-            heap: Vec::with_capacity(sources.len()),
+            ranks: Vec::with_capacity(sources.len()),
             base: Base::default(),
             base_rest: 0,
         };
@@ -375,69 +385,45 @@ impl<'a> Heads<'a> {
             heads.add(Cursor::in_run(run, &range)?);
         }
         heads.choose_base();
-        for root in (0..heads.heap.len() / 2).rev() {
-            heads.sift_down(root);
-        }
-        heads.front = heads.pop();
         Ok(heads)
     }
 
     fn add(&mut self, cursor: Cursor<'a>) {
-        if cursor
-            .record()
-            .is_some_and(|record| self.range.holds(&record))
-        {
-            self.heap.push(Head {
-                rank: u64::MAX,
-                cursor: self.cursors.len(),
-            });
+        let record = cursor.record();
+        if record.is_some_and(|record| self.range.holds(&record)) {
             self.cursors.push(cursor);
+            self.ranks.push(u64::MAX);
         }
     }
 
-    /// Ranks all heads anew, from the first of them on. Their order stays the same.
+    fn remove(&mut self, cursor: usize) {
+        self.cursors.remove(cursor);
+        self.ranks.remove(cursor);
+    }
+
+    /// Ranks all cursors anew, from the first of them on. Their order stays the same.
     #[cold]
     fn choose_base(&mut self) {
-        let heads = || self.front.iter().chain(&self.heap);
-        self.base_rest = 4 * heads().count();
-        let records = || heads().filter_map(|head| self.record(head));
-        let order = |a: &KeyRecord<'_>, b: &KeyRecord<'_>| {
-            let keys = (a.namespace, a.key).cmp(&(b.namespace, b.key));
-            if self.range.reverse {
-                keys.reverse()
-            } else {
-                keys
-            }
-        };
-        let Some(first) = records().min_by(order) else {
+        self.base_rest = 4 * self.cursors.len();
+        let records = || self.cursors.iter().filter_map(Cursor::record);
+        let Some(first) = records().min_by(|a, b| self.range.compare(a, b)) else {
             return;
         };
         let shared = records()
             .filter(|record| record.namespace == first.namespace && record.key != first.key)
             .map(|record| {
-                record
-                    .key
-                    .iter()
-                    .zip(first.key)
-                    .take_while(|(a, b)| a == b)
-                    .count()
+                let both = record.key.iter().zip(first.key);
+                both.take_while(|(a, b)| a == b).count()
             })
             .max()
             .unwrap_or(0);
-        let common = first
-            .key
-            .get(..shared.saturating_sub(Base::SLACK))
-            .unwrap_or_default();
+        let common = first.key.get(..shared.saturating_sub(Base::SLACK));
         let base = Base {
             namespace: first.namespace,
-            common: common.to_vec(),
+            common: common.unwrap_or_default().to_vec(),
         };
         let rank = |record: KeyRecord<'_>| base.rank(&record, self.range.reverse);
-        let ranks: Vec<u64> = records().map(rank).collect();
-        let heads = self.front.iter_mut().chain(&mut self.heap);
-        for (head, rank) in heads.zip(ranks) {
-            head.rank = rank;
-        }
+        self.ranks = records().map(rank).collect();
         self.base = base;
     }
 
@@ -447,160 +433,137 @@ impl<'a> Heads<'a> {
         mut self,
         mut each: impl FnMut(&KeyRecord<'_>, usize) -> bool,
     ) -> Result<bool, RunDamage> {
-        loop {
-            let older = self.skip_older()?;
-            let Some(front) = self.front else {
-                return Ok(false);
-            };
-            let Some(record) = self.record(&front) else {
-                return Ok(false);
-            };
-            if !each(&record, older) {
-                return Ok(true);
-            }
-            // One source alone is a plain walk: its rank is never asked for.
-            let next = self.heap.first().map(|head| head.rank);
+        while let Some(front) = self.front()? {
             let Some(cursor) = self.cursors.get_mut(front.cursor) else {
                 return Ok(false);
             };
             let (scan, each) = ((&self.range, &self.base), &mut each);
             let stop = match cursor {
-                Cursor::Chunk(place) => stretch(place, scan, next, each),
-                Cursor::Forward(place) => stretch(place, scan, next, each),
-                Cursor::Backward(place) => stretch(place, scan, next, each),
+                Cursor::Chunk(place) => stretch(place, scan, &front, each),
+                Cursor::Forward(place) => stretch(place, scan, &front, each),
+                Cursor::Backward(place) => stretch(place, scan, &front, each),
             };
             match stop.map_err(|damage| cursor.damaged(damage))? {
                 Stop::Enough => return Ok(true),
-                Stop::End => self.front = self.pop(),
-                Stop::Meets(rank) => self.choose_front(Head { rank, ..front }),
+                Stop::End => self.remove(front.cursor),
+                Stop::Meets(rank) => self.set_rank(front.cursor, rank),
             }
         }
+        Ok(false)
     }
 
-    /// Leaves only the newest record of the key the scan stands at, and returns how many it skipped.
+    /// The cursor that stands first, and at the newest record of its key; others are moved past that key.
     #[inline]
-    fn skip_older(&mut self) -> Result<usize, RunDamage> {
-        let mut skipped = 0;
-        while let (Some(front), Some(next)) = (&self.front, self.heap.first())
-            && front.rank == next.rank
-            && self.same_key(front, next)
-        {
-            self.step_next()?;
-            skipped += 1;
+    fn front(&mut self) -> Result<Option<Front>, RunDamage> {
+        let (mut first, mut next) = ((u64::MAX, 0), u64::MAX);
+        for (cursor, &rank) in self.ranks.iter().enumerate() {
+            next = next.min(rank.max(first.0));
+            first = if rank < first.0 {
+                (rank, cursor)
+            } else {
+                first
+            };
         }
-        Ok(skipped)
+        match self.ranks.len() {
+            0 => Ok(None),
+            1 => Ok(Some(Front {
+                cursor: 0,
+                older: 0,
+                next: None,
+            })),
+            _ if first.0 == next => self.first_of_equal_rank(),
+            _ => Ok(Some(Front {
+                cursor: first.1,
+                older: 0,
+                next: Some(next),
+            })),
+        }
     }
 
-    fn record(&self, head: &Head) -> Option<KeyRecord<'_>> {
-        self.cursors.get(head.cursor)?.record()
-    }
-
-    /// Puts the first cursor of all in front again, after the one that was there moved on.
-    fn choose_front(&mut self, mut front: Head) {
-        if let Some(&next) = self.heap.first()
-            && self.compare(&next, &front).is_lt()
-        {
-            if let Some(first) = self.heap.first_mut() {
-                *first = front;
-            }
-            self.sift_down(0);
-            front = next;
-        }
-        self.front = Some(front);
-        self.base_rest = self.base_rest.saturating_sub(1);
-        if self.base_rest == 0 && front.rank == u64::MAX {
+    /// The same where several have the lowest rank, which does not tell which of them is first.
+    #[cold]
+    fn first_of_equal_rank(&mut self) -> Result<Option<Front>, RunDamage> {
+        let rank = self.ranks.iter().min().copied().unwrap_or(u64::MAX);
+        if rank == u64::MAX && self.base_rest == 0 {
             self.choose_base();
+            return self.front();
         }
-    }
-
-    /// Takes the first head from the heap.
-    fn pop(&mut self) -> Option<Head> {
-        if self.heap.is_empty() {
-            return None;
+        let mut first: Option<usize> = None;
+        for cursor in 0..self.cursors.len() {
+            if self.ranks.get(cursor) == Some(&rank)
+                && first.is_none_or(|first| self.compare(cursor, first).is_lt())
+            {
+                first = Some(cursor);
+            }
         }
-        let first = self.heap.swap_remove(0);
-        self.sift_down(0);
-        Some(first)
-    }
-
-    /// Moves the first cursor of the heap on.
-    fn step_next(&mut self) -> Result<(), RunDamage> {
-        let Some(head) = self.heap.first_mut() else {
-            return Ok(());
+        let Some(mut first) = first else {
+            return Ok(None);
         };
-        let Some(cursor) = self.cursors.get_mut(head.cursor) else {
-            return Ok(());
+        let (mut older, mut cursor) = (0, 0);
+        while cursor < self.cursors.len() {
+            if cursor != first
+                && self.ranks.get(cursor) == Some(&rank)
+                && self.same_key(cursor, first)
+            {
+                older += 1;
+                if !self.step(cursor)? {
+                    first -= usize::from(cursor < first);
+                    continue;
+                }
+            }
+            cursor += 1;
+        }
+        let others = self.ranks.iter().enumerate().filter(|(at, _)| *at != first);
+        Ok(Some(Front {
+            cursor: first,
+            older,
+            next: others.map(|(_, rank)| *rank).min(),
+        }))
+    }
+
+    fn set_rank(&mut self, cursor: usize, rank: u64) {
+        if let Some(at) = self.ranks.get_mut(cursor) {
+            *at = rank;
+        }
+        self.base_rest = self.base_rest.saturating_sub(1);
+    }
+
+    /// Moves a cursor on. Without more records in the range it is removed, and the answer no.
+    fn step(&mut self, at: usize) -> Result<bool, RunDamage> {
+        let Some(cursor) = self.cursors.get_mut(at) else {
+            return Ok(false);
         };
         cursor.advance()?;
         match cursor.record().filter(|record| self.range.holds(record)) {
             Some(record) => {
-                head.rank = self.base.rank(&record, self.range.reverse);
-                self.sift_down(0);
+                let rank = self.base.rank(&record, self.range.reverse);
+                self.set_rank(at, rank);
+                Ok(true)
             }
-            None => drop(self.pop()),
-        }
-        Ok(())
-    }
-
-    fn sift_down(&mut self, mut place: usize) {
-        while let Some(child) = self.smaller_child(place) {
-            if self.is_before(place, child) {
-                break;
+            None => {
+                self.remove(at);
+                Ok(false)
             }
-            self.heap.swap(place, child);
-            place = child;
         }
     }
 
-    fn smaller_child(&self, place: usize) -> Option<usize> {
-        let left = 2 * place + 1;
-        let right = left + 1;
-        if right < self.heap.len() {
-            Some(if self.is_before(left, right) {
-                left
-            } else {
-                right
-            })
-        } else {
-            (left < self.heap.len()).then_some(left)
-        }
+    fn record(&self, cursor: usize) -> Option<KeyRecord<'_>> {
+        self.cursors.get(cursor)?.record()
     }
 
-    fn same_key(&self, a: &Head, b: &Head) -> bool {
+    fn same_key(&self, a: usize, b: usize) -> bool {
         match (self.record(a), self.record(b)) {
             (Some(a), Some(b)) => (a.namespace, a.key) == (b.namespace, b.key),
             _ => false,
         }
     }
 
-    /// Whether one place of the heap is before another.
-    fn is_before(&self, a: usize, b: usize) -> bool {
-        match (self.heap.get(a), self.heap.get(b)) {
-            (Some(a), Some(b)) => self.compare(a, b).is_lt(),
-            _ => false,
-        }
-    }
-
     /// Compares by sort key in the direction of the scan; then the newer comes first.
-    #[inline]
-    fn compare(&self, a: &Head, b: &Head) -> Ordering {
-        match a.rank.cmp(&b.rank) {
-            Ordering::Equal => self.compare_fully(a, b),
-            order => order,
-        }
-    }
-
-    fn compare_fully(&self, a: &Head, b: &Head) -> Ordering {
+    fn compare(&self, a: usize, b: usize) -> Ordering {
         let (Some(x), Some(y)) = (self.record(a), self.record(b)) else {
             return Ordering::Equal;
         };
-        let keys = x.namespace.cmp(&y.namespace).then_with(|| x.key.cmp(y.key));
-        let keys = if self.range.reverse {
-            keys.reverse()
-        } else {
-            keys
-        };
-        keys.then(y.seqno.cmp(&x.seqno))
-            .then(a.cursor.cmp(&b.cursor))
+        let keys = self.range.compare(&x, &y);
+        keys.then(y.seqno.cmp(&x.seqno)).then(a.cmp(&b))
     }
 }
