@@ -24,11 +24,12 @@ coverage-deps:
     apt-get update && apt-get install -y --no-install-recommends llvm-22
 
 # More than a million schedules of each scenario of the hot cache, five million of whole stores, and those of the
-# engine's core with up to five preemptions: hours.
+# cores of both with up to five preemptions: hours.
 schedules count="1250000":
     RIMSTONE_SCHEDULES={{ count }} cargo test -p rimstone-cache --release --lib -- schedules linear
     RIMSTONE_SCHEDULES={{ count }} cargo test -p rimstone-tests --release --features shuttle --test schedules
     LOOM_MAX_PREEMPTIONS=5 cargo test -p rimstone --release --features loom --lib -- models
+    LOOM_MAX_PREEMPTIONS=5 cargo test -p rimstone-cache --release --features loom --lib -- models
 
 # Writes, expires, deletes and reads for so many minutes; an error if memory, descriptors or space grow.
 soak minutes="60" rate="10000":

@@ -15,7 +15,7 @@
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -23,6 +23,8 @@ use crate::Key;
 use crate::clock::Seconds;
 use crate::parts::{Body, Parts};
 use crate::prefetch::prefetch;
+use crate::sync::Memory;
+use crate::sync::atomic::{AtomicU32, fence};
 
 #[repr(C)]
 struct Header {
@@ -40,6 +42,7 @@ struct Header {
     hash: u32,
     /// The number of the entry's slot, and in the upper bits its reads since it was placed.
     slot: AtomicU32,
+    memory: Memory,
 }
 
 /// Reads that are counted between two looks of the eviction. From then on a read writes nothing.
@@ -52,7 +55,8 @@ const VERSIONED: u32 = 1 << 29;
 const NAME_MAX: u32 = VERSIONED - 1;
 
 const HEADER: usize = size_of::<Header>();
-const _: () = assert!(HEADER == 48 && HEADER.is_multiple_of(align_of::<Bytes>()));
+const _: () = assert!(HEADER == 48 || cfg!(feature = "loom"));
+const _: () = assert!(HEADER.is_multiple_of(align_of::<Bytes>()));
 const VERSION: usize = size_of::<u64>();
 const LINE: usize = 64;
 const LINES_AHEAD: usize = 3;
@@ -105,6 +109,7 @@ impl Block {
             generation: parts.generation,
             hash: parts.hash,
             slot: AtomicU32::new(0),
+            memory: Memory::default(),
         };
         let layout = header.layout();
         let mut at = header.name_at();
@@ -144,7 +149,9 @@ impl Block {
 
     fn header(&self) -> &Header {
         // SAFETY: the header lives as long as any handle, and only its count changes.
-        unsafe { self.0.as_ref() }
+        let header = unsafe { self.0.as_ref() };
+        header.memory.read();
+        header
     }
 
     /// Has its first lines brought near, of a small one all: who gets its memory next writes there.
@@ -355,6 +362,7 @@ impl Drop for Block {
             return;
         }
         fence(Ordering::Acquire);
+        self.header().memory.end();
         let layout = self.header().layout();
         if self.shared().is_some() {
             // SAFETY: a shared block has a `Bytes` behind its header.

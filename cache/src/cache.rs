@@ -1,8 +1,6 @@
 //! The cache: shards under locks, and one budget for all of them.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::Duration;
 
@@ -13,14 +11,14 @@ use crate::pages::Pages;
 use crate::room::Budget;
 use crate::shard::{Ahead, Shard, half};
 use crate::stats::{Counters, Read};
-use crate::sync::atomic::AtomicU64;
-use crate::sync::{RwLock, RwLockWriteGuard};
+use crate::sync::atomic::{AtomicU32, AtomicU64};
+use crate::sync::{Arc, RwLock, RwLockWriteGuard};
 use crate::value::Life;
 use crate::{Clock, Entry, Key, Stats, Value};
 
 /// Counters of generations, among which namespaces are spread. Forgetting one namespace also forgets
 /// those that share its counter.
-const GENERATIONS: usize = 1024;
+const GENERATIONS: usize = if cfg!(feature = "loom") { 2 } else { 1024 };
 
 /// A bounded cache of bytes. A clone is another handle of the same cache.
 #[derive(Clone)]

@@ -17,7 +17,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ use hashbrown::HashTable;
 
 use crate::clock::Seconds;
 use crate::key::OwnedKey;
-use crate::sync::{Condvar, Mutex, MutexGuard, wait};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, wait};
 use crate::{Cache, Entry, Key, Value};
 
 /// The fills of a shard.

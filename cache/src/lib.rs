@@ -57,7 +57,7 @@ mod freshness;
 mod history;
 mod index;
 mod key;
-#[cfg(test)]
+#[cfg(all(test, not(feature = "loom")))]
 #[allow(
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
@@ -65,13 +65,15 @@ mod key;
 )]
 mod linear;
 mod lookup;
+#[cfg(all(test, feature = "loom"))]
+mod models;
 mod pages;
 mod parts;
 mod prefetch;
 mod queues;
 mod rates;
 mod room;
-#[cfg(test)]
+#[cfg(all(test, not(feature = "loom")))]
 mod schedules;
 mod shard;
 mod slots;

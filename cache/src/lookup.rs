@@ -1,13 +1,13 @@
 //! Reads that fetch what is missing, each key once at a time.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fill::{Fill, Joined};
 use crate::freshness::Freshness;
 use crate::shard::Shard;
 use crate::stats::Read;
+use crate::sync::Arc;
 use crate::{Cache, Entry, Key, Ticket, Value, Waited, Waiter};
 
 /// What [`Cache::lookup`] finds.

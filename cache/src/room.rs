@@ -1,10 +1,10 @@
 //! One budget of bytes for all shards: how entries come in, and who leaves for them.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::fill::Fill;
 use crate::shard::{Gone, Leaving, Shard};
+use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, AtomicUsize};
 use crate::{Cache, Entry};
 
