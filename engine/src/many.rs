@@ -1,5 +1,6 @@
 //! Reads of many keys at once: what one of them waits for comes while the others wait, too.
 
+use crate::core::Core;
 use crate::entry::{Entry, EntryRef};
 use crate::error::Result;
 use crate::index::table::Location;
@@ -9,7 +10,7 @@ use crate::read::Lent;
 use crate::sync::epoch::{self, Guard};
 
 /// Keys whose buckets, then records, are fetched ahead together.
-const PREFETCHED: usize = 32;
+pub(crate) const PREFETCHED: usize = 32;
 /// So many records are worth asking whether they have to be read from the disk, all of them at once.
 const COLD_MIN: usize = 8;
 
@@ -64,12 +65,20 @@ impl Namespace {
             Ok(hash)
         };
         let hashes = keys.iter().map(hash).collect::<Result<Vec<u64>>>()?;
-        let segment = |location: Location| core.segments.get(location.number(), guard);
-        let mut found = Vec::with_capacity(keys.len());
-        for hash in &hashes {
-            core.table.candidates(*hash, guard, |location| {
+        core.prefetch(&hashes, guard);
+        Ok(hashes)
+    }
+}
+
+impl Core {
+    /// Starts to bring the records of some keys into the cache, all together.
+    pub(crate) fn prefetch(&self, hashes: &[u64], guard: &Guard) {
+        let segment = |location: Location| self.segments.get(location.number(), guard);
+        let mut found = Vec::with_capacity(hashes.len());
+        for hash in hashes {
+            self.table.candidates(*hash, guard, |location| {
                 if let Some(segment) = segment(location) {
-                    segment.prefetch_start(location.offset(), core.verify);
+                    segment.prefetch_start(location.offset(), self.verify);
                     found.push((segment, location.offset()));
                 }
             });
@@ -83,8 +92,7 @@ impl Namespace {
         }
         // By now the first of them tell how long they are.
         for (segment, offset) in found {
-            segment.prefetch_rest(offset, core.verify);
+            segment.prefetch_rest(offset, self.verify);
         }
-        Ok(hashes)
     }
 }
