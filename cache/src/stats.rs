@@ -128,7 +128,10 @@ fn first_stripe() -> usize {
 }
 
 impl Counters {
-    #[allow(clippy::indexing_slicing, reason = "below the numbers of stripes and counts")]
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "below the numbers of stripes and counts"
+    )]
     #[inline]
     fn count(&self, what: usize) {
         let mine = stripe();

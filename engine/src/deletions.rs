@@ -232,11 +232,10 @@ impl Core {
 
     /// Deletes a key if it was last written before a sequence number.
     pub(crate) fn deletion_before(&self, number: u32, key: &[u8], seqno: u64) -> Op {
+        let place = (number, self.hash(number, key));
         Op {
-            hash: self.hash(number, key),
-            key: key.to_vec(),
             condition: Condition::Before(seqno),
-            ..Op::keyless(Kind::Tombstone, number, Vec::new())
+            ..Op::keyed(Kind::Tombstone, place, key, &[], &[])
         }
     }
 }

@@ -43,6 +43,7 @@ mod format;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod hashed;
 mod hot;
 mod index;
 mod list;

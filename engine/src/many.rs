@@ -1,5 +1,6 @@
 //! Reads of many keys at once: what one of them waits for comes while the others wait, too.
 
+use crate::core::Core;
 use crate::entry::{Entry, EntryRef};
 use crate::error::Result;
 use crate::index::table::Location;
@@ -9,7 +10,7 @@ use crate::read::Lent;
 use crate::sync::epoch::{self, Guard};
 
 /// Keys whose buckets, then records, are fetched ahead together.
-const PREFETCHED: usize = 32;
+pub(crate) const PREFETCHED: usize = 32;
 /// So many records are worth asking whether they have to be read from the disk, all of them at once.
 const COLD_MIN: usize = 8;
 
@@ -63,31 +64,38 @@ impl Namespace {
         guard: &Guard,
     ) -> Result<[u64; PREFETCHED]> {
         let core = self.core();
-        debug_assert!(keys.len() <= PREFETCHED, "more would push each other out");
         let mut hashes = [0; PREFETCHED];
         for (hash, key) in hashes.iter_mut().zip(keys) {
             *hash = self.hash(view, key.as_ref())?;
             core.table.prefetch(*hash);
         }
+        core.prefetch(hashes.get(..keys.len()).unwrap_or_default(), guard);
+        Ok(hashes)
+    }
+}
+
+impl Core {
+    /// Starts to bring the records of at most [`PREFETCHED`] keys into the cache, all together.
+    pub(crate) fn prefetch(&self, hashes: &[u64], guard: &Guard) {
+        debug_assert!(hashes.len() <= PREFETCHED, "more would push each other out");
         let mut found = [None; PREFETCHED];
-        for (found, hash) in found.iter_mut().zip(hashes).take(keys.len()) {
+        for (found, hash) in found.iter_mut().zip(hashes) {
             // In rare cases another key's: then this one's comes when it is looked for.
-            let location = core.table.find(hash, guard, |_| true);
+            let location = self.table.find(*hash, guard, |_| true);
             let at = |location: Location| {
-                let segment = core.segments.get(location.number(), guard)?;
-                segment.prefetch_start(location.offset(), core.verify);
+                let segment = self.segments.get(location.number(), guard)?;
+                segment.prefetch_start(location.offset(), self.verify);
                 Some((segment, location.offset()))
             };
             *found = location.and_then(at);
         }
         let found = || found.iter().flatten();
         // One of them tells for all: asking costs as much as a get from memory.
-        let first = found().next().filter(|_| keys.len() >= COLD_MIN);
+        let first = found().next().filter(|_| hashes.len() >= COLD_MIN);
         if first.is_some_and(|(segment, offset)| !segment.is_resident(*offset, 1)) {
             found().for_each(|(segment, at)| segment.will_need(*at));
         }
         // By now the first of them tell how long they are.
-        found().for_each(|(segment, at)| segment.prefetch_rest(*at, core.verify));
-        Ok(hashes)
+        found().for_each(|(segment, at)| segment.prefetch_rest(*at, self.verify));
     }
 }

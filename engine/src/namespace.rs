@@ -12,7 +12,7 @@ use crate::log::commit::Op;
 use crate::log::large::Large;
 use crate::log::segment::{Slice, large_path};
 use crate::namespaces::{NamespaceId, State, View};
-use crate::options::{Condition, Durability, PutOptions, ReadOptions};
+use crate::options::{Durability, PutOptions, ReadOptions};
 use crate::read::{Lent, copied, end_if_missing, streamed};
 use crate::store::Owner;
 use crate::stream::{Body, ValueStream, ValueWriter};
@@ -437,53 +437,42 @@ impl Namespace {
         pointer: Option<LargePointer>,
         options: &PutOptions,
     ) -> Result<Op> {
-        let mut body = Vec::with_capacity(options.metadata.len().saturating_add(inline.len()));
-        body.extend_from_slice(&options.metadata);
-        match pointer {
-            Some(pointer) => body.extend_from_slice(&pointer.encode()),
-            None => body.extend_from_slice(inline),
-        }
         let ttl = options.expiration_ttl.map(|ttl| {
             let rounded = ttl
                 .as_secs()
                 .saturating_add(u64::from(ttl.subsec_nanos() > 0));
             self.core().clock.now().saturating_add(rounded)
         });
+        let pointer = pointer.map(LargePointer::encode);
+        let (kind, value) = match &pointer {
+            Some(pointer) => (Kind::PutLarge, &pointer[..]),
+            None => (Kind::Put, inline),
+        };
         Ok(Op {
-            kind: if pointer.is_some() {
-                Kind::PutLarge
-            } else {
-                Kind::Put
-            },
-            body_crc: crc32fast::hash(&body),
-            body,
-            metadata_len: u16::try_from(options.metadata.len()).unwrap_or(u16::MAX),
             expiration: ttl.or(options.expiration).unwrap_or(0),
             condition: options.condition,
-            ..self.empty_op(key)
+            ..Op::keyed(kind, self.place(key), key, &options.metadata, value)
         })
     }
 
     pub(crate) fn delete_op(&self, key: &[u8]) -> Result<Op> {
         self.check_key(key)?;
-        Ok(self.empty_op(key))
+        let place = self.place(key);
+        Ok(Op::keyed(Kind::Tombstone, place, key, &[], &[]))
     }
 
-    fn empty_op(&self, key: &[u8]) -> Op {
-        let number = self.state.number();
-        Op {
-            kind: Kind::Tombstone,
-            namespace: number,
-            hash: self.core().hash(number, key),
-            key: key.to_vec(),
-            body: Vec::new(),
-            body_crc: 0,
-            metadata_len: 0,
-            expiration: 0,
-            condition: Condition::None,
-            alike: None,
-            moved: None,
-        }
+    /// A hash of a key of this namespace that stays the same when the namespace gets another number.
+    pub(crate) fn stable_hash(&self, key: &[u8]) -> u64 {
+        let [a, b, c, d, ..] = self.id().0;
+        self.core().hash(u32::from_le_bytes([a, b, c, d]), key)
+    }
+
+    /// The namespace's number and the hash of a key in it, whose bucket is on its way to the cache.
+    fn place(&self, key: &[u8]) -> (u32, u64) {
+        let (core, number) = (self.core(), self.state.number());
+        let hash = core.hash(number, key);
+        core.table.prefetch(hash);
+        (number, hash)
     }
 }
 

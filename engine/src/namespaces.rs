@@ -293,6 +293,11 @@ impl Namespaces {
             .map(|of| Arc::clone(&of.state))
     }
 
+    /// What who writes under this number sees of the namespace.
+    pub(crate) fn view_of(&self, number: u32) -> Result<View> {
+        self.by_number(number).ok_or(Error::NoSuchNamespace)?.view()
+    }
+
     /// The number that the namespace has which had this one, if it exists.
     pub(crate) fn newest_number(&self, number: u32) -> Option<u32> {
         let inner = self.0.read();

@@ -8,11 +8,14 @@ use rimstone_cache::Key;
 use crate::core::{Core, Found};
 use crate::error::{Error, Result};
 use crate::format::record::{HEADER_LEN, Header, Kind, Replaced, expires};
+use crate::hashed::ByHash;
 use crate::index::runs::KeyRecord;
 use crate::index::table::Location;
 use crate::log::appender::Appender;
 use crate::log::commit::{Moved, Op, Outcome, Request};
 use crate::log::segment::large_path;
+use crate::many::PREFETCHED;
+use crate::namespaces::View;
 use crate::options::Condition;
 use crate::sync::epoch::{self, Guard};
 
@@ -68,7 +71,9 @@ struct Group<'a> {
     core: &'a Core,
     log: &'a mut Appender,
     decided: Vec<Decided<'a>>,
-    hashes: HashSet<u64>,
+    hashes: HashSet<u64, ByHash>,
+    /// Whether requests follow the one that is decided.
+    has_more: bool,
     /// Whether what is decided must be published before anything else is decided.
     is_alone: bool,
     bytes: usize,
@@ -129,7 +134,7 @@ impl Core {
     fn renumbered(&self, ops: &[Op]) -> Option<Vec<Op>> {
         let renumbered = |op: &Op| {
             let namespace = self.namespaces.newest_number(op.namespace)?;
-            let hash = self.hash(namespace, &op.key);
+            let hash = self.hash(namespace, op.key());
             Some(Op {
                 namespace,
                 hash,
@@ -154,11 +159,18 @@ impl Core {
     /// Touches the records that will be replaced, in the writer's own thread: overwriting a cold key
     /// must not make other writers wait for the disk. Notes which of them list alike.
     fn warm(&self, ops: &mut [Op]) {
-        let guard = epoch::pin();
-        for op in ops.iter_mut().filter(|op| !op.key.is_empty()) {
-            let found = self.find(op.namespace, &op.key, op.hash, &guard);
-            let alike = found.ok().flatten().filter(|f| self.lists_alike(f, op));
-            op.alike = alike.map(|found| found.address());
+        for ops in ops.chunks_mut(PREFETCHED) {
+            let guard = epoch::pin();
+            // One alone has nothing to wait for meanwhile.
+            if ops.len() > 1 {
+                let hashes: Vec<u64> = ops.iter().map(|op| op.hash).collect();
+                self.prefetch(&hashes, &guard);
+            }
+            for op in ops.iter_mut().filter(|op| !op.key().is_empty()) {
+                let found = self.find(op.namespace, op.key(), op.hash, &guard);
+                let alike = found.ok().flatten().filter(|f| self.lists_alike(f, op));
+                op.alike = alike.map(|found| found.address());
+            }
         }
     }
 
@@ -187,12 +199,14 @@ impl Core {
             before: log.seqno,
             log: &mut log,
             decided: Vec::with_capacity(requests.len()),
-            hashes: HashSet::new(),
+            hashes: HashSet::default(),
+            has_more: true,
             is_alone: false,
             bytes: 0,
             work: false,
         };
-        for request in requests {
+        for (request, left) in requests.iter().zip((0..requests.len()).rev()) {
+            group.has_more = left > 0;
             if let Err(error) = group.take(request) {
                 request.finish(Err(error));
             }
@@ -232,7 +246,9 @@ impl<'a> Group<'a> {
         let larges = request.ops.iter().filter_map(Op::large_pointer);
         larges.for_each(|large| self.log.note_large(large.len));
         self.bytes = self.bytes.saturating_add(len);
-        self.hashes.extend(request.ops.iter().map(|op| op.hash));
+        if self.has_more {
+            self.hashes.extend(request.ops.iter().map(|op| op.hash));
+        }
         Ok(())
     }
 
@@ -242,22 +258,27 @@ impl<'a> Group<'a> {
         let now = self.core.clock.now();
         let mut outcome = Outcome::default();
         let mut replaced = Vec::with_capacity(request.ops.len());
+        let mut known: Option<View> = None;
         for op in &request.ops {
             if !op.is_put() && op.kind != Kind::Tombstone {
                 replaced.push(Some(Decision::default()));
                 continue;
             }
-            let namespace = self.core.namespaces.by_number(op.namespace);
-            let view = namespace.ok_or(Error::NoSuchNamespace)?.view()?;
+            // Nothing is published meanwhile, so that it is the same for all.
+            let view = match known.take().filter(|view| view.number == op.namespace) {
+                Some(view) => view,
+                None => self.core.namespaces.view_of(op.namespace)?,
+            };
+            let view = known.insert(view);
             self.core.check_table(op.hash, &guard)?;
             // A damaged record cannot be told from another key's: a put goes beside it, and a delete
             // is logged, so that replay does not bring back what the damaged record had replaced.
-            let found = self.core.find(op.namespace, &op.key, op.hash, &guard);
+            let found = self.core.find(op.namespace, op.key(), op.hash, &guard);
             let (found, damaged) = match found {
                 Ok(found) => (found, None),
                 Err(error) => (None, Some(error)),
             };
-            let visible = found.as_ref().filter(|f| f.is_visible(&view, || now));
+            let visible = found.as_ref().filter(|f| f.is_visible(view, || now));
             let generation = visible.map(|f| f.record.header.generation());
             let newest = found.as_ref().map(|f| f.record.header.seqno);
             match op.condition {
@@ -281,7 +302,7 @@ impl<'a> Group<'a> {
             let damaged = damaged.is_some();
             let old = found.map(|found| {
                 // Keys that a list does not show are not there for it.
-                let is_listed = found.is_visible(&view, || now);
+                let is_listed = found.is_visible(view, || now);
                 let lists_alike = is_listed && op.alike == Some(found.address());
                 old(&found, lists_alike)
             });
@@ -342,11 +363,11 @@ impl<'a> Group<'a> {
         let seqno = self.log.seqno.saturating_add(1);
         self.log.seqno = seqno;
         let own = kind == op.kind;
-        let body = if own { &op.body[..] } else { &[] };
+        let body = if own { op.body() } else { &[] };
         let header = Header {
             kind,
             more,
-            key_len: u16::try_from(op.key.len()).unwrap_or(u16::MAX),
+            key_len: u16::try_from(op.key().len()).unwrap_or(u16::MAX),
             metadata_len: if own { op.metadata_len } else { 0 },
             body_len: u32::try_from(body.len()).unwrap_or(u32::MAX),
             seqno,
@@ -356,7 +377,7 @@ impl<'a> Group<'a> {
             replaced,
             durable_lag: self.log.durable_lag(seqno),
         };
-        self.log.push(&header, &op.key, body);
+        self.log.push(&header, op.key(), body);
         header
     }
 
@@ -446,7 +467,7 @@ impl Change<'_> {
         let tombstone = op.kind == Kind::Tombstone;
         (tombstone || op.is_put()).then(|| KeyRecord {
             namespace: op.namespace,
-            key: &op.key,
+            key: op.key(),
             metadata: op.metadata(),
             expiration: op.expiration,
             seqno: self.header.seqno,
@@ -484,7 +505,9 @@ impl Core {
                 segment.usage.add(header);
                 if *needs_tombstone {
                     // Replay counts it too.
-                    let bytes = HEADER_LEN.saturating_add(op.key.len()).next_multiple_of(8);
+                    let bytes = HEADER_LEN
+                        .saturating_add(op.key().len())
+                        .next_multiple_of(8);
                     let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
                     segment.usage.pin(bytes, header.seqno.saturating_sub(1));
                 }
@@ -507,7 +530,7 @@ impl Core {
             }
             Kind::Namespace => {
                 let (number, seqno) = (op.namespace, header.seqno);
-                self.namespaces.apply(number, &op.body, segment.id, seqno);
+                self.namespaces.apply(number, op.body(), segment.id, seqno);
                 let state = self.namespaces.by_number(number);
                 if let Some(hot) = &self.hot
                     && state.is_none_or(|state| state.is_deleting())
@@ -544,7 +567,7 @@ impl Core {
     /// Changes what the table has for a key, which the hot cache forgets.
     fn change_key<R>(&self, op: &Op, change: impl FnOnce() -> R) -> R {
         match &self.hot {
-            Some(hot) => hot.change(Key::from((op.namespace, &op.key)), change),
+            Some(hot) => hot.change(Key::from((op.namespace, op.key())), change),
             None => change(),
         }
     }
@@ -602,7 +625,7 @@ fn fail(decided: &[Decided<'_>], error: Error) {
 pub(crate) fn space(op: &Op) -> usize {
     let record = |body: usize| {
         HEADER_LEN
-            .saturating_add(op.key.len())
+            .saturating_add(op.key().len())
             .saturating_add(body)
             .next_multiple_of(8)
     };
@@ -611,7 +634,7 @@ pub(crate) fn space(op: &Op) -> usize {
     } else {
         0
     };
-    record(op.body.len()).saturating_add(tombstone)
+    record(op.body().len()).saturating_add(tombstone)
 }
 
 #[cfg(test)]

@@ -18,11 +18,11 @@ pub(crate) struct Op {
     pub(crate) kind: Kind,
     pub(crate) namespace: u32,
     pub(crate) hash: u64,
-    pub(crate) key: Vec<u8>,
-    /// Metadata, then the value or what stands for it.
-    pub(crate) body: Vec<u8>,
-    pub(crate) body_crc: u32,
+    /// The key, then the body, in one piece: a batch has thousands of operations.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) key_len: u16,
     pub(crate) metadata_len: u16,
+    pub(crate) body_crc: u32,
     pub(crate) expiration: u64,
     pub(crate) condition: Condition,
     /// A record of the key that was found to list alike: with the same metadata and expiration.
@@ -46,14 +46,33 @@ impl Op {
             kind,
             namespace,
             hash: u64::from(namespace),
-            key: Vec::new(),
             body_crc: crc32fast::hash(&body),
-            body,
+            bytes: body,
+            key_len: 0,
             metadata_len: 0,
             expiration: 0,
             condition: Condition::None,
             alike: None,
             moved: None,
+        }
+    }
+
+    /// An operation on a key, unconditional and for ever. The value is also what stands for it.
+    pub(crate) fn keyed(
+        kind: Kind,
+        (namespace, hash): (u32, u64),
+        key: &[u8],
+        metadata: &[u8],
+        value: &[u8],
+    ) -> Op {
+        let bytes = [key, metadata, value].concat();
+        Op {
+            hash,
+            body_crc: crc32fast::hash(bytes.get(key.len()..).unwrap_or_default()),
+            bytes,
+            key_len: u16::try_from(key.len()).unwrap_or(u16::MAX),
+            metadata_len: u16::try_from(metadata.len()).unwrap_or(u16::MAX),
+            ..Op::keyless(kind, namespace, Vec::new())
         }
     }
 
@@ -70,15 +89,29 @@ impl Op {
         matches!(self.kind, Kind::Put | Kind::PutLarge)
     }
 
+    pub(crate) fn key(&self) -> &[u8] {
+        self.parts().0
+    }
+
+    /// Metadata, then the value or what stands for it.
+    pub(crate) fn body(&self) -> &[u8] {
+        self.parts().1
+    }
+
+    fn parts(&self) -> (&[u8], &[u8]) {
+        let parts = self.bytes.split_at_checked(usize::from(self.key_len));
+        parts.unwrap_or_default()
+    }
+
     pub(crate) fn metadata(&self) -> &[u8] {
-        self.body
+        self.body()
             .get(..usize::from(self.metadata_len))
             .unwrap_or_default()
     }
 
     /// Where the value of a put lies, if that is large.
     pub(crate) fn large_pointer(&self) -> Option<LargePointer> {
-        let pointer = self.body.get(usize::from(self.metadata_len)..);
+        let pointer = self.body().get(usize::from(self.metadata_len)..);
         (self.kind == Kind::PutLarge).then(|| LargePointer::decode(pointer?))?
     }
 }

@@ -60,8 +60,9 @@ impl Usage {
         let bytes = u64::try_from(header.record_len()).unwrap_or(0);
         match header.kind {
             Kind::Put | Kind::PutLarge => {
-                self.note(header);
-                self.gain(bytes, expires(header.expiration));
+                let mut state = self.0.lock();
+                state.note(header);
+                state.gain(bytes, expires(header.expiration));
             }
             Kind::Tombstone => self.pin(bytes, header.seqno),
             _ => {}
@@ -70,13 +71,7 @@ impl Usage {
 
     /// There is one more put, live or not.
     pub(crate) fn note(&self, header: &Header) {
-        let counts = &mut self.0.lock().counts;
-        counts.puts += 1;
-        counts.larges += u64::from(header.kind == Kind::PutLarge);
-        counts.lowest_seqno = counts.lowest_seqno.min(header.seqno);
-        counts.seqno_sum = counts.seqno_sum.saturating_add(header.seqno);
-        let last = last_visible(expires(header.expiration));
-        counts.last_visible = counts.last_visible.max(last);
+        self.0.lock().note(header);
     }
 
     /// There is one more tombstone.
@@ -90,10 +85,7 @@ impl Usage {
 
     /// The table points to one more record of the segment.
     pub(crate) fn gain(&self, bytes: u64, expires: u32) {
-        let mut state = self.0.lock();
-        state.counts.live += 1;
-        state.counts.live_bytes += bytes;
-        state.expiries.add(last_visible(expires), bytes);
+        self.0.lock().gain(bytes, expires);
     }
 
     /// The table no longer points to such a record; returns whether it was the last.
@@ -130,6 +122,24 @@ impl Usage {
     /// Somebody looked for live records of dropped namespaces.
     pub(crate) fn set_dropped(&self, bytes: u64) {
         self.0.lock().dropped = bytes;
+    }
+}
+
+impl State {
+    fn note(&mut self, header: &Header) {
+        let counts = &mut self.counts;
+        counts.puts += 1;
+        counts.larges += u64::from(header.kind == Kind::PutLarge);
+        counts.lowest_seqno = counts.lowest_seqno.min(header.seqno);
+        counts.seqno_sum = counts.seqno_sum.saturating_add(header.seqno);
+        let last = last_visible(expires(header.expiration));
+        counts.last_visible = counts.last_visible.max(last);
+    }
+
+    fn gain(&mut self, bytes: u64, expires: u32) {
+        self.counts.live += 1;
+        self.counts.live_bytes += bytes;
+        self.expiries.add(last_visible(expires), bytes);
     }
 }
 
