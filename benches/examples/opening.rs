@@ -86,7 +86,10 @@ impl Run {
         let text = String::from_utf8(output.stdout).unwrap();
         if job == "open" {
             assert!(output.status.success(), "{text}");
-            return text.split_whitespace().map(|n| n.parse().unwrap()).collect();
+            return text
+                .split_whitespace()
+                .map(|n| n.parse().unwrap())
+                .collect();
         }
         print!("{text}");
         assert!(output.status.success() || output.status.signal() == Some(9));
@@ -102,7 +105,10 @@ impl Run {
                 drop_cache(&dir);
             }
             let numbers = self.job("open", 0, &dir);
-            found.iter_mut().zip(numbers).for_each(|(all, n)| all.push(n));
+            found
+                .iter_mut()
+                .zip(numbers)
+                .for_each(|(all, n)| all.push(n));
             fs::remove_dir_all(&dir).unwrap();
         }
         let [wall, cpu, get, minor, major, read] = found.map(|mut all| {
@@ -219,9 +225,12 @@ fn key(id: u64) -> [u8; 8] {
 /// The keys in another order: neighbours in time are not neighbours in order.
 fn spread(id: u64, keys: u64) -> u64 {
     let step = 0x9E37_79B9_7F4A_7C15 % keys | 1;
-    (0..).map(|n| step + 2 * n).find(|step| gcd(*step, keys) == 1).map_or(id, |step| {
-        u64::try_from(u128::from(id) * u128::from(step) % u128::from(keys)).unwrap()
-    })
+    (0..)
+        .map(|n| step + 2 * n)
+        .find(|step| gcd(*step, keys) == 1)
+        .map_or(id, |step| {
+            u64::try_from(u128::from(id) * u128::from(step) % u128::from(keys)).unwrap()
+        })
 }
 
 fn gcd(a: u64, b: u64) -> u64 {
@@ -232,7 +241,9 @@ fn gcd(a: u64, b: u64) -> u64 {
 fn copy(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
-        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+        let (path, name) = entry
+            .map(|entry| (entry.path(), entry.file_name()))
+            .unwrap();
         let to = to.join(&name);
         match name == "LOCK" {
             true => drop(fs::copy(path, to).unwrap()),
@@ -254,7 +265,10 @@ fn note_files(dir: &Path, files: &mut HashMap<String, u64>) {
     for entry in fs::read_dir(dir).unwrap().flatten() {
         let name = entry.file_name().into_string().unwrap();
         let len = entry.metadata().map_or(0, |metadata| metadata.len());
-        files.entry(name).and_modify(|max| *max = len.max(*max)).or_insert(len);
+        files
+            .entry(name)
+            .and_modify(|max| *max = len.max(*max))
+            .or_insert(len);
     }
 }
 
@@ -273,7 +287,10 @@ fn read_bytes() -> u64 {
 
 fn labelled(path: &str, label: &str) -> u64 {
     let text = fs::read_to_string(path).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(label)).unwrap();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(label))
+        .unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSliceMut};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -257,7 +258,19 @@ impl VfsFile for OsFile {
             at = last.min((at | 4095).saturating_add(1));
         }
     }
+
+    fn will_need(&self, offset: u64, len: usize) {
+        let end = offset.saturating_add(len as u64);
+        for at in (offset..end).step_by(READ_AHEAD) {
+            let len = NonZeroU64::new(end.saturating_sub(at).min(READ_AHEAD as u64));
+            // Who needs them reads them, if this does not.
+            let _ = rustix::fs::fadvise(&self.file, at, len, rustix::fs::Advice::WillNeed);
+        }
+    }
 }
+
+/// The system reads so much ahead at once, and forgets what more is asked for.
+const READ_AHEAD: usize = 128 << 10;
 
 /// The size of a huge page.
 const HUGE_PAGE: u64 = 2 << 20;
