@@ -134,6 +134,13 @@ impl Table {
         }
     }
 
+    /// Starts to read all that still lies in a checkpoint.
+    pub(crate) fn will_need(&self) {
+        let guard = epoch::pin();
+        let partitions = self.partitions.iter();
+        partitions.for_each(|partition| partition.buckets.load(&guard).will_need());
+    }
+
     /// Prepares for so many changes at once, of keys from anywhere: where they will come to half of the
     /// pages of a checkpoint, all of it is read in order, which costs less than verifying and copying
     /// each page as it is met.
@@ -141,6 +148,7 @@ impl Table {
         if changes.saturating_mul(2) >= self.bytes() / CHUNK_LEN && !self.is_settled() {
             let settle = |part: Range<usize>| part.for_each(|partition| self.settle(partition));
             let (half, rest) = (0..PARTITIONS / 2, PARTITIONS / 2..PARTITIONS);
+            self.will_need();
             // Most of it is the system making memory, which two threads have made in half the time.
             both(|| settle(half), || settle(rest));
         }

@@ -24,8 +24,6 @@ const LINES_VERIFIED: usize = 12;
 /// The most where it is known how long the record is. Beyond, the processor notices what comes next.
 const LINES_MAX: usize = 24;
 const LINE: usize = 64;
-/// More than a system reads with the header of a segment.
-const BEHIND_HEADER: u64 = 256 << 10;
 
 /// A front or class segment. Its bytes up to `published` never change.
 pub(crate) struct Segment {
@@ -204,15 +202,11 @@ impl Segment {
         self.map.will_need(offset, LINES_MAX * LINE);
     }
 
-    /// Starts to read all from `offset` on, if it is not in memory: asked a little behind, since the start of a
-    /// file comes with its header.
+    /// Starts to read all from `offset` on.
     pub(crate) fn will_need_from(&self, offset: u64) {
         let len = self.published().saturating_sub(offset);
-        let behind = offset.saturating_add(len.saturating_sub(1).min(BEHIND_HEADER));
-        if len > 0 && !self.file.is_resident(behind, 1) {
-            self.file
-                .will_need(offset, usize::try_from(len).unwrap_or(0));
-        }
+        self.file
+            .will_need(offset, usize::try_from(len).unwrap_or(0));
     }
 
     /// Whether the first page or two of a record are in memory.

@@ -13,7 +13,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use super::{Map, UNMAPPABLE, Vfs, VfsFile};
-use crate::mem::Origin;
+use crate::mem::{Origin, READ_AHEAD};
 
 /// The operating system's file system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -269,9 +269,6 @@ impl VfsFile for OsFile {
     }
 }
 
-/// The system reads so much ahead at once, and forgets what more is asked for.
-const READ_AHEAD: usize = 128 << 10;
-
 /// The size of a huge page.
 const HUGE_PAGE: u64 = 2 << 20;
 
@@ -304,6 +301,8 @@ fn map_copy(file: &File) -> io::Result<Map> {
     // SAFETY: the mapping is private and its file is a finished checkpoint, which nobody changes:
     // files of a store are written once and then only unlinked, and one process holds the lock.
     let map = unsafe { MmapOptions::new().map_copy(file)? };
+    // One page of the table is needed here and there, and megabytes would come with it. Who needs all says so.
+    map.advise(Advice::Random)?;
     Ok(Map::new(MmapRaw::from(map)))
 }
 
