@@ -17,6 +17,9 @@ use crate::error::{Error, Result};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::epoch::{Atomic, Guard, Owned};
 
+/// Systems read at least so much ahead at once, and some forget what more is asked for.
+pub(crate) const READ_AHEAD: usize = 128 << 10;
+
 /// A mapping of a file, or memory that stands for one.
 ///
 /// The file behind it is only appended to, and only its owner writes to it: bytes that were handed
@@ -71,10 +74,11 @@ impl Map {
 
     /// Starts to read a range from the disk, as far as it is mapped and not in memory.
     pub(crate) fn will_need(&self, start: usize, len: usize) {
-        let len = len.min(self.raw.len().saturating_sub(start));
-        if len > 0 {
+        let end = start.saturating_add(len).min(self.raw.len());
+        for at in (start..end).step_by(READ_AHEAD) {
+            let len = end.saturating_sub(at).min(READ_AHEAD);
             // Who touches it reads it, if this does not.
-            let _ = self.raw.advise_range(memmap2::Advice::WillNeed, start, len);
+            let _ = self.raw.advise_range(memmap2::Advice::WillNeed, at, len);
         }
     }
 
@@ -232,7 +236,8 @@ enum Owner {
         offset: usize,
     },
     Map {
-        _map: Arc<Map>,
+        map: Arc<Map>,
+        offset: usize,
     },
     /// The atomics of `loom` are no words of memory.
     #[cfg(feature = "loom")]
@@ -294,8 +299,15 @@ impl BucketMemory {
         Some(BucketMemory {
             first: NonNull::new(at.cast())?,
             len,
-            owner: Owner::Map { _map: map },
+            owner: Owner::Map { map, offset },
         })
+    }
+
+    /// Starts to read them from the disk, if they lie in a file.
+    pub(crate) fn will_need(&self) {
+        if let Owner::Map { map, offset } = &self.owner {
+            map.will_need(*offset, self.len * size_of::<Bucket>());
+        }
     }
 
     pub(crate) fn buckets(&self) -> &[Bucket] {

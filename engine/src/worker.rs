@@ -85,3 +85,29 @@ impl Worker {
         let _ = self.thread.join();
     }
 }
+
+/// Does two things at once, or one after the other where no thread can be had, or every schedule of threads
+/// is tried.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the only place that starts threads"
+)]
+pub(crate) fn both(first: impl FnOnce(), second: impl FnOnce() + Send) {
+    if cfg!(any(feature = "loom", feature = "shuttle")) {
+        first();
+        return second();
+    }
+    let second = std::sync::Mutex::new(Some(second));
+    let take = || second.lock().ok().and_then(|mut second| second.take());
+    std::thread::scope(|scope| {
+        let name = String::from("rimstone-open");
+        let _ = std::thread::Builder::new()
+            .name(name)
+            .spawn_scoped(scope, || take().map(|second| second()));
+        first();
+    });
+    // Nobody took it.
+    if let Some(second) = take() {
+        second();
+    }
+}

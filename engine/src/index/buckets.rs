@@ -194,6 +194,11 @@ impl Buckets {
         self.saved.is_some()
     }
 
+    /// Starts to read what still lies in a checkpoint.
+    pub(super) fn will_need(&self) {
+        self.memory.will_need();
+    }
+
     /// Whether a part of them was found damaged.
     pub(super) fn are_damaged(&self) -> bool {
         let saved = self.saved.as_ref();
@@ -217,6 +222,7 @@ impl Buckets {
 
     /// Verifies what was not verified yet.
     pub(super) fn all_are_intact(&self) -> bool {
+        self.will_need();
         self.are_intact((0..self.len()).step_by(CHUNK))
     }
 

@@ -143,6 +143,7 @@ pub(crate) fn load(vfs: &dyn Vfs, dir: &Path, id: u64) -> Result<Checkpoint> {
     let (header, meta, map) = read(vfs, dir, id)?;
     let table = map_table(&map, &meta);
     if let Some(table) = table.as_ref().filter(|table| table.bytes() <= EAGER_MAX) {
+        table.will_need();
         (0..PARTITIONS).for_each(|partition| table.settle(partition));
     }
     let table = table.filter(|table| !table.is_damaged());
@@ -191,7 +192,10 @@ pub(crate) fn read(vfs: &dyn Vfs, dir: &Path, id: u64) -> Result<(Header, Meta, 
     let place = usize::try_from(header.meta_offset)
         .ok()
         .zip(usize::try_from(header.meta_len).ok());
-    let lists = place.and_then(|(offset, len)| map.slice(offset, len));
+    let lists = place.and_then(|(offset, len)| {
+        map.will_need(offset, len);
+        map.slice(offset, len)
+    });
     let lists = lists.filter(|lists| crc32fast::hash(lists) == header.meta_crc);
     let meta = lists.and_then(Meta::decode);
     let meta = meta.ok_or_else(|| damage("checksum of the checkpoint's lists"))?;
@@ -227,6 +231,7 @@ pub(crate) fn scrub(
     let mut crcs = meta.chunks.iter();
     for (partition, entry) in meta.partitions.iter().enumerate() {
         let size = saved_size(partition, entry.doublings).ok_or_else(|| damage(at))?;
+        map.will_need(at, size.0);
         let bytes = map.slice(at, size.0).ok_or_else(|| damage(at))?;
         for chunk in bytes.chunks(CHUNK_LEN) {
             if crcs.next() != Some(&crc32fast::hash(chunk)) {

@@ -13,6 +13,7 @@
 )]
 
 use std::array;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::buckets::{Buckets, CHUNK_LEN, Regions, SLOTS, point, saved_size, set};
@@ -21,6 +22,7 @@ use crate::mem::{Bucket, EpochCell, Map, prefetch_at};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::epoch::{self, Guard};
+use crate::worker::both;
 
 #[derive(Default)]
 struct PartState {
@@ -135,12 +137,23 @@ impl Table {
         }
     }
 
+    /// Starts to read all that still lies in a checkpoint.
+    pub(crate) fn will_need(&self) {
+        let guard = epoch::pin();
+        let partitions = self.partitions.iter();
+        partitions.for_each(|partition| partition.buckets.load(&guard).will_need());
+    }
+
     /// Prepares for so many changes at once, of keys from anywhere: where they will come to half of the
     /// pages of a checkpoint, all of it is read in order, which costs less than verifying and copying
     /// each page as it is met.
     pub(crate) fn expect(&self, changes: usize) {
-        if changes.saturating_mul(2) >= self.bytes() / CHUNK_LEN {
-            (0..PARTITIONS).for_each(|partition| self.settle(partition));
+        if changes.saturating_mul(2) >= self.bytes() / CHUNK_LEN && !self.is_settled() {
+            let settle = |part: Range<usize>| part.for_each(|partition| self.settle(partition));
+            let (half, rest) = (0..PARTITIONS / 2, PARTITIONS / 2..PARTITIONS);
+            self.will_need();
+            // Most of it is the system making memory, which two threads have made in half the time.
+            both(|| settle(half), || settle(rest));
         }
     }
 

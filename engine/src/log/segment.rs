@@ -210,6 +210,13 @@ impl Segment {
         self.map.will_need(offset, LINES_MAX * LINE);
     }
 
+    /// Starts to read all from `offset` on.
+    pub(crate) fn will_need_from(&self, offset: u64) {
+        let len = self.published().saturating_sub(offset);
+        self.file
+            .will_need(offset, usize::try_from(len).unwrap_or(0));
+    }
+
     /// Whether the first page or two of a record are in memory.
     pub(crate) fn is_resident(&self, offset: u64, len: usize) -> bool {
         self.file.is_resident(offset, len.max(HEADER_LEN))

@@ -14,6 +14,13 @@ use crate::vfs::{UNMAPPABLE, Vfs, VfsFile};
 
 pub(crate) const LOCK: &str = "LOCK";
 
+/// At most such a part of a checkpoint are its lists, and of a key run its index: at the end of the file.
+const LISTS_SHARE: u64 = 512;
+const INDEX_SHARE: u64 = 32;
+/// As little is asked for ahead of such an end, and as much.
+const END_MIN: u64 = 64 << 10;
+const END_MAX: u64 = 4 << 20;
+
 /// The files of a store's directory, by kind.
 #[derive(Default)]
 pub(super) struct Files {
@@ -73,6 +80,30 @@ impl Files {
             });
         }
         Ok(files)
+    }
+
+    /// Starts to read what opening needs of all files at once, if nothing of the store is in memory: it would
+    /// wait for one after the other.
+    pub(super) fn ask_ahead(&self, vfs: &dyn Vfs, dir: &Path) {
+        let current = vfs.open(&dir.join(CURRENT));
+        if !current.is_ok_and(|file| !file.is_resident(0, 1)) {
+            return;
+        }
+        let checkpoints = self.checkpoints.values().rev().take(2);
+        let checkpoints = checkpoints.map(|path| (path, LISTS_SHARE));
+        let runs = self.runs.values().map(|path| (path, INDEX_SHARE));
+        let with_ends = checkpoints
+            .chain(runs)
+            .map(|(path, share)| (path, Some(share)));
+        for (path, share) in with_ends.chain(self.segments.values().map(|path| (path, None))) {
+            // Whoever needs a file that cannot be opened says so.
+            let Ok(file) = vfs.open(path) else { continue };
+            file.will_need(0, HEADER_LEN);
+            if let (Some(share), Ok(len)) = (share, file.len()) {
+                let end = (len / share).clamp(END_MIN, END_MAX).min(len);
+                file.will_need(len - end, usize::try_from(end).unwrap_or(0));
+            }
+        }
     }
 
     /// What speaks of files that are gone.

@@ -57,16 +57,20 @@ pub(crate) fn open(
     create: bool,
 ) -> Result<Core> {
     if create {
-        create_dir(&*vfs, dir)?;
+        make_dir(&*vfs, dir)?;
     }
     // Look before locking, so that a directory that is no store stays untouched.
     let files = Files::list(&*vfs, dir)?;
     if !create {
         check_there(&files, dir)?;
+    } else if files.segments.is_empty() {
+        // Whoever made the first segment has made the directory's name durable before.
+        sync_name(&*vfs, dir)?;
     }
     let lock = take_lock(&*vfs, dir)?;
     // Look again: the last owner may have changed the files until it let go of the lock.
     let files = Files::list(&*vfs, dir)?;
+    files.ask_ahead(&*vfs, dir);
 
     let mut damage = Vec::new();
     let Replayed {
@@ -359,8 +363,16 @@ fn check_there(files: &Files, dir: &Path) -> Result<()> {
 }
 
 pub(crate) fn create_dir(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+    make_dir(vfs, dir)?;
+    sync_name(vfs, dir)
+}
+
+fn make_dir(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
     vfs.create_dir(dir)
-        .map_err(|e| io_error("creating", dir, e))?;
+        .map_err(|e| io_error("creating", dir, e))
+}
+
+fn sync_name(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
     match dir.parent() {
         Some(parent) if parent.as_os_str().is_empty() => sync_parent(vfs, Path::new(".")),
         Some(parent) => sync_parent(vfs, parent),

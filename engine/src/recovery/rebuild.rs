@@ -5,7 +5,6 @@
 //! where both are there the copy counts. A tombstone takes its key's slot until the end. Retired
 //! segments are passed over: of what they say nothing was needed when they were retired.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::replay::{CROWDED, DAMAGED, Replay, is_same_key};
@@ -21,7 +20,7 @@ use crate::log::segment::Segment;
 use crate::sync::epoch;
 
 /// A segment, and where its records lie.
-type Part = (Arc<Segment>, Vec<Range<u64>>);
+type Part = (Arc<Segment>, Vec<u32>);
 
 impl Replay {
     /// Takes in all class segments that the log names and these parts of the front segments.
@@ -36,11 +35,11 @@ impl Replay {
                 *known = len.max(*known);
             }
         }
-        let mut parts = self.class_parts()?;
+        let classes = self.class_parts()?;
         let staying = fronts
             .iter()
             .filter(|(s, _)| !self.retirements.contains(&s.id));
-        parts.extend(staying.map(|(segment, ranges)| (Arc::clone(segment), ranges.clone())));
+        let parts: Vec<&Part> = classes.iter().chain(staying).collect();
         for part in &parts {
             self.each(part, Replay::claim);
         }
@@ -54,8 +53,8 @@ impl Replay {
     }
 
     fn each(&mut self, part: &Part, f: impl Fn(&mut Replay, &Record<'_>, &Arc<Segment>, u32)) {
-        let (segment, ranges) = part;
-        for (offset, record) in records(segment, ranges) {
+        let (segment, offsets) = part;
+        for (offset, record) in records(segment, offsets) {
             f(self, &record, segment, offset);
         }
     }
@@ -72,39 +71,32 @@ impl Replay {
             };
             let segment = self.add(file, len)?;
             segment.usage.commit(len);
-            let ranges = self.class_ranges(&segment);
-            parts.push((segment, ranges));
+            let offsets = self.class_offsets(&segment);
+            parts.push((segment, offsets));
         }
         Ok(parts)
     }
 
-    fn class_ranges(&mut self, segment: &Arc<Segment>) -> Vec<Range<u64>> {
-        let mut ranges: Vec<Range<u64>> = Vec::new();
+    fn class_offsets(&mut self, segment: &Arc<Segment>) -> Vec<u32> {
+        let mut offsets = Vec::new();
         let mut scan = Scan::of_class(segment);
         loop {
             match scan.step() {
                 Step::Record {
-                    offset,
-                    record,
-                    is_intact,
+                    offset, is_intact, ..
                 } => {
                     if !is_intact {
                         self.damage.push(Damage::body(&segment.path, offset));
                     }
-                    let len = u64::try_from(record.header.record_len()).unwrap_or(0);
-                    let end = offset.saturating_add(len);
-                    match ranges.last_mut() {
-                        Some(last) if last.end == offset => last.end = end,
-                        _ => ranges.push(offset..end),
-                    }
+                    offsets.extend(u32::try_from(offset));
                 }
                 Step::Damage { offset, next } => {
                     self.damage
                         .push(Damage::bytes(&segment.path, offset, next, DAMAGED))
                 }
                 Step::End { .. } => {
-                    debug_assert!(ranges.is_sorted_by(|a, b| a.end < b.start));
-                    return ranges;
+                    debug_assert!(offsets.is_sorted(), "records lie in their order");
+                    return offsets;
                 }
             }
         }

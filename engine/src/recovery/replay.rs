@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::files::{Chain, Files, SegmentFile};
-use super::scanned::{Scanned, batch_start, ranges, records};
+use super::scanned::{Scanned, batch_start, offsets, records};
 use super::tail::Tail;
 use crate::damage::Damage;
 use crate::error::{Error, Result};
@@ -229,7 +229,7 @@ impl Replay {
             changes = changes.saturating_add(whole.len());
             tail.epoch = header.epoch;
             if next.is_some() {
-                fronts.push((segment, ranges(&whole)));
+                fronts.push((segment, offsets(&whole)));
                 continue;
             }
             let at = whole.partition_point(|scanned| scanned.seqno <= self.durable);
@@ -253,14 +253,14 @@ impl Replay {
                 offset,
             };
             tail.records = again.iter().map(|s| address(s.offset)).collect();
-            fronts.push((segment, ranges(kept)));
+            fronts.push((segment, offsets(kept)));
         }
         self.table.expect(changes);
         if self.is_salvage || (self.was_compacted && self.position.segment == 0) {
             self.rebuild(&fronts)?;
         } else {
-            for (segment, ranges) in &fronts {
-                self.apply_all(segment, records(segment, ranges).map(Ok))?;
+            for (segment, offsets) in &fronts {
+                self.apply_all(segment, records(segment, offsets).map(Ok))?;
             }
         }
         self.seqno = self.seqno.max(self.durable);
@@ -327,6 +327,7 @@ impl Replay {
     /// Finds the records of whole batches, and returns where the last of them ends.
     fn scan(&mut self, segment: &Segment, end: u64, whole: &mut Vec<Scanned>) -> u64 {
         let start = self.start(segment);
+        segment.will_need_from(start);
         let mut scan = Scan::new(segment, start, end, self.seqno.saturating_add(1));
         let (mut valid_len, mut pending) = (start, Vec::new());
         loop {

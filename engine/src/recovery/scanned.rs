@@ -1,9 +1,8 @@
 //! Where the records of the log lie, as a first pass over it found them.
 
-use std::ops::Range;
-
 use crate::format::record::Record;
 use crate::log::segment::Segment;
+use crate::options::Verify;
 
 /// A record as a scan meets it.
 pub(super) struct Scanned {
@@ -14,37 +13,25 @@ pub(super) struct Scanned {
     pub(super) more: bool,
 }
 
-/// Where records lie one after the other.
-pub(super) fn ranges(records: &[Scanned]) -> Vec<Range<u64>> {
-    let mut ranges: Vec<Range<u64>> = Vec::new();
-    for scanned in records {
-        let start = u64::from(scanned.offset);
-        match ranges.last_mut() {
-            Some(last) if last.end == start => last.end = scanned.end,
-            _ => ranges.push(start..scanned.end),
-        }
-    }
-    debug_assert!(ranges.iter().all(|range| range.start < range.end));
-    debug_assert!(
-        ranges.is_sorted_by(|a, b| a.end < b.start),
-        "records lie in their order, and neighbours are joined"
-    );
-    ranges
+/// Records whose first lines are fetched ahead: a scan has passed over all of a segment since it read them.
+const AHEAD: usize = 8;
+
+/// Where these records lie.
+pub(super) fn offsets(records: &[Scanned]) -> Vec<u32> {
+    records.iter().map(|scanned| scanned.offset).collect()
 }
 
 /// The records that lie there, with their offsets.
 pub(super) fn records<'a>(
     segment: &'a Segment,
-    ranges: &'a [Range<u64>],
+    offsets: &'a [u32],
 ) -> impl Iterator<Item = (u32, Record<'a>)> {
-    ranges.iter().flat_map(move |range| {
-        let mut at = range.start;
-        std::iter::from_fn(move || {
-            let record = segment.record(at).ok().filter(|_| at < range.end)?;
-            let offset = u32::try_from(at).ok()?;
-            at += u64::try_from(record.header.record_len()).ok()?;
-            Some((offset, record))
-        })
+    offsets.iter().enumerate().filter_map(move |(at, offset)| {
+        if let Some(ahead) = offsets.get(at.saturating_add(AHEAD)) {
+            segment.prefetch_start(u64::from(*ahead), Verify::Always);
+        }
+        let record = segment.record(u64::from(*offset)).ok()?;
+        Some((*offset, record))
     })
 }
 

@@ -132,4 +132,9 @@ pub trait VfsFile: Send + Sync {
     fn map_private(&self) -> io::Result<Map>;
     /// Whether these bytes are in memory, so that touching them does not wait for the disk.
     fn is_resident(&self, offset: u64, len: usize) -> bool;
+    /// Starts to read these bytes, as far as they are not in memory, without waiting for them. Where this is left
+    /// out, whoever needs them waits.
+    fn will_need(&self, offset: u64, len: usize) {
+        let _ = (offset, len);
+    }
 }

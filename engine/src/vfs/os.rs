@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSliceMut};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use super::{Map, UNMAPPABLE, Vfs, VfsFile};
-use crate::mem::Origin;
+use crate::mem::{Origin, READ_AHEAD};
 
 /// The operating system's file system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -257,6 +258,15 @@ impl VfsFile for OsFile {
             }
         }
     }
+
+    fn will_need(&self, offset: u64, len: usize) {
+        let end = offset.saturating_add(len as u64);
+        for at in (offset..end).step_by(READ_AHEAD) {
+            let len = NonZeroU64::new(end.saturating_sub(at).min(READ_AHEAD as u64));
+            // Who needs them reads them, if this does not.
+            let _ = rustix::fs::fadvise(&self.file, at, len, rustix::fs::Advice::WillNeed);
+        }
+    }
 }
 
 /// The size of a huge page.
@@ -291,6 +301,8 @@ fn map_copy(file: &File) -> io::Result<Map> {
     // SAFETY: the mapping is private and its file is a finished checkpoint, which nobody changes:
     // files of a store are written once and then only unlinked, and one process holds the lock.
     let map = unsafe { MmapOptions::new().map_copy(file)? };
+    // One page of the table is needed here and there, and megabytes would come with it. Who needs all says so.
+    map.advise(Advice::Random)?;
     Ok(Map::new(MmapRaw::from(map)))
 }
 
