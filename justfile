@@ -23,6 +23,10 @@ coverage *files:
 coverage-deps:
     apt-get update && apt-get install -y --no-install-recommends llvm-22
 
+# Changes small things in these files, one at a time, and says which changes no test notices: docs/testing.md.
+mutants *args:
+    tests/mutants {{ args }}
+
 # More than a million schedules of each scenario of the hot cache, five million of whole stores, and those of the
 # cores of both with up to five preemptions: hours.
 schedules count="1250000":

@@ -154,7 +154,7 @@ pub fn run<S: Segments>(
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, reason = "tests")]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::{CLASSES, LeastUsed, SegmentStats};

@@ -30,6 +30,7 @@ const TURN: usize = 64 << 10;
 
 // A record about a namespace has room for all that wait.
 const _: () = assert!(WAITING_MAX * (KEY_MAX + 16) < INLINE_MAX);
+const _: () = assert!(BATCH <= TURN, "a turn has a batch at least");
 
 /// How far a deletion is that is being carried out.
 pub(crate) struct UnderWay {

@@ -47,6 +47,10 @@ const GRACE: u64 = 3600;
 
 const _: () = {
     assert!(KEPT >= 2, "one to fall back to");
+    assert!(
+        GRACE == rimstone_compaction::GRACE,
+        "keys go with their records"
+    );
     assert!(CLOSE_MIN < CHECKPOINT_MIN && RETIRED_IDLE < RETIRED_MIN);
 };
 

@@ -13,6 +13,7 @@ use crate::sync::epoch::{self, Guard};
 pub(crate) const PREFETCHED: usize = 32;
 /// So many records are worth asking whether they have to be read from the disk, all of them at once.
 const COLD_MIN: usize = 8;
+const _: () = assert!(COLD_MIN <= PREFETCHED);
 
 impl Namespace {
     /// Lends the entries of many keys to `f` in place, one after the other, each with the place of its key

@@ -23,6 +23,7 @@ pub(crate) const VALUE_MAX: u64 = 25 << 20;
 /// Values up to this are copied out of the mapping: that costs less than a slice that keeps its
 /// segment, and pins nothing.
 pub(crate) const COPY_MAX: usize = 4096;
+const _: () = assert!(COPY_MAX <= INLINE_MAX && (INLINE_MAX as u64) < VALUE_MAX);
 
 /// A set of keys of its own inside a store. Cheap to clone, usable from any thread.
 ///

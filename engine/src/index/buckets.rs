@@ -295,7 +295,7 @@ impl Buckets {
         // The product's upper half is the bucket before any doubling; each doubling takes one more
         // bit of its lower half, from the top. At most 35 + 14 bits, so nothing is shifted out.
         let home = (product << self.doublings) >> 32;
-        debug_assert!((home as usize) < self.len(), "every hash has a home");
+        debug_assert!(home < self.len() as u64, "every hash has a home");
         (
             (home & 0xFFFF_FFFF) as usize,
             (product & 0xFFFF_FFFF) >> (32 - TAG_BITS),

@@ -20,6 +20,7 @@ use crate::vfs::{Map, Output, Vfs};
 pub(crate) const CURRENT: &str = "CURRENT";
 /// A table of up to so many bytes is verified while it is opened, which takes about a millisecond.
 const EAGER_MAX: usize = 4 << 20;
+const _: () = assert!(EAGER_MAX >= CHUNK_LEN);
 pub(crate) const TABLE_DAMAGE: &str = "checksum of the table";
 
 /// The name of `CURRENT` until it is whole.

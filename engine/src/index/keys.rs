@@ -20,6 +20,7 @@ use crate::vfs::{Output, Vfs, VfsFile};
 /// short page and a cursor instead of a stall.
 const WORK_PER_KEY: usize = 20;
 const WORK_MIN: usize = 1000;
+const _: () = assert!(WORK_MIN >= WORK_PER_KEY && WORK_PER_KEY > 1);
 
 /// The ordered index: the newest keys in memory, the others in run files.
 pub(crate) struct Keys {

@@ -129,7 +129,6 @@ impl<'a> Scan<'a> {
             match self.at(offset) {
                 Some(record) if record.header.seqno > self.next_seqno => {
                     first = first.or(Some(offset));
-                    debug_assert!(first.is_some_and(|first| first <= offset));
                     if record.header.durable_seqno() >= self.next_seqno || offset < self.durable_end
                     {
                         return first;

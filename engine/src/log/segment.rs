@@ -24,6 +24,7 @@ const LINES_VERIFIED: usize = 12;
 /// The most where it is known how long the record is. Beyond, the processor notices what comes next.
 const LINES_MAX: usize = 24;
 const LINE: usize = 64;
+const _: () = assert!(LINES < LINES_VERIFIED && LINES_VERIFIED < LINES_MAX);
 
 /// A front or class segment. Its bytes up to `published` never change.
 pub(crate) struct Segment {

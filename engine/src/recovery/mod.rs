@@ -101,12 +101,12 @@ pub(crate) fn open(
     let mut log = Appender::start(Arc::clone(&vfs), dir.into(), &replay.segments, &start)?;
     replay.rewrite_tail(&mut log, &tail)?;
     debug_assert!(log.durable >= log.seqno, "recovery ends durable (rule 6)");
-    // Only now does the new segment end the old one's valid part: its tail is durable here.
     debug_assert_eq!(
         log.buffered(),
         0,
         "the tail is written before its segment has a name"
     );
+    // Only now does the new segment end the old one's valid part: its tail is durable here.
     log.link()?;
     strays.extend(tail.empty.map(|(_, path)| path));
     strays.extend(files.pointless());

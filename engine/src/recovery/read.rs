@@ -23,6 +23,7 @@ use crate::vfs::Vfs;
 
 /// How often a store is read that looks damaged in another way each time.
 const READS_MAX: usize = 100;
+const _: () = assert!(READS_MAX > 2, "the same trouble is seen twice");
 
 /// Reads the store in `dir` as it is now.
 pub(crate) fn read(vfs: &Arc<dyn Vfs>, dir: &Path, clock: &Clock) -> Result<Core> {

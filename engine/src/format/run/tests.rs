@@ -358,7 +358,7 @@ fn a_flat_block_without_a_first_key_is_damage() {
     let short = vec![(namespace_bytes(7)[..3].to_vec(), 2)];
     // Only where prefixes do not decide.
     let run = open(flat_of(&[short, whole(b"b"), whole(b"c")])).unwrap();
-    let searched = Forward::seek(&run, 0x700, b"", false).map(drop);
+    let searched = Forward::seek(&run, 0, b"", false).map(drop);
     assert_eq!(searched.unwrap_err().reason, "first key of a run block");
     assert_eq!(forward(&run, b"b").unwrap(), [1, 1]);
 

@@ -71,7 +71,7 @@ mod tests {
                 let mut bytes = Vec::new();
                 put_varint(&mut bytes, value);
                 let digits = u64::BITS - value.leading_zeros();
-                assert_eq!(bytes.len() as u32, digits.div_ceil(7).max(1));
+                assert_eq!(bytes.len(), digits.div_ceil(7).max(1) as usize);
                 bytes.push(7);
                 let mut rest = bytes.as_slice();
                 assert_eq!(varint(&mut rest), Some(value));

@@ -6,6 +6,7 @@ use std::ops::Range;
 pub(super) const RUNS_MAX: usize = 8;
 /// Runs of like size that are worth a merge.
 const WIDTH_MIN: usize = 4;
+const _: () = assert!(WIDTH_MIN > 1 && WIDTH_MIN < RUNS_MAX);
 
 /// Returns the runs to merge next, newest first as their sizes are given, or `None`.
 ///
