@@ -254,12 +254,32 @@ fn walk_and_drift() -> impl Iterator<Item = u64> {
     })
 }
 
+/// Half of the requests walk again and again over a little more than fits, the others are zipf.
+fn walk_over_too_many() -> impl Iterator<Item = u64> {
+    let (zipf, mut rng) = (Zipf::new(KEYS, 0.75), Rng::with_seed(14));
+    (0u64..).map(move |at| match at % 2 {
+        0 => 1 << 40 | at / 2 % 14_000,
+        _ => zipf.draw(&mut rng),
+    })
+}
+
+/// A new key every few requests; the older one is, the less it is asked for.
+fn news() -> impl Iterator<Item = u64> {
+    let mut rng = Rng::with_seed(15);
+    (0u64..).map(move |at| {
+        let age = (rng.f64() * (KEYS as f64).ln()).exp() as u64;
+        (1 << 40) + at / 6 - age
+    })
+}
+
 /// What the policy was not tuned with: run and told, but never looked at for a choice.
 pub fn unseen() -> Vec<Workload> {
     vec![
         unit("unseen: hot set jumps", 10_000, jumps(0.9, 150_000)),
         unit("unseen: tenants take turns", 15_000, tenants()),
         unit("unseen: walk and drift", 15_000, walk_and_drift()),
+        unit("unseen: walk over too many", 12_000, walk_over_too_many()),
+        unit("unseen: news", 8_000, news()),
     ]
 }
 

@@ -15,7 +15,7 @@ use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use loom::thread;
 
 use crate::block::HITS_MAX;
-use crate::{Cache, Clock, Entry, Lookup, Value, Waited};
+use crate::{Cache, Clock, Entry, Key, Lookup, Value, Waited};
 
 const KEY: &[u8] = b"key";
 
@@ -252,14 +252,17 @@ fn the_weights_of_shards_add_up() {
         cache.insert(&[0][..], value(1));
         let one = cache.weight();
         cache.set_max_weight(2 * one);
-        let writers = [1, 3].map(|key: u8| {
+        let shard = |key: u8| std::ptr::from_ref(cache.shard(cache.hash(Key::from(&[key]))));
+        let other = (2..).find(|key| shard(*key) != shard(1)).unwrap();
+        let writers = [1, other].map(|key: u8| {
             let cache = cache.clone();
             thread::spawn(move || cache.insert(&[key][..], value(1)))
         });
         for writer in writers {
             assert!(writer.join().unwrap());
         }
-        assert_eq!(cache.weight(), 2 * one);
+        // Writers who meet may each make room for all.
+        assert!((one..=2 * one).contains(&cache.weight()));
         cache.validate();
     });
 }

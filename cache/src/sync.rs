@@ -43,7 +43,7 @@ pub(crate) struct Mutex<T>(inner::Mutex<T>);
 pub(crate) struct Memory(loom::cell::UnsafeCell<()>);
 #[cfg(not(feature = "loom"))]
 #[derive(Default)]
-pub(crate) struct Memory;
+pub(crate) struct Memory(());
 
 impl Memory {
     #[inline]
