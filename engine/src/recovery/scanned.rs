@@ -58,14 +58,6 @@ mod tests {
     }
 
     #[test]
-    fn records_that_touch_are_one_range() {
-        let records = [(128, 200), (200, 264), (272, 336), (336, 400), (408, 472)];
-        let records = records.map(|(offset, end)| scanned(offset, end, false));
-        assert_eq!(ranges(&records), [128..264, 272..400, 408..472]);
-        assert_eq!(ranges(&[]), []);
-    }
-
-    #[test]
     fn a_batch_begins_behind_the_last_record_that_has_no_more_behind_it() {
         let records = [true, false, false, true, true, false, true];
         let records = records.map(|more| scanned(0, 0, more));
