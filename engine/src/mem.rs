@@ -353,6 +353,17 @@ impl<T: Send + Sync + 'static> EpochCell<T> {
         unsafe { shared.deref() }
     }
 
+    /// Starts to bring the value into the cache, for who will have a guard when it is there.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        #[cfg(not(any(feature = "loom", feature = "shuttle")))]
+        {
+            // SAFETY: guards are for values that are looked at, and of this one only its address is.
+            let guard = unsafe { crossbeam_epoch::unprotected() };
+            prefetch_at(self.0.load(Ordering::Relaxed, guard).as_raw().addr());
+        }
+    }
+
     pub(crate) fn replace(&self, value: T, guard: &Guard) {
         let old = self.0.swap(Owned::new(value), Ordering::AcqRel, guard);
         // SAFETY: `old` was just unlinked by the swap, so no new reader can find it, and it is

@@ -17,7 +17,8 @@ pub struct Args {
     /// Which engines take part; all if none is named.
     #[arg(long, value_delimiter = ',')]
     engines: Vec<String>,
-    /// Which rows are measured: those whose group or name contains one of these.
+    /// Which rows are measured: those whose group or name contains one of these, or is one that begins with
+    /// `=`, such as `=get p50`.
     #[arg(long, value_delimiter = ',')]
     pub rows: Vec<String>,
     #[arg(long, value_enum, default_value_t = Values::Small)]
@@ -102,7 +103,7 @@ impl Args {
 
     /// Whether nothing but rows of one group are asked for.
     pub fn only(&self, group: &str) -> bool {
-        let within = |part: &String| group.contains(part.as_str());
+        let within = |part: &String| names(part, group);
         !self.rows.is_empty() && self.rows.iter().all(within)
     }
 
@@ -111,7 +112,7 @@ impl Args {
         if self.short {
             return self.rows.iter().any(|name| name == row);
         }
-        let within = |part: &String| group.contains(part.as_str()) || row.contains(part.as_str());
+        let within = |part: &String| names(part, group) || names(part, row);
         self.rows.is_empty() || self.rows.iter().any(within)
     }
 
@@ -129,5 +130,33 @@ impl Args {
             self.keys_within(),
             self.rounds
         )
+    }
+}
+
+/// Whether what was asked for names a group or a row: all of it after `=`, else a part.
+fn names(asked: &str, name: &str) -> bool {
+    match asked.strip_prefix('=') {
+        Some(whole) => name == whole,
+        None => name.contains(asked),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(rows: &str) -> Args {
+        Args::parse_from(["compare", "--rows", rows])
+    }
+
+    #[test]
+    fn a_row_is_named_by_a_part_or_as_a_whole() {
+        let part = args("99/1,open");
+        assert!(part.wants("latency", "99/1 get p50") && part.wants("stalls", "99/1 p50, by one"));
+        assert!(part.wants("open", "open, clean") && !part.wants("get", "get missing"));
+        let whole = args("=get p50,=get");
+        assert!(whole.wants("latency", "get p50") && !whole.wants("latency", "99/1 get p50"));
+        assert!(whole.wants("get", "get missing") && !whole.wants("cold", "cold get p50"));
+        assert!(args("=churn").only("churn") && !args("=get").only("churn"));
     }
 }

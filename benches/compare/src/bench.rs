@@ -3,7 +3,9 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -103,11 +105,16 @@ impl Bench {
 
     /// Runs a job of `child.rs` for one engine in a process of its own; what it reports.
     pub fn child(&self, kind: Kind, job: &str) -> Value {
-        self.child_with(kind, job, &[])
+        self.child_with(kind, job, &[], Duration::MAX)
+    }
+
+    /// The same, but nothing if it takes longer than it may.
+    pub fn child_within(&self, kind: Kind, job: &str, longest: Duration) -> Value {
+        self.child_with(kind, job, &[], longest)
     }
 
     /// Runs `starved` in a control group with so much memory.
-    pub fn starved(&self, kind: Kind, memory: u64, group: &Path) -> Value {
+    pub fn starved(&self, kind: Kind, memory: u64, group: &Path, longest: Duration) -> Value {
         let (memory, group) = (memory.to_string(), group.as_os_str());
         let more = [
             "--memory".as_ref(),
@@ -115,13 +122,13 @@ impl Bench {
             "--group".as_ref(),
             group,
         ];
-        self.child_with(kind, "starved", &more)
+        self.child_with(kind, "starved", &more, longest)
     }
 
-    fn child_with(&self, kind: Kind, job: &str, more: &[&OsStr]) -> Value {
+    fn child_with(&self, kind: Kind, job: &str, more: &[&OsStr], longest: Duration) -> Value {
         let dir = self.setup(kind, false).dir;
         let values = format!("{:?}", self.data.values).to_lowercase();
-        let output = Command::new(std::env::current_exe().expect("a program"))
+        let child = Command::new(std::env::current_exe().expect("a program"))
             .args(["--child", job, "--engines", kind.name, "--values", &values])
             .args(["--keys", &self.data.keys.to_string()])
             .args(["--fresh", &self.data.fresh.to_string()])
@@ -131,10 +138,11 @@ impl Bench {
             .args(more)
             .arg("--dir")
             .arg(dir)
+            .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
-            .output()
+            .spawn()
             .expect("runs");
-        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+        serde_json::from_slice(&output_within(child, longest)).unwrap_or(Value::Null)
     }
 
     /// Writes the figures so far, so that a run that is cut short was not for nothing.
@@ -156,6 +164,25 @@ impl Bench {
         fallen.iter().for_each(|text| println!("{text}"));
         fallen.is_empty()
     }
+}
+
+/// What a child prints, which is less than a pipe holds. One that takes longer than it may is killed.
+fn output_within(mut child: Child, longest: Duration) -> Vec<u8> {
+    let start = Instant::now();
+    while child.try_wait().expect("a child").is_none() {
+        if start.elapsed() > longest {
+            let _ = child.kill();
+            break;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().expect("a child").stdout
+}
+
+/// Rounds of a group, at least one: another begins only while those before took less than so long.
+pub fn rounds_within(rounds: usize, longest: Duration) -> impl Iterator<Item = usize> {
+    let start = Instant::now();
+    (0..rounds).take_while(move |round| *round == 0 || start.elapsed() < longest)
 }
 
 /// The order in which engines take turns in a round: each is first once, so that none always

@@ -153,12 +153,16 @@ struct Saved {
     damaged: AtomicBool,
 }
 
+/// One cache line, which every lookup waits for.
+#[repr(align(64))]
 pub(super) struct Buckets {
     memory: BucketMemory,
     partition: usize,
     doublings: u32,
-    saved: Option<Saved>,
+    saved: Option<Box<Saved>>,
 }
+
+const _: () = assert!(size_of::<Buckets>() == 64);
 
 impl Buckets {
     /// How many buckets a partition has that was doubled this often, `None` if none ever was.
@@ -181,11 +185,11 @@ impl Buckets {
             memory: BucketMemory::mapped(Arc::clone(map), offset, len)?,
             partition,
             doublings,
-            saved: Some(Saved {
+            saved: Some(Box::new(Saved {
                 crcs: crcs.into(),
                 verified: Verified::none(crcs.len()),
                 damaged: AtomicBool::new(false),
-            }),
+            })),
         })
     }
 
@@ -271,10 +275,6 @@ impl Buckets {
     /// All slots, of the partition's owner alone.
     pub(super) fn slots(&self) -> impl Iterator<Item = &AtomicU64> {
         self.memory.buckets().iter().flat_map(|bucket| &bucket.0)
-    }
-
-    pub(super) fn partition(&self) -> usize {
-        self.partition
     }
 
     /// In one word where the buckets begin, which is a multiple of 64, and how often they were doubled.

@@ -44,22 +44,26 @@ impl PartState {
     }
 }
 
-#[repr(align(64))]
+/// What readers need of a partition. Four to a cache line: all of them stay in the cache of a core, and no
+/// writer changes them but where a partition grows.
 struct Partition {
     buckets: EpochCell<Buckets>,
-    writer: Mutex<PartState>,
+    /// Leads to its home buckets, or to those it had just now: enough to fetch them ahead, before a guard is
+    /// there.
+    hint: AtomicU64,
 }
 
 impl Partition {
-    fn new(buckets: Buckets, entries: usize) -> Partition {
-        let state = PartState {
-            entries,
-            ..PartState::default()
-        };
+    fn new(buckets: Buckets) -> Partition {
         Partition {
+            hint: AtomicU64::new(buckets.hint()),
             buckets: EpochCell::new(buckets),
-            writer: Mutex::new(state),
         }
+    }
+
+    fn replace(&self, new: Buckets, guard: &Guard) {
+        self.hint.store(new.hint(), Ordering::Relaxed);
+        self.buckets.replace(new, guard);
     }
 }
 
@@ -75,9 +79,8 @@ fn partition_of(hash: u64) -> usize {
 /// The point index. It holds no keys: whoever asks compares them.
 pub(crate) struct Table {
     partitions: Box<[Partition; PARTITIONS]>,
-    /// For each partition the hint that leads to its buckets, or to those it had just now: enough to fetch
-    /// them ahead, before a guard is there.
-    hints: Box<[AtomicU64; PARTITIONS]>,
+    /// What only writers need of each. Whoever changes a partition holds its mutex.
+    writers: Box<[Mutex<PartState>; PARTITIONS]>,
     regions: Regions,
     /// Counts captures; see [`begin_capture`](Table::begin_capture).
     capture: AtomicU64,
@@ -88,18 +91,12 @@ impl Table {
         let regions = Regions::default();
         let partitions = array::from_fn(|p| {
             let buckets = regions.buckets(p, 0);
-            Partition::new(buckets.expect("address space for an empty table"), 0)
+            Partition::new(buckets.expect("address space for an empty table"))
         });
-        Table::of(Box::new(partitions), regions)
-    }
-
-    fn of(partitions: Box<[Partition; PARTITIONS]>, regions: Regions) -> Table {
-        let guard = epoch::pin();
-        let hint = |p: usize| AtomicU64::new(partitions[p].buckets.load(&guard).hint());
-        let hints = Box::new(array::from_fn(hint));
+        let writers = array::from_fn(|_| Mutex::default());
         Table {
-            partitions,
-            hints,
+            partitions: Box::new(partitions),
+            writers: Box::new(writers),
             regions,
             capture: AtomicU64::new(0),
         }
@@ -115,25 +112,34 @@ impl Table {
         mut crcs: &[u32],
     ) -> Option<Table> {
         let mut mapped = Vec::with_capacity(PARTITIONS);
+        let mut writers = Vec::with_capacity(PARTITIONS);
         for (p, (doublings, entries)) in partitions.enumerate().take(PARTITIONS) {
             let (len, chunks) = saved_size(p, doublings)?;
             let (own, rest) = crcs.split_at_checked(chunks)?;
             let buckets = Buckets::mapped(map, offset, p, doublings, own)?;
-            mapped.push(Partition::new(buckets, entries));
+            mapped.push(Partition::new(buckets));
+            writers.push(Mutex::new(PartState {
+                entries,
+                ..PartState::default()
+            }));
             offset += len;
             crcs = rest;
         }
-        let mapped = mapped.into_boxed_slice().try_into().ok()?;
-        Some(Table::of(mapped, Regions::default()))
+        Some(Table {
+            partitions: mapped.into_boxed_slice().try_into().ok()?,
+            writers: writers.into_boxed_slice().try_into().ok()?,
+            regions: Regions::default(),
+            capture: AtomicU64::new(0),
+        })
     }
 
     /// Verifies what of a partition still lies in its checkpoint and copies it to memory. If it is
     /// damaged it stays.
     pub(crate) fn settle(&self, partition: usize) {
-        let partition = &self.partitions[partition];
         let guard = epoch::pin();
-        if partition.buckets.load(&guard).are_saved() {
-            self.settle_locked(partition, &partition.writer.lock());
+        let of_readers = &self.partitions[partition];
+        if of_readers.buckets.load(&guard).are_saved() {
+            self.settle_locked(of_readers, &self.writers[partition].lock());
         }
     }
 
@@ -164,21 +170,8 @@ impl Table {
             return;
         }
         if let Some(copy) = buckets.copied(&self.regions) {
-            self.replace_buckets(partition, copy, &guard);
+            partition.replace(copy, &guard);
         }
-    }
-
-    fn replace_buckets(&self, partition: &Partition, new: Buckets, guard: &Guard) {
-        debug_assert!(
-            std::ptr::eq(partition, &self.partitions[new.partition()]),
-            "each partition has its own"
-        );
-        debug_assert!(
-            !new.are_saved(),
-            "a partition does not go back into a checkpoint"
-        );
-        self.hints[new.partition()].store(new.hint(), Ordering::Relaxed);
-        partition.buckets.replace(new, guard);
     }
 
     /// Whether no partition lies in a checkpoint any more.
@@ -204,8 +197,8 @@ impl Table {
     /// Removes every entry that lies in one of these segments.
     pub(crate) fn sweep(&self, numbers: &[u32]) {
         debug_assert!(!numbers.contains(&0), "0 is no segment");
-        for partition in self.partitions.iter() {
-            let mut state = partition.writer.lock();
+        for (partition, writer) in self.partitions.iter().zip(self.writers.iter()) {
+            let mut state = writer.lock();
             let guard = epoch::pin();
             let buckets = partition.buckets.load(&guard);
             state.keep_aside(buckets, self.capture.load(Ordering::Acquire));
@@ -229,8 +222,8 @@ impl Table {
 
     /// A partition as it was when the capture began. Each is asked for once.
     pub(crate) fn captured(&self, partition: usize) -> Image {
+        let mut state = self.writers[partition].lock();
         let partition = &self.partitions[partition];
-        let mut state = partition.writer.lock();
         debug_assert!(
             state.aside.is_none() || state.captured == self.capture.load(Ordering::Acquire),
             "what was kept aside is this capture's"
@@ -243,8 +236,8 @@ impl Table {
 
     /// Ends a capture that may not have visited every partition.
     pub(crate) fn end_capture(&self) {
-        for partition in self.partitions.iter() {
-            let mut state = partition.writer.lock();
+        for writer in self.writers.iter() {
+            let mut state = writer.lock();
             state.captured = self.capture.load(Ordering::Acquire);
             state.aside = None;
         }
@@ -252,6 +245,10 @@ impl Table {
 
     fn partition(&self, hash: u64) -> &Partition {
         &self.partitions[partition_of(hash)]
+    }
+
+    fn writer(&self, hash: u64) -> &Mutex<PartState> {
+        &self.writers[partition_of(hash)]
     }
 
     /// The first candidate that `is_match` accepts. `is_match` may be called for other keys' records.
@@ -276,14 +273,15 @@ impl Table {
         });
     }
 
-    /// Starts to bring the home bucket of `hash` into the cache.
+    /// Starts to bring the home bucket of `hash` into the cache, and what leads there.
     #[inline]
     pub(crate) fn prefetch(&self, hash: u64) {
-        let partition = partition_of(hash);
-        let hint = self.hints[partition].load(Ordering::Relaxed);
-        if let Ok(address) = usize::try_from(Buckets::hinted(hint, partition, hash)) {
+        let partition = self.partition(hash);
+        let hint = partition.hint.load(Ordering::Relaxed);
+        if let Ok(address) = usize::try_from(Buckets::hinted(hint, partition_of(hash), hash)) {
             prefetch_at(address);
         }
+        partition.buckets.prefetch();
     }
 
     /// Adds an entry; the caller knows that its key is not in the table.
@@ -294,7 +292,7 @@ impl Table {
     #[must_use]
     pub(crate) fn insert(&self, hash: u64, location: Location) -> bool {
         let partition = self.partition(hash);
-        let mut state = partition.writer.lock();
+        let mut state = self.writer(hash).lock();
         let guard = epoch::pin();
         let buckets = partition.buckets.load(&guard);
         state.keep_aside(buckets, self.capture.load(Ordering::Acquire));
@@ -319,7 +317,7 @@ impl Table {
             state.entries += usize::from(placed);
             return placed;
         };
-        self.replace_buckets(partition, grown, &guard);
+        partition.replace(grown, &guard);
         state.entries += 1;
         drop(state);
         // Outgrown buckets may be megabytes: do not leave them in this thread's bag.
@@ -344,7 +342,7 @@ impl Table {
 
     fn change(&self, hash: u64, old: Location, f: impl Fn(&AtomicU64, &mut PartState)) -> bool {
         let partition = self.partition(hash);
-        let mut state = partition.writer.lock();
+        let mut state = self.writer(hash).lock();
         let guard = epoch::pin();
         let buckets = partition.buckets.load(&guard);
         let Some(slot) = buckets.slot(hash, old) else {
@@ -357,10 +355,7 @@ impl Table {
 
     /// Number of entries.
     pub(crate) fn len(&self) -> usize {
-        self.partitions
-            .iter()
-            .map(|partition| partition.writer.lock().entries)
-            .sum()
+        self.writers.iter().map(|state| state.lock().entries).sum()
     }
 
     /// Memory in use.
@@ -370,7 +365,8 @@ impl Table {
         self.partitions
             .iter()
             .map(|p| {
-                size_of::<Partition>() + size_of::<Buckets>() + buckets(p) * size_of::<Bucket>()
+                let fixed = size_of::<Partition>() + size_of::<Mutex<PartState>>();
+                fixed + size_of::<Buckets>() + buckets(p) * size_of::<Bucket>()
             })
             .sum()
     }
@@ -544,7 +540,7 @@ mod tests {
             assert!(table.insert(mix(id), at(1, id)));
             let (hash, guard) = (mix(id / 2), epoch::pin());
             let partition = super::partition_of(hash);
-            let hint = table.hints[partition].load(Ordering::Relaxed);
+            let hint = table.partitions[partition].hint.load(Ordering::Relaxed);
             let home = table.partition(hash).buckets.load(&guard).home(hash);
             assert_eq!(Buckets::hinted(hint, partition, hash), home);
         }

@@ -1,12 +1,18 @@
 //! Gets where the entries are four times the memory, in a control group of its own.
 
-use crate::bench::{Bench, turns};
+use std::time::Duration;
+
+use crate::bench::{Bench, rounds_within, turns};
 use crate::cgroup::Group;
 use crate::files;
 use crate::results::Unit;
 
 const GROUP: &str = "starved";
 const ROUNDS: usize = 3;
+/// When no other round begins, and how long an engine may take for its part of one: a quarter of a minute if
+/// it has what it needs.
+const LONG: Duration = Duration::from_secs(150);
+const LONGEST: Duration = Duration::from_secs(90);
 /// How many times the memory the entries are.
 const TIMES: u64 = 4;
 /// Who takes part if nobody is named.
@@ -35,16 +41,17 @@ pub fn run(bench: &mut Bench) {
         }
     };
     let stores = bench.few(&ENGINES);
-    for round in 0..bench.args.rounds.min(ROUNDS) {
+    for round in rounds_within(bench.args.rounds.min(ROUNDS), LONG) {
         for kind in turns(&stores, round) {
             bench.say(&format!("starved: {}", kind.name));
             files::drop_cache(&bench.dir_of(kind));
-            let found = bench.starved(kind, memory, group.dir());
+            let found = bench.starved(kind, memory, group.dir(), LONGEST);
             let Some(_) = found["p50"].as_f64() else {
                 bench.note(format!(
-                    "{} did not live in {} MiB",
+                    "{} did not live in {} MiB, or not in {} s",
                     kind.name,
-                    memory >> 20
+                    memory >> 20,
+                    LONGEST.as_secs()
                 ));
                 continue;
             };

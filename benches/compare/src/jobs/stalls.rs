@@ -16,7 +16,7 @@ use crate::stats::percentile;
 const GETS: usize = 99;
 /// How long a mix is measured, and the puts at most.
 const LONG: Duration = Duration::from_secs(4);
-const MOST: Duration = Duration::from_secs(60);
+const MOST: Duration = Duration::from_secs(20);
 /// Between two compactions.
 const REST: Duration = Duration::from_millis(100);
 /// Where the numbers of entries begin, how many belong to a thread, and to a round.
