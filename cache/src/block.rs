@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A block never changes once it is made, but for its count and what its shard notes in it. A hit finds
-//! there all it needs. But for a hint to the processor in `prefetch.rs`, this is the crate's only unsafe file.
+//! there all it needs. But for hints to the processor in `prefetch.rs` and to the system in `pages.rs`, this
+//! is the crate's only unsafe file.
 #![allow(
     unsafe_code,
     reason = "one allocation of a header and bytes behind a thin pointer"

@@ -43,6 +43,9 @@
 //!
 //! Time is that of a [`Clock`], in whole seconds. The cache has no threads: writes evict and expire,
 //! and [`Cache::maintain`] can be called to expire more.
+//!
+//! On Linux, memory that the cache filled is made large pages where the system has them on request; the
+//! write that finds 2 MiB filled takes about a millisecond for that.
 #![deny(unsafe_code)]
 
 mod block;

@@ -90,3 +90,56 @@ fn collapse(region: usize) -> bool {
 fn collapse(_: usize) -> bool {
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tries(pages: &Pages, address: usize) -> u8 {
+        let tries = pages.tries.get((address >> REGION) % REGIONS);
+        tries.map_or(0, |tries| tries.load(Relaxed))
+    }
+
+    fn pages() -> Pages {
+        Pages {
+            tries: (0..REGIONS).map(|_| AtomicU8::new(0)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_region_is_asked_for_when_it_was_left_and_not_for_ever() {
+        // No memory is there, so it is refused each time.
+        let (pages, first, second, table) = (pages(), 1 << REGION, 2 << REGION, 3 << REGION);
+        LAST.set(0);
+        pages.look(1, second, || [table; 2]);
+        assert_eq!(tries(&pages, table), 0, "one in many is looked at");
+        pages.look(SAMPLE, first, || [table; 2]);
+        assert_eq!((tries(&pages, first), tries(&pages, table)), (0, 2));
+        for _ in 0..10 {
+            pages.look(SAMPLE, second, || [table; 2]);
+            pages.look(SAMPLE, first, || [table; 2]);
+        }
+        let all = [first, second, table].map(|address| tries(&pages, address));
+        assert_eq!(all, [TRIES; 3]);
+    }
+
+    #[test]
+    fn small_caches_do_not_ask() {
+        assert!(Pages::new(BUDGET_MIN - 1).tries.is_empty());
+    }
+
+    #[test]
+    fn what_memory_holds_stays() {
+        let bytes: Vec<u8> = (0..6 << REGION).map(|n| (n % 251) as u8).collect();
+        let first = bytes.as_ptr().addr() >> REGION;
+        let pages = pages();
+        (first..first + 7).for_each(|region| pages.collapse(region));
+        assert!(
+            bytes
+                .iter()
+                .zip(0..)
+                .all(|(byte, n)| usize::from(*byte) == n % 251)
+        );
+        assert!(tries(&pages, (first + 1) << REGION) > 0);
+    }
+}

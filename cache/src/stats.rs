@@ -183,3 +183,49 @@ impl Counters {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn more_threads_than_lines_lose_no_count() {
+        const THREADS: usize = 2 * STRIPES;
+        const READS: u64 = 10_000;
+        let counters = Counters::default();
+        // The second time, stripes come from threads that have ended.
+        for round in 1..=2 {
+            let together = Barrier::new(THREADS);
+            thread::scope(|scope| {
+                for _ in 0..THREADS {
+                    scope.spawn(|| {
+                        counters.read(Read::Hit);
+                        together.wait();
+                        (1..READS).for_each(|_| counters.read(Read::Hit));
+                    });
+                }
+            });
+            assert_eq!(counters.stats().hits, round * THREADS as u64 * READS);
+        }
+    }
+
+    #[test]
+    fn a_thread_that_ends_gives_its_line_back() {
+        for _ in 0..10 * STRIPES {
+            let alone = thread::spawn(|| {
+                let mine = stripe();
+                assert_eq!(mine, stripe());
+                mine
+            });
+            let mine = alone.join().expect("a thread");
+            // Other tests count too, but never as many at once for long.
+            if mine < OWNED {
+                return;
+            }
+        }
+        panic!("no thread owned a line");
+    }
+}
