@@ -95,6 +95,13 @@ compare *args:
 compare-deps:
     apt-get update && apt-get install -y librocksdb-dev libclang-dev
 
+# What the hot cache gains in a store: gets with and without it, everything in memory, then with little memory,
+# which takes root. Ten minutes on a quiet machine.
+bench-hot:
+    cargo run --release -p rimstone-bench --example hot -- warm
+    cargo run --release -p rimstone-bench --example hot -- starved
+    cargo run --release -p rimstone-bench --example hot -- starved 4096
+
 # The hot cache beside others: what a call costs, what an entry takes, how often it misses.
 bench-cache *what:
     cargo bench --manifest-path benches/cache/Cargo.toml -- {{ what }}

@@ -338,18 +338,26 @@ fn spoil(dir: &Path, bytes: &[u8]) {
 fn damage_is_never_cached_and_a_copy_made_before_it_is_whole() {
     let dir = tempdir().unwrap();
     let (store, ns) = open(dir.path());
+    let large = "before the damage".repeat(6_000);
     ns.put("copied", "before the damage").unwrap();
+    ns.put("large copy", &large).unwrap();
     ns.put("spoilt", "before the damage").unwrap();
+    ns.put("large spoilt", &large).unwrap();
     status(&ns, "copied");
+    status(&ns, "large copy");
     spoil(dir.path(), b"before the damage");
     for _ in 0..3 {
-        let spoilt = ns.read_with("spoilt", &hot(), |_| ());
-        assert!(matches!(spoilt, Err(Error::Corrupt { .. })), "{spoilt:?}");
+        for spoilt in ["spoilt", "large spoilt"] {
+            let spoilt = ns.read_with(spoilt, &hot(), |_| ());
+            assert!(matches!(spoilt, Err(Error::Corrupt { .. })), "{spoilt:?}");
+        }
         assert!(ns.stream_with("spoilt", &hot()).is_err());
         let copied = read(&ns, "copied", &hot()).unwrap();
         assert_eq!(copied, (b"before the damage".to_vec(), CacheStatus::Hit));
+        let copied = read(&ns, "large copy", &hot()).unwrap();
+        assert!(copied == (large.clone().into_bytes(), CacheStatus::Hit));
     }
-    assert_eq!(cached(&store).entries, 1);
+    assert_eq!(cached(&store).entries, 2);
 }
 
 #[test]
