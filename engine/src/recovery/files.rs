@@ -117,10 +117,6 @@ impl Files {
     /// The segment that the newest epoch began with, if the log ends in an older one: it is gone, since
     /// whatever has an id of an epoch was made after its first segment had its name.
     pub(super) fn missing_end(&self, last: u64) -> Option<u64> {
-        debug_assert!(
-            !self.segments.is_empty(),
-            "refused when the directory was listed"
-        );
         let all = [&self.segments, &self.larges, &self.runs, &self.checkpoints];
         let newest = all.iter().filter_map(|ids| ids.keys().next_back()).max()?;
         let epoch = newest >> 32;
