@@ -299,6 +299,7 @@ mod tests {
 
     /// The lock on maintenance keeps the deletion from being carried out.
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "a writer beside the page")]
     fn a_page_without_a_deletion_has_nothing_that_was_put_after_it() {
         let dir = tempfile::tempdir().unwrap();
         let (_store, ns) = prepared(dir.path());
