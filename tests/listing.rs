@@ -189,3 +189,29 @@ fn a_scan_beside_writers_shows_each_untouched_key_once() {
     });
     assert!(pairs > 100, "{pairs} pairs were seen");
 }
+
+#[test]
+fn a_page_is_lent_as_it_is_listed() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1_000));
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("n").unwrap();
+    put_all(&ns, "value", "m", Some(5_000));
+    store.checkpoint().unwrap();
+    put_all(&ns, "value", "other", None);
+    for limit in [1, 7, 1000, 5000] {
+        let (mut options, mut listed) = (ListOptions::new().limit(limit).prefix("key 1"), 0);
+        loop {
+            let page = ns.list(&options).unwrap();
+            let mut keys = page.keys();
+            let lent = ns.read_page(&options, |key| assert_eq!(keys.next(), Some(key)));
+            assert_eq!(lent.unwrap(), page.cursor);
+            assert_eq!(keys.next(), None);
+            listed += page.len();
+            match page.cursor {
+                Some(cursor) => options = options.cursor(cursor),
+                None => break,
+            }
+        }
+        assert_eq!(listed, 1111, "1, 1x, 1xx and 1xxx");
+    }
+}

@@ -118,9 +118,13 @@ impl Core {
         } else {
             self.shrink_memtable()
         };
+        let merged = match idle && can_save && self.keys.wants_one_run() {
+            true => self.merge_for_pages(),
+            false => Ok(()),
+        };
         let deleted = self.carry_out_deletions(&mut state);
         let kept = self.keep_capacity(&mut state);
-        let done = done.and(saved).and(deleted).and(kept);
+        let done = done.and(saved).and(merged).and(deleted).and(kept);
         let failed = done.err().map(|error| error.to_string());
         *self.trouble.lock() = failed.or_else(|| state.reclaim.trouble.clone());
     }
@@ -356,6 +360,15 @@ impl Core {
         let files = self.run_files(&next_id);
         while self.keys.merge(&files, self.dead_keys())? {}
         Ok(())
+    }
+
+    /// Makes one run of all: a page that asks several has paid for that, and nobody writes just now.
+    fn merge_for_pages(&self) -> Result<()> {
+        let next_id = || self.new_file_id();
+        let merged = self
+            .keys
+            .merge_all(&self.run_files(&next_id), self.dead_keys());
+        merged.inspect_err(|error| self.distrust_runs_after(error))
     }
 
     fn run_files<'a>(&'a self, next_id: &'a dyn Fn() -> u64) -> RunFiles<'a> {

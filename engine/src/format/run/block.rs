@@ -426,6 +426,17 @@ impl<'a> Block<'a> {
         })
     }
 
+    /// The last sort key.
+    pub(super) fn last(&self) -> Option<(u32, Vec<u8>)> {
+        let last = self.items.last()?;
+        Some((last.namespace, self.key(last).to_vec()))
+    }
+
+    /// Whether the first sort key is not after this one.
+    pub(super) fn starts_before(&self, (namespace, key): &(u32, Vec<u8>)) -> bool {
+        self.seek(*namespace, key, true) > 0
+    }
+
     fn key(&self, item: &Item<'_>) -> &[u8] {
         self.keys
             .get(item.start as usize..item.end as usize)

@@ -158,11 +158,15 @@ impl Run {
         if let Index::Tree(tree) = &self.index {
             tree.verify(self.file())?;
         }
-        let mut block = Block::default();
+        let (mut block, mut last) = (Block::default(), None);
         let mut next = self.first()?;
         let mut left = self.summary.bytes;
         while let Some(leaf) = next {
             self.decode(&leaf, &mut block)?;
+            if last.as_ref().is_some_and(|last| block.starts_before(last)) {
+                return Err(astray(&leaf));
+            }
+            last = block.last();
             let len = (leaf.end - leaf.start) as u64;
             read(len);
             left = left.saturating_sub(len);

@@ -771,6 +771,29 @@ fn a_search_gives_nothing_from_before_where_it_began() {
 }
 
 #[test]
+fn a_block_that_begins_before_the_end_of_the_one_before_it_is_found_by_a_check() {
+    let owned = Owned {
+        metadata: Vec::new(),
+        expiration: 0,
+        seqno: 1,
+        tombstone: false,
+    };
+    let key = |i: u32| ((7, format!("key {i:03}").into_bytes()), owned.clone());
+    let mut file = file_of(&(0..64).map(key).collect());
+    let intact = open(file.clone()).unwrap();
+    intact.check(|_| {}).unwrap();
+    let (start, end) = intact.block_ranges()[1];
+    let first = file[start..end]
+        .windows(7)
+        .position(|key| key == b"key 032");
+    // All keys of the block begin like its first.
+    file[start + first.unwrap()] = b'j';
+    intact.seal_block(&mut file, start, end);
+    let damage = open(file).unwrap().check(|_| {}).unwrap_err();
+    assert_eq!(damage.offset, start as u64);
+}
+
+#[test]
 fn a_truncated_run_is_damage() {
     let file = small_file();
     for len in 0..file.len() {
