@@ -202,11 +202,12 @@ fn a_page_is_lent_as_it_is_listed() {
         let (mut options, mut listed) = (ListOptions::new().limit(limit).prefix("key 1"), 0);
         loop {
             let page = ns.list(&options).unwrap();
+            listed += page.len();
             let mut keys = page.keys();
             let lent = ns.read_page(&options, |key| assert_eq!(keys.next(), Some(key)));
-            assert_eq!(lent.unwrap(), page.cursor);
             assert_eq!(keys.next(), None);
-            listed += page.len();
+            drop(keys);
+            assert_eq!(lent.unwrap(), page.cursor);
             match page.cursor {
                 Some(cursor) => options = options.cursor(cursor),
                 None => break,
