@@ -167,7 +167,7 @@ impl WriteBatch {
         let mut ops = Vec::with_capacity(self.writes.len());
         for Write { namespace, change } in self.writes {
             let op = match change {
-                Change::Ready(op) => Ok(op),
+                Change::Ready(op) => Ok(namespace.renumbered(op)),
                 Change::Later { key, put } => match put {
                     Some((value, options)) => namespace.put_op(&key, &value, &options),
                     None => namespace.delete_op(&key),
@@ -214,5 +214,26 @@ mod tests {
         for (ns, key, value) in [(&ns, "a", "4"), (&ns, "b", "5"), (&other, "a", "3")] {
             assert_eq!(&ns.get(key).unwrap().unwrap()[..], value.as_bytes());
         }
+    }
+
+    /// When it is written, nobody may know any more which number the namespace had.
+    #[test]
+    fn a_batch_stays_good_when_all_of_its_namespace_is_deleted_before_it_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new().clock(Clock::manual(1));
+        let store = options.durability(Durability::None).open(dir.path());
+        let store = store.unwrap();
+        let ns = store.namespace("n").unwrap();
+        let (core, number) = (ns.core(), ns.state.number());
+        let mut batch = WriteBatch::new();
+        batch.put(&ns, "k", "v").delete(&ns, "other");
+        ns.delete_prefix("").unwrap();
+        ns.put("other", "new").unwrap();
+        let (_, active) = core.log.lock().active();
+        core.namespaces.forget_dropped(active.id);
+        assert!(!core.namespaces.knows(number));
+        store.write(batch).unwrap();
+        assert_eq!(&ns.get("k").unwrap().unwrap()[..], b"v");
+        assert_eq!(ns.get("other").unwrap(), None);
     }
 }

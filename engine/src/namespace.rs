@@ -462,6 +462,21 @@ impl Namespace {
         Ok(Op::keyed(Kind::Tombstone, place, key, &[], &[]))
     }
 
+    /// An operation that was made before, under the number that the namespace has now: who has had another
+    /// may be forgotten.
+    pub(crate) fn renumbered(&self, op: Op) -> Op {
+        let namespace = self.state.number();
+        if op.namespace == namespace {
+            return op;
+        }
+        let hash = self.core().hash(namespace, op.key());
+        Op {
+            namespace,
+            hash,
+            ..op
+        }
+    }
+
     /// A hash of a key of this namespace that stays the same when the namespace gets another number.
     pub(crate) fn stable_hash(&self, key: &[u8]) -> u64 {
         let [a, b, c, d, ..] = self.id().0;
