@@ -113,7 +113,8 @@ impl Table {
     ) -> Option<Table> {
         let mut mapped = Vec::with_capacity(PARTITIONS);
         let mut writers = Vec::with_capacity(PARTITIONS);
-        for (p, (doublings, entries)) in partitions.enumerate().take(PARTITIONS) {
+        // One more is enough to tell that they are too many.
+        for (p, (doublings, entries)) in partitions.enumerate().take(PARTITIONS + 1) {
             let (len, chunks) = saved_size(p, doublings)?;
             let (own, rest) = crcs.split_at_checked(chunks)?;
             let buckets = Buckets::mapped(map, offset, p, doublings, own)?;
@@ -380,7 +381,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{Buckets, Location, PARTITIONS, SLOTS, Table};
+    use super::{Arc, Buckets, Image, Location, Map, PARTITIONS, SLOTS, Table};
     use crate::sync::epoch;
 
     /// The record of key `id` in its `version`: a location that tells whose it is.
@@ -531,6 +532,32 @@ mod tests {
         assert!(captured() != before, "as it is now");
         table.end_capture();
         assert_eq!(table.len(), 1_000);
+    }
+
+    fn images(table: &Table) -> Vec<Image> {
+        table.begin_capture();
+        let images = (0..PARTITIONS).map(|partition| table.captured(partition));
+        let images = images.collect();
+        table.end_capture();
+        images
+    }
+
+    /// The table that a checkpoint of these partitions has.
+    fn mapped(images: &[Image]) -> Option<Table> {
+        let bytes: Vec<u8> = images.iter().flat_map(|i| i.bytes.clone()).collect();
+        let map = Arc::new(Map::from_bytes(&bytes).expect("memory"));
+        let partitions = images.iter().map(|image| (image.doublings, image.entries));
+        let crcs: Vec<u32> = images.iter().flat_map(Image::crcs).collect();
+        Table::mapped(&map, 0, partitions, &crcs)
+    }
+
+    #[test]
+    fn a_table_of_more_or_fewer_partitions_is_none() {
+        let mut images = images(&Table::new());
+        assert!(mapped(&images).is_some());
+        assert!(mapped(&images[1..]).is_none());
+        images.extend(self::images(&Table::new()));
+        assert!(mapped(&images).is_none());
     }
 
     #[test]
