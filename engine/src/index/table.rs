@@ -560,6 +560,22 @@ mod tests {
         assert!(mapped(&images).is_none());
     }
 
+    /// A forged checkpoint may have words whose location is in no segment.
+    #[test]
+    fn a_word_of_no_segment_is_moved_with_the_others() {
+        let mut images = images(&Table::new());
+        images[0].bytes[8..16].copy_from_slice(&1u64.to_le_bytes());
+        let table = mapped(&images).expect("a table");
+        // All in the first partition.
+        let hash = |id: u64| mix(id) >> 10;
+        for id in 0..100 {
+            assert!(table.insert(hash(id), at(1, id)));
+        }
+        for id in 0..100 {
+            assert_eq!(find(&table, hash(id), id), Some(at(1, id)));
+        }
+    }
+
     #[test]
     fn hints_lead_to_the_home_bucket_also_after_growth() {
         let table = Table::new();
