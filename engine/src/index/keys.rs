@@ -439,7 +439,7 @@ fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 mod tests {
     use crate::{Durability, ListOptions, Namespace, Options};
 
