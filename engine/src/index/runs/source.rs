@@ -430,7 +430,7 @@ impl<'a> Heads<'a> {
     /// Gives the newest record of each key to `each`, with the number of older ones that were skipped, until it
     /// says that it has enough. Says whether that was so, rather than that there were no more.
     pub(super) fn each(
-        mut self,
+        &mut self,
         mut each: impl FnMut(&KeyRecord<'_>, usize) -> bool,
     ) -> Result<bool, RunDamage> {
         while let Some(front) = self.front()? {
@@ -484,10 +484,6 @@ impl<'a> Heads<'a> {
     #[cold]
     fn first_of_equal_rank(&mut self) -> Result<Option<Front>, RunDamage> {
         let rank = self.ranks.iter().min().copied().unwrap_or(u64::MAX);
-        if rank == u64::MAX && self.base_rest == 0 {
-            self.choose_base();
-            return self.front();
-        }
         let mut first: Option<usize> = None;
         for cursor in 0..self.cursors.len() {
             if self.ranks.get(cursor) == Some(&rank)
@@ -513,12 +509,27 @@ impl<'a> Heads<'a> {
             }
             cursor += 1;
         }
-        let others = self.ranks.iter().enumerate().filter(|(at, _)| *at != first);
+        let mut next = self.lowest_but(first);
+        if self.base_rest == 0 && next == Some(rank) {
+            // Keys of this rank differ, and so may all that follow.
+            self.choose_base();
+            next = self.lowest_but(first);
+        }
         Ok(Some(Front {
             cursor: first,
             older,
-            next: others.map(|(_, rank)| *rank).min(),
+            next,
         }))
+    }
+
+    /// The lowest rank of all cursors but one.
+    fn lowest_but(&self, cursor: usize) -> Option<u64> {
+        let others = self
+            .ranks
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| *at != cursor);
+        others.map(|(_, rank)| *rank).min()
     }
 
     fn set_rank(&mut self, cursor: usize, rank: u64) {
@@ -565,5 +576,46 @@ impl<'a> Heads<'a> {
         };
         let keys = self.range.compare(&x, &y);
         keys.then(y.seqno.cmp(&x.seqno)).then(a.cmp(&b))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::index::runs::Memtable;
+
+    /// One key that is unlike all others must not decide what the ranks of those tell.
+    #[test]
+    fn ranks_come_to_tell_keys_apart_that_begin_alike() {
+        let part = |odd: u64| {
+            let mut keys: Vec<_> = (0..1000)
+                .map(|n| format!("user/{:09}", 2 * n + odd))
+                .collect();
+            keys.insert(0, format!("a{odd}"));
+            let memtable = Memtable::new();
+            memtable.insert(keys.iter().map(|key| KeyRecord {
+                namespace: 1,
+                key: key.as_bytes(),
+                metadata: &[],
+                expiration: 0,
+                seqno: 1,
+                tombstone: false,
+            }));
+            memtable.freeze()
+        };
+        let sources = Sources {
+            frozen: vec![part(0), part(1)],
+            ..Sources::default()
+        };
+        let mut heads = Heads::open(&sources, Range::all()).unwrap();
+        assert_eq!(heads.base.common, b"");
+        let mut left = 200;
+        let enough = heads.each(|_, _| {
+            left -= 1;
+            left > 0
+        });
+        assert!(enough.unwrap());
+        assert!(heads.base.common.starts_with(b"user/000"));
     }
 }
