@@ -44,8 +44,8 @@
 //! Time is that of a [`Clock`], in whole seconds. The cache has no threads: writes evict and expire,
 //! and [`Cache::maintain`] can be called to expire more.
 //!
-//! On Linux, memory that the cache filled is made large pages where the system has them on request; the
-//! write that finds 2 MiB filled takes about a millisecond for that.
+//! On Linux, memory that a cache of 16 MiB or more filled is made large pages where the system has them on
+//! request; the write that finds 2 MiB filled takes about a millisecond for that, for which who reads there waits.
 #![deny(unsafe_code)]
 
 mod block;

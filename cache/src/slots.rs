@@ -40,7 +40,7 @@ pub(crate) struct Slot {
     pub(crate) weight: u32,
     /// When its timer goes off.
     pub(crate) timer: Seconds,
-    /// How many had left the shard when it was placed in main.
+    /// How many had left the shard when it was placed in main. Of a free slot, its place among those.
     pub(crate) placed: u32,
     links: [Links; 2],
     pub(crate) place: Place,
@@ -223,15 +223,26 @@ impl Slots {
         if let Ok(chunk) = chunk.into_boxed_slice().try_into() {
             self.chunks.push(chunk);
         }
-        self.free.extend((from..self.capacity()).rev());
+        (from..self.capacity())
+            .rev()
+            .for_each(|at| self.add_free(at));
+    }
+
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "no more are free than there are"
+    )]
+    fn add_free(&mut self, at: u32) {
+        let place = self.free.len() as u32;
+        let slot = self.get_mut(at);
+        (slot.place, slot.placed) = (Place::Free, place);
+        self.free.push(at);
     }
 
     /// Frees a slot that is in no list.
     pub(crate) fn give_back(&mut self, at: u32) {
-        let slot = self.get_mut(at);
-        debug_assert_eq!(slot.bucket, None, "it has no timer");
-        slot.place = Place::Free;
-        self.free.push(at);
+        debug_assert_eq!(self.get(at).bucket, None, "it has no timer");
+        self.add_free(at);
     }
 
     /// The slots of the last chunk, if so many are free that it should go: an eighth, and two chunks.
@@ -241,9 +252,19 @@ impl Slots {
         surplus.then(|| self.capacity() - CHUNK_SLOTS..self.capacity())
     }
 
-    /// Takes the free slots of the last chunk out of use, so that nothing moves there.
+    /// Takes the free slots of the last chunk out of use, so that nothing moves there. It looks for none of
+    /// them: who gives much back calls this for each chunk, with a lock held.
     pub(crate) fn retire(&mut self, last: &Range<u32>) {
-        self.free.retain(|at| !last.contains(at));
+        for at in last.clone() {
+            if !self.get(at).is_free() {
+                continue;
+            }
+            let place = self.get(at).placed;
+            self.free.swap_remove(place as usize);
+            if let Some(moved) = self.free.get(place as usize).copied() {
+                self.get_mut(moved).placed = place;
+            }
+        }
         self.free.shrink_to(2 * self.free.len());
     }
 
@@ -269,6 +290,9 @@ impl Slots {
 
     pub(crate) fn validate(&self) {
         assert_eq!(self.iter().count(), self.used() as usize);
-        assert!(self.free.iter().all(|at| self.get(*at).is_free()));
+        for (place, at) in (0..).zip(&self.free) {
+            assert!(self.get(*at).is_free());
+            assert_eq!(self.get(*at).placed, place);
+        }
     }
 }
