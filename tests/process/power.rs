@@ -76,7 +76,8 @@ impl Disk {
 
     /// Whoever used the disk is gone: the power comes back.
     fn come_back(&self) {
-        assert!(self.unmount() && self.mount(), "the disk comes back");
+        assert!(patiently(|| self.unmount()), "the disk is let go");
+        assert!(patiently(|| self.mount()), "the disk comes back");
     }
 }
 
@@ -95,6 +96,18 @@ fn shut_down(root: &File) -> rustix::io::Result<()> {
     let call = unsafe { Setter::<SHUTDOWN, u32>::new(NO_LOG_FLUSH) };
     // SAFETY: as above; it has no effect on this process's memory.
     unsafe { ioctl(root, call) }
+}
+
+/// Whether something succeeds within ten seconds: others look for a free loop device at the same moment, or the
+/// system is not done with the files of a process that just ended.
+fn patiently(mut attempt: impl FnMut() -> bool) -> bool {
+    (0..100).any(|_| {
+        let done = attempt();
+        if !done {
+            thread::sleep(Duration::from_millis(100));
+        }
+        done
+    })
 }
 
 fn succeeds(program: &str, arguments: &[&std::ffi::OsStr]) -> bool {
