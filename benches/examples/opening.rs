@@ -219,12 +219,12 @@ impl Run {
 }
 
 fn key(id: u64) -> [u8; 8] {
-    id.to_be_bytes()
+    id.to_le_bytes()
 }
 
 /// The keys in another order: neighbours in time are not neighbours in order.
 fn spread(id: u64, keys: u64) -> u64 {
-    let step = 0x9E37_79B9_7F4A_7C15 % keys | 1;
+    let step = (0x9E37_79B9_7F4A_7C15 % keys) | 1;
     (0..)
         .map(|n| step + 2 * n)
         .find(|step| gcd(*step, keys) == 1)
