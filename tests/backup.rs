@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rimstone::{Clock, Durability, Error, Loss, Options, Store};
 use rimstone_tests::{
-    Cut, Fault, Gate, Names, SimDisk, Unsynced, fresh, numbered_batch, open, open_on,
+    Cut, Fault, Gate, Names, SimDisk, Unsynced, fresh, numbered_batch, open, open_alone, open_on,
 };
 use tempfile::tempdir;
 
@@ -320,7 +320,7 @@ fn a_backup_that_fails_leaves_an_empty_directory_and_can_be_tried_again() {
     let (mut failed, dest) = (0, Path::new("/backup"));
     for at in 0.. {
         let disk = SimDisk::new();
-        let store = open_on(&disk, &clock, Durability::Immediate).unwrap();
+        let store = open_alone(&disk, &clock, Durability::Immediate).unwrap();
         write(&store, 1);
         store.compact().unwrap();
         disk.fail(at, Fault::Io, false);
