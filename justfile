@@ -96,7 +96,7 @@ compare-deps:
     apt-get update && apt-get install -y librocksdb-dev libclang-dev
 
 # What the hot cache gains in a store: gets with and without it, everything in memory, then with little memory,
-# which takes root. Ten minutes on a quiet machine.
+# which takes root.
 bench-hot:
     cargo run --release -p rimstone-bench --example hot -- warm
     cargo run --release -p rimstone-bench --example hot -- starved

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use rimstone::{Durability, Namespace, Options, Store};
-use rimstone_tests::Cold;
+use rimstone_tests::{Doing, Gate};
 use tempfile::TempDir;
 
-fn store() -> (TempDir, Cold, Store, Namespace) {
-    let (dir, disk) = (tempfile::tempdir().unwrap(), Cold::default());
+/// A store of whose files nothing seems to be in memory.
+fn store() -> (TempDir, Gate, Store, Namespace) {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Gate::default());
+    disk.fail(Doing::IsResident, "");
     let options = Options::new().durability(Durability::None);
     let store = options.vfs(Arc::new(disk.clone())).open(dir.path());
     let store = store.unwrap();
@@ -25,9 +27,9 @@ fn many_keys_that_are_not_in_memory_are_what_single_gets_return() {
     }
     let single = keys.iter().map(|key| ns.get_with_metadata(key).unwrap());
     let single: Vec<_> = single.collect();
-    assert_eq!(disk.asked(), 0, "a get waits for what it needs");
+    assert_eq!(disk.failed(), 0, "a get waits for what it needs");
     assert_eq!(ns.get_many(&keys).unwrap(), single);
-    assert_eq!(disk.asked(), 3, "three groups of 32, and four keys");
+    assert_eq!(disk.failed(), 3, "three groups of 32, and four keys");
     let mut read = vec![None; keys.len()];
     ns.read_many(&keys, |at, entry| read[at] = Some(entry.value().to_vec()))
         .unwrap();
@@ -35,7 +37,7 @@ fn many_keys_that_are_not_in_memory_are_what_single_gets_return() {
         .iter()
         .map(|e| e.as_ref().map(|e| e.value().to_vec()));
     assert!(read.into_iter().eq(values));
-    assert_eq!(disk.asked(), 3);
+    assert_eq!(disk.failed(), 3);
 }
 
 #[test]
@@ -43,7 +45,7 @@ fn a_value_that_is_not_in_memory_is_not_streamed_without_waiting() {
     let (_dir, disk, _store, ns) = store();
     ns.put("k", "value").unwrap();
     assert!(ns.try_stream("k").unwrap().is_none(), "it would wait");
-    assert_eq!(disk.asked(), 1);
+    assert_eq!(disk.failed(), 1);
     let stream = ns.stream("k").unwrap().unwrap();
     assert_eq!(stream.read_all().unwrap()[..], *b"value");
     let missing = ns.try_stream("missing").unwrap();

@@ -1,6 +1,7 @@
 //! The real disk with a gate before it: what is to be done to files of a kind waits there, or fails.
 
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -22,6 +23,7 @@ struct State {
     /// How many may still pass.
     passes: usize,
     waiting: usize,
+    failed: usize,
     listed: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -34,6 +36,8 @@ pub enum Doing {
     Open,
     /// It is flushed. A file is still of the kind that it was created as.
     Sync,
+    /// Somebody asks whether a part of it is in memory. If that fails it is not.
+    IsResident,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,6 +81,12 @@ impl Gate {
         self.0.changed.notify_all();
     }
 
+    /// How often somebody failed since the last time this was called.
+    #[must_use]
+    pub fn failed(&self) -> usize {
+        mem::take(&mut self.state().failed)
+    }
+
     /// Whether nobody is held or failed.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -103,6 +113,7 @@ impl Gate {
                 break;
             }
             if then == Then::Fail {
+                state.failed += 1;
                 return Err(io::Error::other("the gate is closed"));
             }
             state.waiting += 1;
@@ -201,6 +212,7 @@ impl VfsFile for GatedFile {
     }
 
     fn is_resident(&self, offset: u64, len: usize) -> bool {
-        self.file.is_resident(offset, len)
+        let passed = self.gate.pass(Doing::IsResident, &self.path);
+        passed.is_ok() && self.file.is_resident(offset, len)
     }
 }

@@ -5,7 +5,6 @@
     reason = "tests stop at the first surprise"
 )]
 
-mod cold;
 mod dice;
 mod disk;
 mod gate;
@@ -22,7 +21,6 @@ use std::sync::Arc;
 use rimstone::{Clock, Durability, Namespace, Options, Result, Store, WriteBatch};
 use tempfile::TempDir;
 
-pub use cold::Cold;
 pub use dice::Dice;
 pub use disk::{Fault, SimDisk};
 pub use gate::{Doing, Gate};

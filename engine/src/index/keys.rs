@@ -161,8 +161,6 @@ impl Keys {
         files: &RunFiles<'_>,
         is_dead: impl Fn(&KeyRecord<'_>) -> bool,
     ) -> Result<()> {
-        // What cannot be done now is not tried again before pages asked as much again.
-        self.asked.store(0, Ordering::Relaxed);
         let runs = self.older.read().runs.clone();
         self.merge_these(0..runs.len(), &runs, files, is_dead)
     }
@@ -175,6 +173,10 @@ impl Keys {
         is_dead: impl Fn(&KeyRecord<'_>) -> bool,
     ) -> Result<()> {
         debug_assert!(picked.len() > 1 && picked.end <= runs.len());
+        if picked == (0..runs.len()) {
+            // What cannot be done now is not tried again before pages asked as much again.
+            self.asked.store(0, Ordering::Relaxed);
+        }
         let bottom = picked.end == runs.len();
         let sources = Sources {
             runs: runs.get(picked.clone()).unwrap_or_default().to_vec(),
