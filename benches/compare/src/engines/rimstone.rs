@@ -1,7 +1,8 @@
 //! Rimstone, one namespace.
 
 use rimstone::{
-    Durability, EntryRef, ListOptions, ListedKey, Namespace, Options, PutOptions, Store, Verify, WriteBatch,
+    Durability, EntryRef, ListOptions, ListedKey, Namespace, Options, PutOptions, Store, Verify,
+    WriteBatch,
 };
 
 use super::{Engine, Reader, Setup};
