@@ -51,3 +51,25 @@ fn a_value_that_is_not_in_memory_is_not_streamed_without_waiting() {
     let missing = ns.try_stream("missing").unwrap();
     assert!(missing.is_some_and(|stream| stream.is_none()));
 }
+
+/// Asking for files ahead, which opens them, is for those that are not in memory.
+#[test]
+fn where_nobody_can_tell_what_is_in_memory_opening_opens_each_segment_once() {
+    let (dir, clock, store, ns) = rimstone_tests::fresh();
+    ns.put("k", "value").unwrap();
+    store.checkpoint().unwrap();
+    drop(ns);
+    store.close().unwrap();
+    drop(rimstone_tests::open(dir.path(), &clock));
+    let names = std::fs::read_dir(dir.path()).unwrap();
+    let segments =
+        names.filter(|name| name.as_ref().unwrap().path().extension() == Some("seg".as_ref()));
+    let disk = Gate::default();
+    disk.seem_cold();
+    disk.fail_after(segments.count(), Doing::Open, ".seg");
+    let options = Options::new().clock(clock).vfs(Arc::new(disk.clone()));
+    let store = options.open(dir.path()).unwrap();
+    assert_eq!(disk.failed(), 0);
+    let ns = store.find_namespace("n").unwrap();
+    assert_eq!(&ns.get("k").unwrap().unwrap()[..], b"value");
+}

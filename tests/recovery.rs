@@ -196,6 +196,44 @@ fn a_newer_checkpoint_is_refused_and_not_passed_over() {
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
+/// Whoever forges the lists of a checkpoint with their checksums costs the store that checkpoint and no more.
+#[test]
+fn a_checkpoint_that_counts_more_than_a_segment_holds_is_refused() {
+    let dir = tempdir().unwrap();
+    let clock = Clock::manual(1);
+    for key in ["one", "two"] {
+        let store = open(dir.path(), &clock);
+        let ns = store.namespace("n").unwrap();
+        ns.put(key, "value").unwrap();
+        store.checkpoint().unwrap();
+        drop(ns);
+        store.close().unwrap();
+    }
+    let path = newest(dir.path(), "ckpt").unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    let word = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let (lists, len) = (word(&bytes, 120), word(&bytes, 128));
+    let lists = usize::try_from(lists).unwrap()..usize::try_from(lists + len).unwrap();
+    // The live bytes of its first segment.
+    let live_bytes = lists.start + 32;
+    assert_eq!(word(&bytes, live_bytes), 80, "a header, a key and a value");
+    bytes[live_bytes..live_bytes + 8].fill(0xff);
+    let crc = crc32(&bytes[lists]);
+    bytes[92..96].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc32(&bytes[..140]);
+    bytes[140..144].copy_from_slice(&crc.to_le_bytes());
+    fs::write(&path, &bytes).unwrap();
+
+    let store = open(dir.path(), &clock);
+    let ns = store.find_namespace("n").unwrap();
+    assert_eq!(store.stats().damage.len(), 1, "{:?}", store.stats().damage);
+    store.checkpoint().unwrap();
+    store.compact().unwrap();
+    for key in ["one", "two"] {
+        assert_eq!(&ns.get(key).unwrap().unwrap()[..], b"value");
+    }
+}
+
 /// A store whose log lies in two segments, and a large value; and these three files.
 fn two_segments(clock: &Clock) -> (tempfile::TempDir, [std::path::PathBuf; 3]) {
     let dir = tempdir().unwrap();

@@ -69,6 +69,10 @@ impl<C> Compactor<C> {
         if done.is_err() {
             segments.abandon();
         }
+        debug_assert!(
+            !self.progress.is_done || self.next == self.plan.scanned.len(),
+            "all that had to be read was"
+        );
         done.map(|()| self.progress)
     }
 

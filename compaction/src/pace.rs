@@ -34,6 +34,7 @@ impl Pace {
     /// Returns a bucket that holds so many bytes, so that what was saved up in quiet times is not
     /// spent all at once.
     pub fn new(burst: u64) -> Pace {
+        debug_assert!(burst > 0, "something can be saved up");
         Pace {
             burst,
             tokens: 0,

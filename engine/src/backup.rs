@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::core::Core;
 use crate::error::{Error, Result, io_error};
 use crate::format::checkpoint::{Meta, file_name};
+use crate::format::segment::HEADER_LEN;
 use crate::index::checkpoint;
 use crate::index::keys::RunFiles;
 use crate::log::large::MISSING;
@@ -65,6 +66,14 @@ impl Core {
         let id = state.kept.last().map_or(0, |kept| kept.id);
         let (header, meta, _) = checkpoint::read(&*self.vfs, &self.dir, id)?;
         let segments: BTreeSet<u64> = ids(&meta).collect();
+        debug_assert_eq!(header.id, id, "it was made just now");
+        debug_assert_eq!(segments.len(), meta.segments.len(), "each segment once");
+        debug_assert!(
+            meta.retired
+                .iter()
+                .all(|retired| !segments.contains(&retired.id)),
+            "in use or retired"
+        );
         let is_open = |id: &u64| state.reclaim.is_open(*id);
         Ok(Point {
             checkpoint: Some(id),
@@ -170,6 +179,7 @@ impl<'a> Dest<'a> {
             }
         }
         let (last, end) = point.end;
+        debug_assert!(end >= HEADER_LEN as u64, "a segment has a header at least");
         for id in &point.segments {
             let limit = Some(end).filter(|_| *id == last);
             let is_closed = !point.open.contains(id);
@@ -286,12 +296,13 @@ fn copy(vfs: &dyn Vfs, from: &Path, to: &Path, limit: Option<u64>) -> Result<()>
     let (mut at, mut piece) = (0, Vec::new());
     while at < len {
         let size = PIECE.min(len - at);
+        debug_assert!(size > 0 && at + size <= len);
         piece.resize(usize::try_from(size).unwrap_or(0), 0);
         source.read_at(&mut piece, at).map_err(reading)?;
         out.push(&piece).map_err(writing)?;
         at += size;
     }
     let copied = out.flush().map_err(writing)?;
-    debug_assert_eq!(copied, len, "no byte more or less");
+    assert_eq!(copied, len, "a backup has no byte more or less");
     file.sync().map_err(writing)
 }

@@ -140,9 +140,11 @@ impl WriteBatch {
                 Entry::Vacant(place) => {
                     place.insert(self.writes.len());
                     self.writes.push(write);
+                    debug_assert_eq!(self.places.len(), self.writes.len(), "a place for each");
                     return self;
                 }
                 Entry::Occupied(place) => {
+                    debug_assert!(*place.get() < self.writes.len());
                     let earlier = self.writes.get_mut(*place.get());
                     if let Some(earlier) = earlier.filter(|w| w.is_of(namespace, key)) {
                         *earlier = write;
@@ -164,7 +166,8 @@ impl WriteBatch {
     /// The operations as the log takes them; large values are written and durable on return. If one
     /// cannot be written, none is left behind.
     pub(crate) fn into_ops(self) -> Result<Vec<Op>> {
-        let mut ops = Vec::with_capacity(self.writes.len());
+        let writes = self.writes.len();
+        let mut ops = Vec::with_capacity(writes);
         for Write { namespace, change } in self.writes {
             let op = match change {
                 Change::Ready(op) => Ok(namespace.renumbered(op)),
@@ -181,6 +184,7 @@ impl WriteBatch {
                 }
             }
         }
+        debug_assert_eq!(ops.len(), writes, "none is left out");
         Ok(ops)
     }
 }

@@ -34,6 +34,7 @@ impl Brake {
         let rate = (debt >> 20)
             .saturating_mul(NANOS_PER_GIB)
             .min(NANOS_MAX << 10);
+        debug_assert!(debt >= 1 << 20 || rate == 0, "less than a MiB is nothing");
         if self.rate.swap(rate, Ordering::Relaxed) > 0 && rate == 0 {
             self.owed.store(0, Ordering::Relaxed);
             self.changed.notify_all();
@@ -58,6 +59,7 @@ impl Brake {
             return;
         }
         let owed = self.owed.swap(0, Ordering::Relaxed).min(WAIT_MAX);
+        debug_assert!(owed <= WAIT_MAX, "nobody waits for longer at once");
         let mut asleep = self.asleep.lock();
         let _ = self
             .changed

@@ -89,6 +89,7 @@ pub(crate) struct Evicting {
 impl Evicting {
     /// Whether a record of so many bytes may be kept; then it counts.
     pub(crate) fn keep(&self, bytes: u64) -> bool {
+        debug_assert!(bytes > 0, "each takes something of what may be kept");
         let left = self.may_keep.get().checked_sub(bytes);
         left.inspect(|left| self.may_keep.set(*left)).is_some()
     }
@@ -124,7 +125,9 @@ impl Capacity {
 
     /// How long segments become, so that each is a small part of the capacity.
     pub(crate) fn segment_len(&self) -> u64 {
-        (self.max / SEGMENT_SHARE).max(SEGMENT_MIN)
+        let len = (self.max / SEGMENT_SHARE).max(SEGMENT_MIN);
+        debug_assert!(len < self.max / HOLD_SHARE, "one more does not fill it");
+        len
     }
 
     /// Notes that a record was read, one time of eight.
@@ -167,6 +170,10 @@ impl Capacity {
         // What is written meanwhile may be counted twice.
         let at = self.written.load(Ordering::Relaxed);
         let used = used();
+        debug_assert!(
+            at >= self.counted_at.load(Ordering::Relaxed),
+            "one counts at a time"
+        );
         self.counted.store(used, Ordering::Release);
         self.counted_at.store(at, Ordering::Release);
         used
@@ -185,6 +192,7 @@ impl Capacity {
         self.evicted_bytes.fetch_add(bytes, Ordering::Relaxed);
         let turned = self.turned.fetch_add(bytes, Ordering::Relaxed);
         let is_over = turned.saturating_add(bytes) > self.max / 2;
+        debug_assert!(keys > 0 || bytes == 0, "bytes belong to keys");
         if is_over {
             self.turned.store(0, Ordering::Relaxed);
             self.read.turn();
@@ -312,6 +320,7 @@ impl Core {
             let before = used;
             debug_assert!(used > end, "there is something to free");
             let most = (used - end).min(capacity.max / HOLD_SHARE);
+            debug_assert!(most > 0, "each round asks for something");
             let made = self.make_room_in(state, most);
             used = capacity.count(|| self.disk_bytes());
             fruitless = if used < before { 0 } else { fruitless + 1 };

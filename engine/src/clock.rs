@@ -138,6 +138,7 @@ impl Clock {
     pub(crate) fn confirmed(&self) -> u64 {
         let (now, instant) = (self.now(), self.0.source.elapsed());
         let mut erase = self.0.erase.lock();
+        let before = erase.time;
         let elapsed = instant.saturating_sub(erase.since);
         let expected = erase.time.saturating_add(elapsed);
         if now <= expected.saturating_add(JUMP_SECONDS) {
@@ -155,6 +156,10 @@ impl Clock {
                 .time
                 .saturating_add(instant.saturating_sub(erase.since));
         }
+        debug_assert!(
+            erase.time >= before,
+            "what was erased had expired, and stays so"
+        );
         erase.time
     }
 }

@@ -171,6 +171,7 @@ impl Core {
         debug_assert!(budget <= STEP, "others wait for the lock meanwhile");
         let bytes = self.step(state, budget)?;
         state.pacing.pace.spend(bytes);
+        debug_assert!(*turn > 0 && *turn <= TURN, "others wait for the end of it");
         *turn = turn.saturating_sub(bytes);
         Ok(true)
     }
@@ -201,6 +202,7 @@ impl Core {
                 .filter(|s| before.contains(&s.id) && strategy.is_worth(s));
             let left: u64 = left.map(|s| s.bytes).sum();
             all = all.max(left);
+            debug_assert!(left <= all, "what is done with is not negative");
             progress(all - left, all);
             if !log.begin(&strategy, |segment| before.contains(&segment.id)) {
                 break;
@@ -260,6 +262,15 @@ impl Core {
     /// segment that cannot be read costs the plan.
     fn step(&self, state: &mut Maintenance, budget: u64) -> Result<u64> {
         let stepped = self.as_log(state).step(budget);
+        debug_assert!(
+            state.reclaim.retired.is_empty() || state.reclaim.under_way.is_none(),
+            "segments are retired by the last step of a plan"
+        );
+        debug_assert_eq!(
+            state.reclaim.retired.is_empty(),
+            state.reclaim.retired_bytes == 0,
+            "each has bytes"
+        );
         state.retired.append(&mut state.reclaim.retired);
         state.retired_bytes += std::mem::take(&mut state.reclaim.retired_bytes);
         let bytes = match stepped {

@@ -273,6 +273,7 @@ impl Core {
 
     /// Whether puts may take space: `Full` while there is none kept back for what frees it.
     pub(crate) fn check_room(&self) -> Result<()> {
+        debug_assert!(!self.is_read_only, "who only reads takes no space");
         if self.reserve.has_room() {
             return Ok(());
         }
@@ -306,6 +307,7 @@ impl Core {
             log.written()
         };
         // What lies in earlier segments is durable.
+        debug_assert!(end <= segment.published(), "what is flushed was written");
         segment.sync().inspect_err(|_| self.poison())?;
         self.log.lock().note_flush(segment.id, seqno, end);
         Ok(())
@@ -359,6 +361,8 @@ impl Core {
             len: if is_durable { end } else { 0 },
         };
         drop(log);
+        debug_assert!(mark.seqno <= seqno, "no more is promised than was written");
+        debug_assert!(mark.len == 0 || mark.seqno == seqno);
         self.marked.store(segment.id, Ordering::Relaxed);
         // Where it fails less is known of a damaged store, and nothing else.
         let _ = self.vfs.note(&self.dir.join(LOCK), &mark.encode());
@@ -379,6 +383,7 @@ impl Core {
         // Its length can be relied on, then.
         log.sync().inspect_err(|_| self.poison())?;
         self.take_capacity(PREALLOCATED, false)?;
+        debug_assert!(log.durable >= log.seqno, "all of it was flushed");
         let next = log.prepare(self.new_file_id(), self.clock.confirmed())?;
         log.rotate(&self.segments, next)
             .inspect_err(|_| self.poison())

@@ -52,6 +52,10 @@ impl Core {
             name: state.name().into_bytes(),
         };
         let op = |number, dropped| Op::keyless(Kind::Namespace, number, body(dropped).encode());
+        debug_assert!(
+            self.namespaces.next_number() > view.number,
+            "the highest of its numbers counts"
+        );
         // The new one first: at no moment is there no namespace.
         let ops = vec![
             op(self.namespaces.next_number(), false),
@@ -72,6 +76,10 @@ impl Core {
         if prefix.len() > KEY_MAX {
             return Err(Error::InvalidKey { len: prefix.len() });
         }
+        debug_assert!(
+            !prefix.is_empty(),
+            "everything is cleared, key by key is another way"
+        );
         loop {
             // Nobody carries deletions out in a closed store, so there is no use in waiting for that.
             self.check_writable()?;
@@ -196,6 +204,7 @@ impl Core {
             if *left == 0 || self.work.is_stopped() {
                 return Ok(false);
             }
+            debug_assert!(*left <= TURN && left.is_multiple_of(BATCH));
             let mut options = ListOptions::new().prefix(&deletion.prefix).limit(BATCH);
             options.cursor.clone_from(cursor);
             // At the beginning of time nothing has expired.
@@ -225,6 +234,7 @@ impl Core {
         let _naming = self.naming.lock();
         let mut deletions = state.view()?.deletions().to_vec();
         deletions.retain(|other| other != deletion);
+        debug_assert!(cursor.is_none(), "all of it was looked at");
         if state.number() == *number && deletions.len() < state.deletions().len() {
             self.commit_deletions(state, deletions, false)?;
         }

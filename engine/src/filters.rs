@@ -128,7 +128,13 @@ impl Filters {
             self.is_short |= filter.as_ref().is_none_or(Option::is_none);
             let filter = filter.flatten()?;
             self.bytes = self.bytes.saturating_add(filter.bytes());
+            debug_assert_eq!(filter.end, end, "it is of all that is there");
             self.made.insert(segment.id, filter);
+            debug_assert_eq!(
+                self.bytes,
+                self.made.values().map(Filter::bytes).sum::<usize>(),
+                "what they take is known"
+            );
         }
         self.made.get(&segment.id)
     }

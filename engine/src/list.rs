@@ -149,6 +149,7 @@ impl Page {
             cursor: None,
         };
         page.cursor = each(&mut |key| page.push(&key))?;
+        debug_assert!(page.len() <= limit.max(1), "no more than was asked for");
         Ok(page)
     }
 
@@ -165,5 +166,8 @@ impl Page {
             expiration: key.expiration.unwrap_or(0),
             seqno: key.seqno,
         });
+        debug_assert!(self.items.last().is_some_and(|item| {
+            item.start + item.key_len as usize + item.metadata_len as usize == self.bytes.len()
+        }));
     }
 }

@@ -11,6 +11,7 @@ use crate::core::Core;
 use crate::deletions::UnderWay;
 use crate::error::{Error, Result, io_error};
 use crate::format::checkpoint::{FRONT, Header, Meta, Retired, SegmentEntry, file_name};
+use crate::format::segment::SEGMENT_LEN;
 use crate::index::checkpoint::{self, CURRENT, damaged_table};
 use crate::index::keys::RunFiles;
 use crate::index::runs::KeyRecord;
@@ -224,6 +225,10 @@ impl Core {
             runs.clone_from(&meta.runs);
             self.sync()
         })?;
+        assert!(
+            self.log.lock().durable >= seqno,
+            "a checkpoint is named when the log is durable through it (rule 3)"
+        );
         let published = checkpoint::publish(&*self.vfs, dir, id);
         // Where nobody can tell, it may be named, and then has to stay.
         let is_named = || match checkpoint::current(&*self.vfs, dir) {
@@ -238,6 +243,10 @@ impl Core {
         }
         let newest = state.kept.last();
         debug_assert!(newest.is_none_or(|newest| newest.id < id), "ids rise");
+        debug_assert!(
+            newest.is_none_or(|newest| newest.seqno <= seqno),
+            "a later one holds a later state"
+        );
         state.kept.push(Kept { id, seqno, runs });
         self.checkpointed.store(seqno, Ordering::Relaxed);
         published
@@ -272,6 +281,7 @@ impl Core {
             if self.work.is_stopped() {
                 break;
             }
+            self.table.will_need(partition..partition.saturating_add(1));
             self.table.settle(partition);
         }
     }
@@ -310,6 +320,12 @@ impl Core {
             meta_crc: 0,
         };
         debug_assert!(log.durable <= log.seqno);
+        debug_assert!(
+            retired
+                .iter()
+                .all(|retired| self.segment(retired.id).is_none()),
+            "in use or retired"
+        );
         let segments = self.segments.all().into_iter();
         let segments = segments.map(|(number, segment)| {
             let state = segment.usage.state();
@@ -327,6 +343,10 @@ impl Core {
         });
         // A class segment that the log does not name yet is no part of the store.
         let segments = segments.filter(|entry| entry.len > 0);
+        let segments = segments.inspect(|entry| {
+            debug_assert!(entry.len <= SEGMENT_LEN, "it would be refused");
+            debug_assert!(entry.number > 0, "0 is no segment");
+        });
         let meta = Meta {
             segments: segments.collect(),
             retired: retired.to_vec(),
@@ -421,6 +441,10 @@ impl Core {
             self.remove(&path)?;
         }
         debug_assert!(!state.kept.is_empty(), "one was made just now");
+        debug_assert!(
+            state.kept.is_sorted_by(|a, b| a.id < b.id),
+            "the newest comes last"
+        );
         let mut runs: HashSet<u64> = self.keys.run_ids().into_iter().collect();
         state.kept.iter().for_each(|kept| runs.extend(&kept.runs));
         let names = self.vfs.list(&self.dir);
@@ -434,6 +458,10 @@ impl Core {
         }
         let past = state.kept.iter().map(|kept| kept.seqno).min().unwrap_or(0);
         while let Some(first) = state.retired.first().filter(|first| first.seqno <= past) {
+            assert!(
+                self.segment(first.id).is_none(),
+                "a file goes when no slot can name it (rule 4)"
+            );
             self.remove(&segment_path(&self.dir, first.id))?;
             state.retired.remove(0);
             if state.retired.is_empty() {

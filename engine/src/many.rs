@@ -54,6 +54,7 @@ impl Namespace {
                 entries.push(lent.map(Lent::into_entry));
             }
         }
+        debug_assert_eq!(entries.len(), keys.len(), "an answer for each");
         Ok(entries)
     }
 
@@ -65,6 +66,7 @@ impl Namespace {
         guard: &Guard,
     ) -> Result<[u64; PREFETCHED]> {
         let core = self.core();
+        debug_assert!(keys.len() <= PREFETCHED, "a group is no larger");
         let mut hashes = [0; PREFETCHED];
         for (hash, key) in hashes.iter_mut().zip(keys) {
             *hash = self.hash(view, key.as_ref())?;

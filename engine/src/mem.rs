@@ -77,6 +77,10 @@ impl Map {
         let end = start.saturating_add(len).min(self.raw.len());
         for at in (start..end).step_by(READ_AHEAD) {
             let len = end.saturating_sub(at).min(READ_AHEAD);
+            debug_assert!(
+                at + len <= self.raw.len(),
+                "advice is for the mapping alone"
+            );
             // Who touches it reads it, if this does not.
             let _ = self.raw.advise_range(memmap2::Advice::WillNeed, at, len);
         }
@@ -191,6 +195,7 @@ impl Region {
             .no_reserve_swap()
             .map_anon();
         let raw = MmapRaw::from(mapped.ok()?);
+        debug_assert!(raw.len() >= len + HUGE_PAGE, "room to begin at a huge page");
         let start = (raw.as_ptr() as usize).next_multiple_of(HUGE_PAGE) - raw.as_ptr() as usize;
         debug_assert!(
             start < HUGE_PAGE && start + len <= raw.len(),
@@ -211,6 +216,8 @@ impl Region {
         let first = (self.start + offset).next_multiple_of(page);
         let end = (self.start + offset + len) & !(page - 1);
         let len = end.saturating_sub(first);
+        debug_assert!(len == 0 || (first.is_multiple_of(page) && len.is_multiple_of(page)));
+        debug_assert!(first >= self.start + offset, "nobody else's page");
         if len > 0 {
             // SAFETY: these are whole pages of the system, so nothing is rounded; only the buckets that
             // are being dropped lie in them, and nothing refers to those any more.
@@ -306,6 +313,7 @@ impl BucketMemory {
     /// Starts to read them from the disk, if they lie in a file.
     pub(crate) fn will_need(&self) {
         if let Owner::Map { map, offset } = &self.owner {
+            debug_assert!(*offset + self.len * size_of::<Bucket>() <= map.raw.len());
             map.will_need(*offset, self.len * size_of::<Bucket>());
         }
     }

@@ -357,6 +357,8 @@ impl Namespace {
             if !found.is_visible(view, || core.clock.now()) {
                 return Ok(None);
             }
+            debug_assert_eq!(found.record.key, key, "no key's value is another's");
+            debug_assert_eq!(found.record.header.namespace, view.number);
             let (location, segment) = (found.location, found.segment);
             if let Some(capacity) = &core.capacity {
                 capacity.note_read(hash, segment);
@@ -389,6 +391,10 @@ impl Namespace {
         };
         let pointer = LargePointer::decode(found.record.value()).ok_or_else(damage)?;
         let (core, id) = (self.core(), pointer.segment);
+        debug_assert!(
+            found.record.header.kind == Kind::PutLarge,
+            "others hold their value"
+        );
         core.origin.check()?;
         if let Some(large) = core.mapped.get(id) {
             return Ok(large);
@@ -444,6 +450,12 @@ impl Namespace {
                 .saturating_add(u64::from(ttl.subsec_nanos() > 0));
             self.core().clock.now().saturating_add(rounded)
         });
+        debug_assert!(
+            pointer.is_none() || inline.is_empty(),
+            "a value lies in one place"
+        );
+        debug_assert!(inline.len() <= INLINE_MAX);
+        debug_assert!(pointer.is_none_or(|pointer| u64::from(pointer.len) <= VALUE_MAX));
         let pointer = pointer.map(LargePointer::encode);
         let (kind, value) = match &pointer {
             Some(pointer) => (Kind::PutLarge, &pointer[..]),

@@ -246,6 +246,10 @@ impl Namespaces {
         let mut entries: Vec<_> = inner.numbers.iter().map(entry).collect();
         entries.sort_unstable_by_key(|entry| entry.number);
         debug_assert_eq!(entries.len(), inner.numbers.len());
+        debug_assert!(
+            entries.is_sorted_by(|a, b| a.number < b.number),
+            "each number once"
+        );
         entries
     }
 
@@ -261,6 +265,11 @@ impl Namespaces {
         }
         let Inner { numbers, ids, .. } = &mut *inner;
         ids.retain(|_, state| numbers.contains_key(&state.number()));
+        let mut existing = inner.existing();
+        debug_assert!(
+            existing.all(|(_, state)| inner.ids.contains_key(&state.id)),
+            "what exists stays"
+        );
     }
 
     /// How many were dropped and are not forgotten yet.
@@ -335,7 +344,9 @@ impl Namespaces {
     pub(crate) fn next_number(&self) -> u32 {
         let inner = self.0.read();
         let highest = inner.numbers.keys().max();
-        highest.map_or(1, |max| max.saturating_add(1))
+        let next = highest.map_or(1, |max| max.saturating_add(1));
+        debug_assert!(next > 0, "0 is no namespace");
+        next
     }
 }
 

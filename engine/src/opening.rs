@@ -130,8 +130,9 @@ impl Options {
         self
     }
 
-    /// Opens a store that starts no threads: what they would do happens in [`Store::step`], so that in a
-    /// simulation everything has its place in one order. Not together with a [capacity](Options::capacity), at
+    /// Opens a store that keeps no threads: what they would do happens in [`Store::step`], so that in a
+    /// simulation everything has its place in one order. Opening may still copy half of a large table in a
+    /// second thread, which is gone when it returns. Not together with a [capacity](Options::capacity), at
     /// which writers wait for what only a thread does.
     #[doc(hidden)]
     #[must_use]

@@ -109,6 +109,10 @@ impl Segments for Log<'_> {
     fn scan(&self, id: u64) -> Result<Records> {
         self.state.reading.set(id);
         let (number, segment) = self.core.segment(id).ok_or(Error::Poisoned)?;
+        debug_assert!(
+            !self.state.classes.is_open(id),
+            "what is read is not written to"
+        );
         Ok(Records::new(segment, number, self.core.id))
     }
 
@@ -126,6 +130,10 @@ impl Segments for Log<'_> {
     }
 
     fn relocate(&mut self, found: Found, class: u8) -> Result<()> {
+        debug_assert!(
+            found.is_put() || found.is_tombstone(),
+            "what is said of namespaces is said again, not copied"
+        );
         let (number, offset) = (found.header.namespace, found.location.offset());
         if self.core.namespaces.by_number(number).is_none() {
             // It was dropped with all it held: its tombstones hide nothing that anybody can ask for. But
@@ -183,6 +191,8 @@ impl Segments for Log<'_> {
         let Some(evicting) = &mut self.state.evicting else {
             return self.erase(found);
         };
+        debug_assert!(found.is_put(), "tombstones have nothing to evict");
+        debug_assert!(!evicting.is_full(), "a full batch was committed");
         evicting.evicted.push(found);
         if evicting.is_full() {
             self.commit_evictions()?;
@@ -209,6 +219,7 @@ impl Segments for Log<'_> {
         // newer one says.
         victims.sort_by_key(|(_, segment)| segment.id);
         debug_assert_eq!(victims.len(), plan.victims.len(), "nobody else retires any");
+        debug_assert!(self.state.under_way.is_none(), "it is being stepped");
         let is_open = |segment: &Segment| self.state.classes.is_open(segment.id);
         debug_assert!(!victims.iter().any(|(_, segment)| is_open(segment)));
         self.check_empty(&victims)?;
@@ -220,6 +231,13 @@ impl Segments for Log<'_> {
             "evictions are in the log before their segment goes (rule 5)"
         );
         let seqno = self.core.retire(&victims)?;
+        debug_assert!(
+            self.state
+                .retired
+                .last()
+                .is_none_or(|last| last.seqno < seqno),
+            "they go in the order of retirement"
+        );
         for found in std::mem::take(&mut self.state.erased) {
             self.core.forget(&found, seqno);
         }
@@ -233,6 +251,7 @@ impl Segments for Log<'_> {
         self.state.others.clear();
         self.state.evicting = None;
         for (number, segment) in victims {
+            debug_assert!(number > 0, "0 is no segment");
             self.core.segments.remove(number);
             self.core.held.lock().push(Arc::downgrade(&segment));
             let id = segment.id;
@@ -289,6 +308,7 @@ impl Log<'_> {
         for op in self.state.classes.flush()? {
             self.core.commit(vec![op], false)?;
         }
+        debug_assert!(!self.state.classes.wants_flush(), "all of it was flushed");
         self.state.classes.settle();
         Ok(())
     }
@@ -369,11 +389,20 @@ impl Log<'_> {
         let Some(mut plan) = strategy.choose(&stats, now) else {
             return false;
         };
+        let is_sealed = |id: &u64| stats.iter().any(|s| s.id == *id && s.sealed);
+        debug_assert!(
+            plan.victims.iter().all(is_sealed),
+            "what is written to stays"
+        );
         self.skip_unread(&mut plan, &stats, now);
         self.state.others = self.core.segments.all();
         self.state
             .others
             .retain(|(_, segment)| !plan.victims.contains(&segment.id));
+        debug_assert!(
+            self.state.others.len() + plan.victims.len() >= stats.len(),
+            "a segment goes or stays"
+        );
         let live: u64 = stats.iter().map(|s| s.live_bytes).sum();
         let longest = self.core.capacity.as_ref().map(Capacity::segment_len);
         let class_len = (live / CLASS_SHARE).max(CLASS_MIN);

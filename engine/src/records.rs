@@ -32,6 +32,7 @@ pub(crate) struct Records {
 
 impl Records {
     pub(crate) fn new(segment: Arc<Segment>, number: u32, store: StoreId) -> Records {
+        debug_assert!(number > 0, "0 is no segment");
         Records {
             end: segment.end(),
             segment,
@@ -54,6 +55,7 @@ impl Iterator for Records {
             let len = u64::try_from(record.header.record_len()).unwrap_or(u64::MAX);
             self.offset = offset.saturating_add(len);
             debug_assert!(self.offset > offset, "an end is reached");
+            debug_assert!(self.offset.is_multiple_of(8), "the next one begins there");
             Found {
                 segment: Arc::clone(&self.segment),
                 header: record.header,
@@ -103,6 +105,7 @@ impl Found {
 
     /// The operation that deletes the key, if the record is still its newest.
     pub(crate) fn eviction(&self, core: &Core) -> Result<Op> {
+        debug_assert!(self.is_put(), "only what is there is evicted");
         let record = self.segment.record(self.location.offset())?;
         let before = self.header.seqno.saturating_add(1);
         Ok(core.deletion_before(self.header.namespace, record.key, before))

@@ -124,6 +124,11 @@ pub(crate) fn repair(
             Ok(())
         })?;
     }
+    debug_assert_eq!(
+        new.core().table.len() as u64,
+        repaired.entries,
+        "each key that was kept has a slot, and no other"
+    );
     new.checkpoint()?;
     new.close()?;
     finish(&**vfs, into)?;

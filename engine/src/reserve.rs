@@ -73,6 +73,7 @@ impl Reserve {
             if !state.is_there {
                 state.len = 0;
             }
+            debug_assert!(!state.is_out(), "who keeps nothing waits for nothing");
         }
     }
 

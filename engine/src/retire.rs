@@ -7,6 +7,7 @@ use crate::core::Core;
 use crate::error::Result;
 use crate::format::lists::Retire;
 use crate::format::record::{Address, Kind};
+use crate::format::segment::SEGMENT_LEN;
 use crate::log::commit::Op;
 use crate::log::segment::Segment;
 use crate::records::{Found, RECORDS_AT_ONCE, Records};
@@ -25,12 +26,18 @@ impl Core {
         debug_assert!(!victims.is_empty());
         let in_order = victims.is_sorted_by_key(|(_, segment)| segment.id);
         debug_assert!(in_order, "their files go in the order of the log");
+        let (active, _) = self.log.lock().active();
+        assert!(
+            victims.iter().all(|(number, _)| *number != active),
+            "the log goes on in a segment that stays"
+        );
         let ids: Vec<u64> = victims.iter().map(|(_, segment)| segment.id).collect();
         let naming = self.naming.lock();
         let mut ops = self.namespaces_to_keep(&ids);
         let body = self.retirement(&ids).encode();
         ops.push(Op::keyless(Kind::Retire, 0, body));
         let seqno = self.commit(ops, false)?.generation;
+        debug_assert!(seqno > 0, "a retirement is in the log");
         ids.iter()
             .for_each(|id| self.namespaces.forget_dropped(*id));
         drop(naming);
@@ -61,6 +68,10 @@ impl Core {
             let is_last = !all.iter().any(|(_, s)| stays(s) && is_older(s));
             victims.contains(&entry.segment) && (exists || entry.number == newest || !is_last)
         });
+        debug_assert!(
+            self.naming.is_locked(),
+            "who changes one meanwhile would be undone"
+        );
         entries
             .map(|entry| Op::keyless(Kind::Namespace, entry.number, entry.body))
             .collect()
@@ -73,6 +84,11 @@ impl Core {
         let mut staying = self.segments.all();
         staying.retain(|(_, segment)| !victims.contains(&segment.id));
         let ids: HashSet<u64> = staying.iter().map(|(_, segment)| segment.id).collect();
+        debug_assert_eq!(
+            ids.len(),
+            staying.len(),
+            "each segment has an id of its own"
+        );
         debug_assert!(victims.iter().all(|id| !ids.contains(id)));
         let named = staying.iter().map(|(_, segment)| segment.previous);
         let classes = staying.iter().filter(|(_, s)| s.class.is_some());
@@ -106,6 +122,7 @@ impl Core {
                 bytes += u64::try_from(found.header.record_len()).unwrap_or(0);
             }
         }
+        debug_assert!(bytes <= SEGMENT_LEN, "no more than it holds");
         segment.usage.set_dropped(bytes);
         true
     }

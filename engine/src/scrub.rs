@@ -42,6 +42,7 @@ impl Core {
         scrub.run()?;
         let Scrub { mut found, .. } = scrub;
         found.sort_by(|a, b| (&a.path, a.offset).cmp(&(&b.path, b.offset)));
+        debug_assert!(found.is_sorted_by_key(|damage| (&damage.path, damage.offset)));
         Ok(found)
     }
 
@@ -158,6 +159,7 @@ impl Scrub<'_> {
         );
         self.done = self.done.saturating_add(bytes);
         if self.done.saturating_sub(self.told) >= PIECE {
+            debug_assert!(self.done > self.told, "each call tells of more");
             self.told = self.done;
             (self.progress)(self.done.min(self.all), self.all);
         }
@@ -275,6 +277,7 @@ impl Scrub<'_> {
                     }
                 }
                 Step::Damage { offset, next } => {
+                    debug_assert!(offset >= before && next > offset, "nothing is left out");
                     at = next;
                     let mut damage = Damage::bytes(&segment.path, offset, next.min(end), DAMAGED);
                     if number.is_none() {
@@ -345,6 +348,7 @@ impl Scrub<'_> {
             let mut at = 0;
             while at < large.len() {
                 let next = at.saturating_add(CHUNK as u64);
+                debug_assert!(at.is_multiple_of(CHUNK as u64), "each chunk once");
                 if let Err(error) = large.range(at, next) {
                     let key = self.key(header.namespace, record.key);
                     self.note(error, Loss::Value, key)?;

@@ -121,6 +121,7 @@ impl Store {
             .namespaces
             .by_number(number)
             .ok_or(Error::NoSuchNamespace)?;
+        debug_assert_eq!(state.id, NamespaceId(id), "the number is its own");
         Ok(self.handle(state))
     }
 
@@ -210,6 +211,7 @@ impl Store {
         if ops.is_empty() {
             return Ok(());
         }
+        debug_assert!(len <= BATCH_MAX, "it lies in one segment");
         self.core()
             .commit(ops, self.core().is_immediate(durability))
             .map(drop)
@@ -351,6 +353,7 @@ impl Store {
             (log.seqno, log.durable)
         };
         let segments: Vec<_> = core.segments.all().into_iter().map(|(_, s)| s).collect();
+        debug_assert!(durable_seqno <= last_seqno, "what is durable was given out");
         let (evicted_keys, evicted_bytes) = core.evicted();
         Stats {
             evicted_keys,
@@ -427,6 +430,11 @@ impl Store {
     }
 
     fn commit_namespace(&self, number: u32, body: &NamespaceBody) -> Result<()> {
+        debug_assert!(
+            self.core().naming.is_locked(),
+            "one name or number could be given twice"
+        );
+        debug_assert!(number > 0 && body.name.len() <= NAME_MAX);
         let op = Op::keyless(Kind::Namespace, number, body.encode());
         self.core().commit(vec![op], true).map(drop)
     }

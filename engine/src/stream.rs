@@ -116,6 +116,11 @@ impl ValueWriter {
             self.large.is_none() || self.inline.is_empty(),
             "a value lies in one place"
         );
+        debug_assert!(self.len <= VALUE_MAX, "longer ones were refused");
+        debug_assert!(
+            self.large.is_some() || self.inline.len() as u64 == self.len,
+            "all that was written is there"
+        );
         let pointer = self.large.map(LargeWriter::finish).transpose()?;
         self.namespace
             .op(&self.key, &self.inline, pointer, &self.options)
@@ -195,6 +200,7 @@ impl ValueStream {
             Body::Inline(bytes) => {
                 let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
                 let (start, end) = (at(range.start), at(range.end));
+                debug_assert!(start <= bytes.len() && end <= bytes.len());
                 Ok(bytes.slice(start.min(end)..end))
             }
             Body::Large(large) => large.range(range.start, range.end),
@@ -212,6 +218,7 @@ impl Iterator for ValueStream {
         let start = self.position;
         let end = start.saturating_add(CHUNK as u64).min(self.len());
         debug_assert!(start < end && end <= self.len());
+        debug_assert!(end - start <= CHUNK as u64, "bounded memory");
         let piece = self.range(start..end);
         self.position = if piece.is_ok() { end } else { self.len() };
         Some(piece)

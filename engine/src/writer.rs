@@ -316,6 +316,7 @@ impl<'a> Group<'a> {
                 needs_tombstone,
             }));
         }
+        debug_assert_eq!(replaced.len(), request.ops.len(), "each is decided");
         Ok((replaced, outcome))
     }
 
@@ -350,6 +351,11 @@ impl<'a> Group<'a> {
                 new: Location::new(number, u64::from(address.offset)),
             });
         }
+        debug_assert_eq!(left, 0, "the last record ends the batch");
+        debug_assert!(
+            changes.is_sorted_by(|a: &Change<'_>, b| a.header.seqno < b.header.seqno),
+            "numbers rise"
+        );
         self.decided.push(Decided {
             request,
             changes,
@@ -393,6 +399,11 @@ impl<'a> Group<'a> {
         }
         match self.write(&decided) {
             Ok(()) => {
+                debug_assert_eq!(
+                    self.log.buffered(),
+                    0,
+                    "what is published is written (rule 1)"
+                );
                 self.publish(&decided);
                 self.before = self.log.seqno;
                 decided.iter().for_each(|d| d.request.finish(Ok(d.outcome)));
@@ -425,6 +436,7 @@ impl<'a> Group<'a> {
     fn write(&mut self, decided: &[Decided<'_>]) -> Result<()> {
         let frees_space = decided.iter().all(|d| d.request.frees_space());
         if let Err(error) = self.log.reserve(frees_space) {
+            debug_assert!(self.before <= self.log.seqno, "its numbers are given back");
             self.log.discard();
             self.log.seqno = self.before;
             return Err(error);
@@ -499,6 +511,10 @@ impl Core {
         } = change;
         let segment = self.segments.get(new.number(), guard);
         let segment = segment.expect("the active segment is in the list");
+        debug_assert!(
+            new.offset() < segment.published(),
+            "nobody sees what was not written (rule 1)"
+        );
         let at = old.as_ref().map(|old| old.location);
         match op.kind {
             Kind::Put | Kind::PutLarge => {
@@ -579,6 +595,11 @@ impl Core {
         let Some((from, to)) = segments.zip(self.segments.get(moved.to, guard)) else {
             return false;
         };
+        debug_assert_eq!(to.id, moved.moved.to);
+        debug_assert!(
+            to.published() >= u64::from(moved.moved.len),
+            "copies are there before slots name them (rule 2)"
+        );
         to.usage.receive(&moved.moved);
         for relocation in &moved.moved.relocations {
             self.table.prefetch(relocation.hash);
@@ -634,7 +655,9 @@ pub(crate) fn space(op: &Op) -> usize {
     } else {
         0
     };
-    record(op.body().len()).saturating_add(tombstone)
+    let space = record(op.body().len()).saturating_add(tombstone);
+    debug_assert!(space >= HEADER_LEN && space.is_multiple_of(8));
+    space
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ struct State {
     passes: usize,
     waiting: usize,
     failed: usize,
+    seems_cold: bool,
     listed: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -67,7 +68,19 @@ impl Gate {
 
     /// From now on doing this to a file whose name ends so fails.
     pub fn fail(&self, doing: Doing, kind: &'static str) {
-        self.state().closed = Some((doing, kind, Then::Fail));
+        self.fail_after(0, doing, kind);
+    }
+
+    /// As [`fail`](Gate::fail), for those who come after so many.
+    pub fn fail_after(&self, passes: usize, doing: Doing, kind: &'static str) {
+        let mut state = self.state();
+        state.passes = passes;
+        state.closed = Some((doing, kind, Then::Fail));
+    }
+
+    /// From now on nothing seems to be in memory.
+    pub fn seem_cold(&self) {
+        self.state().seems_cold = true;
     }
 
     /// Does something as soon as a directory has been listed, before who asked knows its names.
@@ -161,7 +174,11 @@ impl Vfs for Gate {
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
         self.pass(Doing::Open, path)?;
-        OsVfs.open(path)
+        Ok(Box::new(GatedFile {
+            file: OsVfs.open(path)?,
+            path: path.to_path_buf(),
+            gate: self.clone(),
+        }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -213,6 +230,11 @@ impl VfsFile for GatedFile {
 
     fn is_resident(&self, offset: u64, len: usize) -> bool {
         let passed = self.gate.pass(Doing::IsResident, &self.path);
-        passed.is_ok() && self.file.is_resident(offset, len)
+        let seems_cold = self.gate.state().seems_cold;
+        passed.is_ok() && !seems_cold && self.file.is_resident(offset, len)
+    }
+
+    fn will_need(&self, offset: u64, len: usize) {
+        self.file.will_need(offset, len);
     }
 }

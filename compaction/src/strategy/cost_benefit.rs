@@ -58,6 +58,7 @@ impl Strategy for CostBenefit {
             let is_worth = |s: &&SegmentStats| s.sealed && s.garbage() > s.bytes / WORTH;
             let worth = segments.iter().filter(is_worth);
             let victim = worth.max_by(|a, b| score(a, newest).total_cmp(&score(b, newest)))?;
+            debug_assert!(victim.sealed && victim.garbage() > 0, "it frees something");
             Plan::new(segments, |s| s.id == victim.id)
         })
     }

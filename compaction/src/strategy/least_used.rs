@@ -42,6 +42,7 @@ impl Strategy for LeastUsed {
             };
             let candidates = segments.iter().filter(frees);
             let victim = candidates.min_by(|a, b| worth(a).total_cmp(&worth(b)))?;
+            debug_assert!(victim.sealed, "what is written to is not given up");
             Plan::new(segments, |s| s.id == victim.id)
         })
     }

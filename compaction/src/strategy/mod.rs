@@ -41,6 +41,15 @@ impl Plan {
         victims.sort_unstable_by_key(|s| (s.lowest_seqno, s.id));
         let horizon = staying.iter().map(|s| s.lowest_seqno).min();
         let horizon = horizon.unwrap_or(u64::MAX);
+        debug_assert_eq!(
+            victims.len() + staying.len(),
+            segments.len(),
+            "each goes or stays"
+        );
+        debug_assert!(
+            staying.iter().all(|s| s.lowest_seqno >= horizon),
+            "nothing that stays is older than the horizon"
+        );
         debug_assert!(
             victims
                 .iter()

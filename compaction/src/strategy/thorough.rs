@@ -25,6 +25,7 @@ impl Strategy for Thorough {
         Dead.choose(segments, now).or_else(|| {
             let worth = segments.iter().filter(|s| self.is_worth(s));
             let victim = worth.min_by_key(|s| (s.lowest_seqno, s.id))?;
+            debug_assert!(victim.sealed, "what is written to is not given up");
             Plan::new(segments, |s| s.id == victim.id)
         })
     }

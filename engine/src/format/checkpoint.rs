@@ -4,8 +4,10 @@
 //! A header of [`HEADER_LEN`] bytes, written last; from [`DATA_START`] the buckets of the table's
 //! partitions, one after the other; then the lists of [`Meta`].
 
+use std::collections::HashSet;
+
 use super::record::Address;
-use super::segment::{Refusal, StoreId};
+use super::segment::{Refusal, SEGMENT_LEN, StoreId};
 use super::{VERSION, field, set};
 
 pub(crate) const HEADER_LEN: usize = 144;
@@ -15,12 +17,16 @@ pub(crate) const DATA_START: u64 = 4096;
 pub(crate) const FRONT: u8 = 255;
 /// Numbers that slots can hold.
 const NUMBER_MAX: u32 = 1 << 20;
+/// More of anything than a segment has, and so little that what all segments have can be added up.
+const COUNT_MAX: u64 = u32::MAX as u64;
 
 const MAGIC: [u8; 8] = *b"RIMSCKPT";
 
 const _: () = {
     assert!(HEADER_LEN as u64 <= DATA_START && DATA_START.is_multiple_of(4096));
     assert!(NUMBER_MAX <= 1 << 20, "what the number of a slot can reach");
+    assert!(SEGMENT_LEN < COUNT_MAX, "bytes are counted, too");
+    assert!(COUNT_MAX < u64::MAX / NUMBER_MAX as u64, "a sum of all");
 };
 
 /// Which state a checkpoint holds, and where the log goes on.
@@ -150,6 +156,7 @@ impl Header {
         set!(bytes, 128, self.meta_len);
         let crc = crc32fast::hash(bytes.get(..140).unwrap_or_default());
         set!(bytes, 140, crc);
+        debug_assert_eq!(Header::decode(&bytes), Ok(*self), "it is what will be read");
         bytes
     }
 
@@ -279,7 +286,13 @@ impl Meta {
             })?,
             chunks: from.list(Reader::u32)?,
         };
-        from.0.is_empty().then_some(meta)
+        // A file that slots may name is not one to be removed.
+        let retired: HashSet<u64> = meta.retired.iter().map(|retired| retired.id).collect();
+        let is_sound = meta
+            .segments
+            .iter()
+            .all(|entry| !retired.contains(&entry.id));
+        (from.0.is_empty() && is_sound).then_some(meta)
     }
 }
 
@@ -294,8 +307,14 @@ struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
+        let before = self.0.len();
         let (head, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
+        debug_assert_eq!(
+            head.len() + rest.len(),
+            before,
+            "no byte twice, none left out"
+        );
         Some(head)
     }
 
@@ -303,24 +322,29 @@ impl<'a> Reader<'a> {
         Some(SegmentEntry {
             number: self.u32().filter(|n| (1..NUMBER_MAX).contains(n))?,
             id: self.u64()?,
-            len: self.u64()?,
+            len: self.u64().filter(|len| *len <= SEGMENT_LEN)?,
             counts: Counts {
-                live: self.u64()?,
-                live_bytes: self.u64()?,
-                pins: self.u64()?,
-                pin_bytes: self.u64()?,
+                live: self.count()?,
+                live_bytes: self.count()?,
+                pins: self.count()?,
+                pin_bytes: self.count()?,
                 highest_pin: self.u64()?,
-                puts: self.u64()?,
-                larges: self.u64()?,
+                puts: self.count()?,
+                larges: self.count()?,
                 lowest_seqno: self.u64()?,
                 seqno_sum: self.u64()?,
                 last_visible: self.u64()?,
             },
-            dropped: self.u64()?,
+            dropped: self.count()?,
             since: self.u64()?,
             class: self.u8()?,
-            expiries: self.list(|from| Some((from.u8()?, from.u64()?)))?,
+            expiries: self.list(|from| Some((from.u8()?, from.count()?)))?,
         })
+    }
+
+    /// How many there are of something in one segment.
+    fn count(&mut self) -> Option<u64> {
+        self.u64().filter(|count| *count <= COUNT_MAX)
     }
 
     fn u8(&mut self) -> Option<u8> {
@@ -344,6 +368,10 @@ impl<'a> Reader<'a> {
 /// What the file `CURRENT` says: the name of the newest checkpoint and a checksum of it.
 pub(crate) fn encode_current(id: u64) -> String {
     let name = file_name(id);
+    debug_assert!(
+        name.get(..16)
+            .is_some_and(|stem| stem.bytes().all(|b| b.is_ascii_hexdigit()))
+    );
     format!("{name} {:08x}\n", crc32fast::hash(name.as_bytes()))
 }
 
@@ -454,6 +482,32 @@ mod tests {
             assert_eq!(Meta::decode(&bytes[..end]), None, "cut at {end}");
         }
         assert_eq!(Meta::decode(&[bytes, vec![0]].concat()), None);
+    }
+
+    #[test]
+    fn a_segment_is_in_use_or_retired_and_not_both() {
+        let mut meta = lists();
+        meta.retired.push(Retired { id: 2, seqno: 20 });
+        assert_eq!(Meta::decode(&meta.encode()), None);
+    }
+
+    #[test]
+    fn a_segment_that_holds_more_than_any_can_is_none() {
+        // Where its length begins, the counts, and the bytes of its one bucket of expiration.
+        let counted = [24, 32, 40, 48, 64, 72, 104, 126];
+        for at in counted {
+            let mut bytes = lists().encode();
+            set!(bytes, at, COUNT_MAX + 1);
+            assert_eq!(Meta::decode(&bytes), None, "at {at}");
+        }
+        let mut bytes = lists().encode();
+        set!(bytes, 16, SEGMENT_LEN + 1);
+        assert_eq!(Meta::decode(&bytes), None);
+        set!(bytes, 16, SEGMENT_LEN);
+        for at in counted {
+            set!(bytes, at, COUNT_MAX);
+        }
+        assert!(Meta::decode(&bytes).is_some(), "as much as may be");
     }
 
     #[test]

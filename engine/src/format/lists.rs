@@ -1,6 +1,7 @@
 //! The bodies of records that list segments or other records: what compaction tells the log.
 
 use super::record::{Address, LIST_MAX};
+use super::segment::SEGMENT_LEN;
 use super::{field, set};
 
 /// Bytes of a [`Move`] before its relocations, and of each of these.
@@ -66,6 +67,10 @@ impl Move {
             MOVE_LEN + self.relocations.len() * RELOCATION_LEN
         );
         debug_assert!(out.len() <= LIST_MAX, "no scan would believe it");
+        debug_assert!(
+            Move::decode(&out).as_ref() == Some(self),
+            "it is what will be read"
+        );
         out
     }
 
@@ -83,10 +88,11 @@ impl Move {
             len: field!(raw, 16, u32),
             expires: field!(raw, 20, u32),
         };
-        Some(Move {
+        let len = field!(head, 16, u32);
+        (u64::from(len) <= SEGMENT_LEN).then(|| Move {
             from: field!(head, 0, u64),
             to: field!(head, 8, u64),
-            len: field!(head, 16, u32),
+            len,
             pins: field!(head, 20, u32),
             pin_bytes: field!(head, 24, u32),
             larges: field!(head, 28, u32),
@@ -123,6 +129,10 @@ impl Retire {
             out.extend_from_slice(&class.offset.to_le_bytes());
         }
         debug_assert!(out.len() <= LIST_MAX, "no scan would believe it");
+        debug_assert!(
+            Retire::decode(&out).as_ref() == Some(self),
+            "it is what will be read"
+        );
         out
     }
 
@@ -138,10 +148,12 @@ impl Retire {
             segment: field!(raw, 0, u64),
             offset: field!(raw, 8, u32),
         };
-        Some(Retire {
+        let classes: Vec<_> = classes.map(class).collect();
+        let are_segments = classes.iter().all(|c| u64::from(c.offset) <= SEGMENT_LEN);
+        are_segments.then_some(Retire {
             victims,
             holes,
-            classes: classes.map(class).collect(),
+            classes,
         })
     }
 }
@@ -152,6 +164,7 @@ fn ids(bytes: &[u8]) -> Option<(Vec<u64>, &[u8])> {
     let len = usize::try_from(field!(bytes, 0, u32)).ok()?;
     let (list, rest) = rest.split_at_checked(len.checked_mul(8)?)?;
     let list = list.chunks_exact(8).map(|id| field!(id, 0, u64));
+    debug_assert_eq!(list.len(), len, "as many as it says");
     Some((list.collect(), rest))
 }
 
@@ -203,6 +216,19 @@ mod tests {
         assert_eq!(Retire::decode(&bytes), Some(a_retirement()));
         let parts = (0..bytes.len()).filter(|end| Retire::decode(&bytes[..*end]).is_some());
         assert_eq!(parts.collect::<Vec<_>>(), [bytes.len() - 12]);
+    }
+
+    #[test]
+    fn a_class_segment_is_no_longer_than_a_segment() {
+        let longest = u32::try_from(SEGMENT_LEN).unwrap_or(0);
+        let (mut moved, mut retirement) = (a_move().encode(), a_retirement().encode());
+        let at = retirement.len() - 4;
+        set!(moved, 16, longest);
+        set!(retirement, at, longest);
+        assert!(Move::decode(&moved).is_some() && Retire::decode(&retirement).is_some());
+        set!(moved, 16, longest + 1);
+        set!(retirement, at, longest + 1);
+        assert!(Move::decode(&moved).is_none() && Retire::decode(&retirement).is_none());
     }
 
     /// These bytes are on disks: an encoder that writes others needs a new format version.

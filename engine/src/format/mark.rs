@@ -31,6 +31,7 @@ impl Mark {
         debug_assert!(bytes.starts_with(MAGIC), "fields do not overlap");
         let crc = crc32fast::hash(bytes.split_at(48).0);
         set!(bytes, 48, crc);
+        debug_assert_eq!(Mark::decode(&bytes), Some(*self), "it is what will be read");
         bytes
     }
 

@@ -58,6 +58,10 @@ impl NamespaceBody {
             out.extend_from_slice(&deletion.prefix);
         }
         out.extend_from_slice(&self.name);
+        debug_assert!(
+            NamespaceBody::decode(&out, 0).as_ref() == Some(self),
+            "it is what will be read"
+        );
         out
     }
 

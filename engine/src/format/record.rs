@@ -119,7 +119,9 @@ impl Header {
     /// Bytes of the whole record, padding included.
     pub(crate) fn record_len(&self) -> usize {
         let body = usize::try_from(self.body_len).unwrap_or(usize::MAX / 2);
-        (HEADER_LEN + usize::from(self.key_len) + body).next_multiple_of(8)
+        let len = (HEADER_LEN + usize::from(self.key_len) + body).next_multiple_of(8);
+        debug_assert!(len >= HEADER_LEN, "a header at least");
+        len
     }
 
     /// The sequence number of the write that made the entry.
@@ -173,6 +175,10 @@ impl Header {
         let sane = usize::from(header.key_len) <= KEY_MAX
             && header.record_len() <= longest.next_multiple_of(8)
             && u32::from(header.metadata_len) <= header.body_len;
+        debug_assert!(
+            !sane || (header.record_len() as u64) < SEGMENT_LEN,
+            "what a scan believes lies in a segment"
+        );
         sane.then_some(header)
     }
 }
@@ -183,6 +189,10 @@ pub(crate) fn encode(out: &mut Vec<u8>, header: &Header, place: Place, key: &[u8
     debug_assert_eq!(usize::from(header.key_len), key.len());
     debug_assert_eq!(u64::from(header.body_len), body.len() as u64);
     debug_assert!(u32::from(header.metadata_len) <= header.body_len);
+    debug_assert!(
+        place.address.offset.is_multiple_of(8),
+        "records begin at multiples of 8"
+    );
     let begin = out.len();
     let mut raw = [0u8; HEADER_LEN];
     set!(raw, 4, header.kind as u8);
@@ -212,6 +222,14 @@ pub(crate) fn encode(out: &mut Vec<u8>, header: &Header, place: Place, key: &[u8
     out.extend_from_slice(body);
     out.resize(out.len().next_multiple_of(8), 0);
     debug_assert_eq!(out.len() - begin, header.record_len());
+    debug_assert!(
+        out.get(begin..)
+            .and_then(|record| decode(record, place))
+            .is_some_and(|record| record.header == *header
+                && record.key == key
+                && record.body == body),
+        "what was written is what will be read"
+    );
 }
 
 /// The record at the start of `bytes`, its header and key verified, or `None` if there is none.
@@ -222,6 +240,11 @@ pub(crate) fn decode(bytes: &[u8], place: Place) -> Option<Record<'_>> {
     let (head, rest) = bytes.split_at_checked(HEADER_LEN + usize::from(header.key_len))?;
     let key = head.get(HEADER_LEN..)?;
     let body = rest.get(..usize::try_from(header.body_len).ok()?)?;
+    debug_assert_eq!(key.len(), usize::from(header.key_len));
+    debug_assert!(
+        HEADER_LEN + key.len() + body.len() <= bytes.len(),
+        "nothing behind the end is read"
+    );
     (field!(head, 0, u32) == checksum(place, head)).then_some(Record { header, key, body })
 }
 
@@ -285,6 +308,11 @@ impl LargePointer {
         set!(raw, 0, self.segment);
         set!(raw, 8, self.len);
         set!(raw, 12, self.table_crc);
+        debug_assert_eq!(
+            LargePointer::decode(&raw),
+            Some(self),
+            "fields do not overlap"
+        );
         raw
     }
 

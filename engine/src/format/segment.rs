@@ -66,6 +66,10 @@ impl StoreId {
     /// Writes it into a header, where it takes bytes 16 to 64 in segments and checkpoints alike.
     pub(super) fn encode(&self, header: &mut [u8]) {
         for (at, part) in [(16, &self.id[..]), (32, &self.secret[..])] {
+            debug_assert!(
+                at + part.len() <= header.len(),
+                "a header has room for both"
+            );
             if let Some(place) = header.get_mut(at..at + part.len()) {
                 place.copy_from_slice(part);
             }
@@ -125,6 +129,7 @@ impl Header {
         set!(bytes, 96, self.time);
         let crc = crc32fast::hash(bytes.get(..124).unwrap_or_default());
         set!(bytes, 124, crc);
+        debug_assert_eq!(Header::decode(&bytes), Ok(*self), "it is what will be read");
         bytes
     }
 

@@ -226,7 +226,6 @@ impl Buckets {
 
     /// Verifies what was not verified yet.
     pub(super) fn all_are_intact(&self) -> bool {
-        self.will_need();
         self.are_intact((0..self.len()).step_by(CHUNK))
     }
 

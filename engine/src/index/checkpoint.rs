@@ -144,7 +144,7 @@ pub(crate) fn load(vfs: &dyn Vfs, dir: &Path, id: u64) -> Result<Checkpoint> {
     let (header, meta, map) = read(vfs, dir, id)?;
     let table = map_table(&map, &meta);
     if let Some(table) = table.as_ref().filter(|table| table.bytes() <= EAGER_MAX) {
-        table.will_need();
+        table.will_need(0..PARTITIONS);
         (0..PARTITIONS).for_each(|partition| table.settle(partition));
     }
     let table = table.filter(|table| !table.is_damaged());

@@ -129,6 +129,7 @@ impl Keys {
         let left = older.frozen.len().saturating_sub(count);
         older.frozen.truncate(left);
         older.runs.splice(0..0, run);
+        debug_assert!(are_different(&older.runs), "each run once");
         Ok(())
     }
 
@@ -186,6 +187,8 @@ impl Keys {
         let mut older = self.older.write();
         debug_assert_eq!(older.runs.len(), runs.len(), "nobody else changes the runs");
         older.runs.splice(picked, run);
+        debug_assert!(are_different(&older.runs), "each run once");
+        debug_assert!(older.runs.len() < runs.len(), "fewer than before");
         Ok(())
     }
 
@@ -276,6 +279,7 @@ impl Keys {
             (None, _) => {}
         }
         let limit = options.limit;
+        debug_assert!(limit > 0, "a page has room for a key");
         let work = limit.saturating_mul(WORK_PER_KEY).max(WORK_MIN);
         let query = Query {
             namespace: view.number,
@@ -357,6 +361,7 @@ impl RunFiles<'_> {
             !bottom || summary.tombstones == 0,
             "at the bottom a tombstone hides nothing"
         );
+        debug_assert!(summary.tombstones <= summary.records);
         if summary.records == 0 {
             return Ok(None);
         }
@@ -403,6 +408,13 @@ impl RunFiles<'_> {
     pub(crate) fn path(&self, id: u64) -> PathBuf {
         self.dir.join(format!("{id:016x}.run"))
     }
+}
+
+/// Whether each has an id of its own.
+fn are_different(runs: &[Arc<Run>]) -> bool {
+    let mut ids: Vec<u64> = runs.iter().map(|run| run.id()).collect();
+    ids.sort_unstable();
+    ids.is_sorted_by(|a, b| a < b)
 }
 
 fn corrupt(damage: &RunDamage) -> Error {

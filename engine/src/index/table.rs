@@ -144,10 +144,10 @@ impl Table {
         }
     }
 
-    /// Starts to read all that still lies in a checkpoint.
-    pub(crate) fn will_need(&self) {
+    /// Starts to read what of these partitions still lies in a checkpoint.
+    pub(crate) fn will_need(&self, partitions: Range<usize>) {
         let guard = epoch::pin();
-        let partitions = self.partitions.iter();
+        let partitions = self.partitions[partitions].iter();
         partitions.for_each(|partition| partition.buckets.load(&guard).will_need());
     }
 
@@ -158,7 +158,7 @@ impl Table {
         if changes.saturating_mul(2) >= self.bytes() / CHUNK_LEN && !self.is_settled() {
             let settle = |part: Range<usize>| part.for_each(|partition| self.settle(partition));
             let (half, rest) = (0..PARTITIONS / 2, PARTITIONS / 2..PARTITIONS);
-            self.will_need();
+            self.will_need(0..PARTITIONS);
             // Most of it is the system making memory, which two threads have made in half the time.
             both(|| settle(half), || settle(rest));
         }

@@ -298,6 +298,7 @@ impl Appender {
         self.written = self.written.saturating_add(len);
         self.since_maintenance = self.since_maintenance.saturating_add(len);
         self.buffer.clear();
+        debug_assert!(self.end <= SEGMENT_LEN && self.end <= self.allocated);
         self.segment.publish(self.end);
         debug_assert_eq!(self.segment.published(), self.end);
         Ok(())
@@ -386,6 +387,7 @@ impl Appender {
         spare: Option<Spare>,
         is_done: bool,
     ) {
+        debug_assert!(allocated.is_none_or(|len| len <= SEGMENT_LEN));
         if let Some(allocated) = allocated.filter(|_| segment == self.segment.id) {
             self.allocated = self.allocated.max(allocated);
         }
@@ -435,6 +437,14 @@ impl Appender {
     /// Goes on in this segment. After an error the store is poisoned.
     pub(crate) fn rotate(&mut self, segments: &Segments, next: Next) -> Result<()> {
         debug_assert!(self.buffer.is_empty(), "rotation happens between groups");
+        assert!(
+            self.durable >= self.seqno,
+            "the next segment says how long this one is, which has to hold"
+        );
+        debug_assert_eq!(
+            next.segment.previous, self.segment.id,
+            "it follows this one"
+        );
         self.number = segments.add(Arc::clone(&next.segment));
         self.segment = next.segment;
         self.unlinked = next.unlinked;

@@ -101,6 +101,8 @@ impl Classes {
             }
         };
         if let Some(output) = self.outputs.get_mut(at) {
+            debug_assert_eq!(output.class, class, "classes are not mixed");
+            debug_assert_eq!(output.segment.class, Some(class));
             output.push(from, record);
         }
         Ok(())
@@ -206,6 +208,8 @@ impl Output {
             "what is said of namespaces and segments is said again, not copied"
         );
         let offset = u32::try_from(self.next()).unwrap_or(u32::MAX);
+        debug_assert!(offset.is_multiple_of(8) && u64::from(offset) >= HEADER_LEN as u64);
+        debug_assert!(!self.is_full, "another was begun");
         let header = Header {
             more: false,
             replaced: Replaced::default(),
@@ -225,6 +229,13 @@ impl Output {
         moved.lowest_seqno = moved.lowest_seqno.min(header.seqno);
         moved.seqno_sum = moved.seqno_sum.saturating_add(header.seqno);
         moved.larges += u32::from(header.kind == Kind::PutLarge);
+        debug_assert!(
+            moved
+                .relocations
+                .last()
+                .is_none_or(|last| last.new < offset),
+            "copies lie one behind the other"
+        );
         moved.relocations.push(Relocation {
             hash: from.hash,
             old: from.offset,
@@ -246,6 +257,7 @@ impl Output {
                 lowest_seqno: u64::MAX,
                 ..Move::default()
             };
+            debug_assert_ne!(moved.from, moved.to);
             self.moves.push((from.number, moved));
         }
         // There is one now.
@@ -259,6 +271,11 @@ impl Output {
     fn write(&mut self) -> Result<()> {
         let end = self.next();
         debug_assert!(end <= SEGMENT_LEN);
+        debug_assert_eq!(
+            self.end,
+            self.segment.published(),
+            "it goes on where it ended"
+        );
         let (file, path) = (&self.segment.file, &self.segment.path);
         if end > self.allocated {
             let len = end.next_multiple_of(FIRST_STEP).min(SEGMENT_LEN);
@@ -266,6 +283,7 @@ impl Output {
                 .map_err(|e| io_error("allocating", path, e))?;
             self.allocated = len;
         }
+        debug_assert!(end <= self.allocated, "space is there before it is written");
         file.write_at(&self.buffer, self.end)
             .map_err(|e| io_error("writing", path, e))
     }
@@ -292,6 +310,21 @@ impl Output {
         );
         let (end, number) = (self.end, self.number);
         let len = u32::try_from(end).unwrap_or(u32::MAX);
+        assert_eq!(
+            self.segment.published(),
+            end,
+            "the log is told of what readers may touch"
+        );
+        debug_assert!(
+            self.moves
+                .iter()
+                .all(|(_, moved)| moved.to == self.segment.id
+                    && moved
+                        .relocations
+                        .iter()
+                        .all(|copy| u64::from(copy.new) < end)),
+            "what a move names was flushed"
+        );
         let ops = self.moves.drain(..).map(|(from, moved)| {
             let moved = Move { len, ..moved };
             Op::relocating(Moved {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::format::lists::Move;
-use crate::format::record::{Address, Kind, LargePointer};
+use crate::format::record::{Address, INLINE_MAX, KEY_MAX, Kind, LargePointer, METADATA_MAX};
 use crate::options::Condition;
 use crate::sync::{Condvar, Mutex};
 
@@ -65,6 +65,16 @@ impl Op {
         metadata: &[u8],
         value: &[u8],
     ) -> Op {
+        debug_assert!(
+            key.len() <= KEY_MAX && !key.is_empty(),
+            "refused before it comes here"
+        );
+        debug_assert!(metadata.len() <= METADATA_MAX);
+        debug_assert!(
+            kind != Kind::Put || value.len() <= INLINE_MAX,
+            "larger ones lie elsewhere"
+        );
+        debug_assert!(kind != Kind::Tombstone || metadata.len() + value.len() == 0);
         let bytes = [key, metadata, value].concat();
         Op {
             hash,
@@ -78,6 +88,8 @@ impl Op {
 
     /// The operation that tells the log of copies.
     pub(crate) fn relocating(moved: Moved) -> Op {
+        debug_assert_ne!(moved.from, moved.to, "a copy lies elsewhere");
+        debug_assert!(moved.from > 0 && moved.to > 0, "0 is no segment");
         let body = moved.moved.encode();
         Op {
             moved: Some(moved),
@@ -99,6 +111,7 @@ impl Op {
     }
 
     fn parts(&self) -> (&[u8], &[u8]) {
+        debug_assert!(usize::from(self.key_len) <= self.bytes.len());
         let parts = self.bytes.split_at_checked(usize::from(self.key_len));
         parts.unwrap_or_default()
     }

@@ -91,6 +91,11 @@ impl LargeWriter {
             .len
             .saturating_add(u64::try_from(self.chunk.len()).unwrap_or(u64::MAX));
         self.chunk.clear();
+        debug_assert_eq!(
+            self.table.len() as u64,
+            self.len.div_ceil(CHUNK as u64) * 4,
+            "a checksum for each chunk"
+        );
         Ok(())
     }
 
@@ -111,6 +116,10 @@ impl LargeWriter {
             max: u64::from(u32::MAX),
         })?;
         debug_assert_eq!(self.table.len() as u64, self.len.div_ceil(CHUNK as u64) * 4);
+        debug_assert!(
+            table_start(len) >= LARGE_START + u64::from(len),
+            "behind the value"
+        );
         self.put(&self.table, table_start(len))?;
         let table_crc = crc32fast::hash(&self.table);
         let header = Header {
@@ -134,6 +143,10 @@ impl LargeWriter {
         self.vfs
             .sync_dir(dir)
             .map_err(|e| io_error("flushing", dir, e))?;
+        debug_assert!(
+            !self.finished && self.chunk.is_empty(),
+            "all of it is durable"
+        );
         self.finished = true;
         Ok(LargePointer {
             segment: self.id,
@@ -212,6 +225,7 @@ impl Large {
             verify,
             verified: Verified::none(usize::try_from(chunks).unwrap_or(0)),
         };
+        debug_assert!(large.map.len() as u64 >= end, "all of it is mapped");
         if crc32fast::hash(large.table()) != pointer.table_crc {
             return Err(damage(table_start(pointer.len), "chunk checksums"));
         }
@@ -253,6 +267,7 @@ impl Large {
             return Ok(());
         }
         let from = chunk.saturating_mul(CHUNK as u64);
+        debug_assert!(from < self.len(), "a chunk of the value");
         let len = self.len().saturating_sub(from).min(CHUNK as u64);
         let offset = LARGE_START.saturating_add(from);
         let bytes = usize::try_from(offset)

@@ -45,6 +45,10 @@ impl Mapped {
         let is_full = state.larges.len() >= MAPPED_MAX && !state.larges.contains_key(&id);
         let evicted = if is_full { state.oldest() } else { None };
         let evicted = evicted.and_then(|id| state.larges.remove(&id));
+        debug_assert!(
+            evicted.is_some() == is_full,
+            "one goes where there is no room"
+        );
         let time = state.time;
         let before = state.larges.insert(id, (large, time));
         debug_assert!(state.larges.len() <= MAPPED_MAX);

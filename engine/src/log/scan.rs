@@ -47,6 +47,10 @@ impl<'a> Scan<'a> {
 
     /// All records of a class segment, whose valid bytes are published: each of them was durable.
     pub(crate) fn of_class(segment: &'a Segment) -> Self {
+        debug_assert!(
+            segment.class.is_some(),
+            "a front segment is in the order of the log"
+        );
         Scan {
             segment,
             offset: SEGMENT_HEADER_LEN as u64,
@@ -122,6 +126,10 @@ impl<'a> Scan<'a> {
 
     /// Where a valid record follows that proves the sequence number missing here was durable.
     fn next_valid(&self, from: u64) -> Option<u64> {
+        debug_assert!(
+            from >= self.offset,
+            "what was passed over is not looked at again"
+        );
         let end = self.segment.published();
         let mut offset = from.saturating_add(8);
         let mut first = None;

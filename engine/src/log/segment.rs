@@ -25,6 +25,10 @@ const LINES_VERIFIED: usize = 12;
 const LINES_MAX: usize = 24;
 const LINE: usize = 64;
 const _: () = assert!(LINES < LINES_VERIFIED && LINES_VERIFIED < LINES_MAX);
+const _: () = assert!(
+    HEADER_LEN <= LINES * LINE,
+    "a header comes with the first lines"
+);
 
 /// A front or class segment. Its bytes up to `published` never change.
 pub(crate) struct Segment {
@@ -55,6 +59,7 @@ impl Segment {
     ) -> Result<Segment> {
         let len = usize::try_from(SEGMENT_LEN).unwrap_or(usize::MAX);
         let map = file.map(len).map_err(|e| io_error("mapping", &path, e))?;
+        debug_assert!(published <= SEGMENT_LEN, "a slot can name what lies there");
         let published = AtomicU64::new(published);
         let class = match header.kind {
             Kind::Class(class) => Some(class),
@@ -246,12 +251,19 @@ pub(crate) struct Slice {
 
 impl AsRef<[u8]> for Slice {
     fn as_ref(&self) -> &[u8] {
+        debug_assert!(
+            self.offset.saturating_add(self.len as u64) <= SEGMENT_LEN,
+            "it lies in its segment"
+        );
         self.segment
             .bytes(self.offset)
             .and_then(|b| b.get(..self.len))
             .unwrap_or_default()
     }
 }
+
+/// Numbers that slots have room for.
+const NUMBERS: usize = 1 << 20;
 
 /// The front and class segments by the number that slots hold; number 0 is unused. (The numbers do not
 /// depend on what they are of.)
@@ -294,18 +306,22 @@ impl<S: Send + Sync + 'static> Segments<S> {
             debug_assert!(added > 0, "0 is no segment");
             set(list, added, Some(segment));
         });
+        assert!(added < NUMBERS, "a slot has room for its number");
         u32::try_from(added).unwrap_or(u32::MAX)
     }
 
     /// Puts a segment back under the number that a checkpoint's slots have for it.
     pub(crate) fn restore(&self, number: u32, segment: Arc<S>) {
+        debug_assert!(number > 0, "0 is no segment");
         let at = usize::try_from(number).unwrap_or(usize::MAX);
+        debug_assert!(at < NUMBERS, "a checkpoint that says more is refused");
         self.change(|list| set(list, at, Some(segment)));
     }
 
     /// Forgets a segment that no slot names any more; who reads it keeps it. Its number becomes another's
     /// once nobody can hold a slot that was loaded before.
     pub(crate) fn remove(&self, number: u32) {
+        debug_assert!(number > 0, "0 is no segment");
         let at = usize::try_from(number).unwrap_or(usize::MAX);
         let is_past = Arc::new(AtomicBool::new(false));
         self.freed.lock().push((at, Arc::clone(&is_past)));
@@ -350,6 +366,7 @@ fn set<S>(list: &mut Vec<Option<Arc<S>>>, at: usize, segment: Option<Arc<S>>) {
     if list.len() <= at {
         list.resize(at.saturating_add(1), None);
     }
+    debug_assert!(at < list.len(), "there is a place for it now");
     if let Some(place) = list.get_mut(at) {
         *place = segment;
     }

@@ -5,6 +5,7 @@ use rimstone_compaction::Expiries;
 use crate::format::checkpoint::{Counts, SegmentEntry};
 use crate::format::lists::{Move, Relocation};
 use crate::format::record::{Header, Kind, expires};
+use crate::format::segment::SEGMENT_LEN;
 use crate::sync::Mutex;
 
 /// Changed by the committer alone, in the order of the log, and read by compaction and checkpoints. So
@@ -49,6 +50,10 @@ impl Usage {
     /// What a checkpoint says.
     pub(crate) fn set(&self, entry: &SegmentEntry) {
         let mut state = self.0.lock();
+        debug_assert!(
+            entry.len <= SEGMENT_LEN,
+            "a checkpoint that says more is refused"
+        );
         state.counts = entry.counts;
         state.expiries = Expiries::from_parts(entry.since, &entry.expiries);
         state.committed = entry.len;
@@ -99,6 +104,10 @@ impl Usage {
 
     /// Copies were made to this segment; which of them are live comes with [`gain`](Usage::gain).
     pub(crate) fn receive(&self, moved: &Move) {
+        debug_assert!(
+            u64::from(moved.len) <= SEGMENT_LEN,
+            "a move that says more is none"
+        );
         let mut state = self.0.lock();
         state.committed = state.committed.max(u64::from(moved.len));
         let counts = &mut state.counts;
@@ -115,6 +124,7 @@ impl Usage {
 
     /// The log says that so much of a class segment is valid.
     pub(crate) fn commit(&self, len: u64) {
+        debug_assert!(len <= SEGMENT_LEN, "a segment is no longer");
         let mut state = self.0.lock();
         state.committed = state.committed.max(len);
     }
@@ -127,6 +137,10 @@ impl Usage {
 
 impl State {
     fn note(&mut self, header: &Header) {
+        debug_assert!(
+            matches!(header.kind, Kind::Put | Kind::PutLarge),
+            "tombstones are counted as pins"
+        );
         let counts = &mut self.counts;
         counts.puts += 1;
         counts.larges += u64::from(header.kind == Kind::PutLarge);

@@ -42,6 +42,7 @@ impl Replay {
             if group.is_empty() {
                 return Ok(());
             }
+            debug_assert!(group.len() <= PREFETCHED, "no more than comes at once");
             for (offset, record, hash) in group.drain(..) {
                 self.apply(&record, hash, segment, offset);
             }
@@ -109,6 +110,10 @@ impl Replay {
         offset: u32,
     ) {
         let header = &record.header;
+        debug_assert!(
+            u64::from(offset) < segment.published(),
+            "what is applied can be read"
+        );
         self.seqno = self.seqno.max(header.seqno);
         // A put whose body was damaged takes its slot, so that nothing older is found; reading it fails.
         // That of every record was looked at before: without damage there is none.
@@ -174,6 +179,7 @@ impl Replay {
         let Some(new) = self.location(address) else {
             return false;
         };
+        debug_assert_eq!(new.offset(), u64::from(offset));
         segment.usage.add(&record.header);
         let lists_alike =
             record.header.replaced.lists_alike && self.is_exact && self.damage.is_empty();

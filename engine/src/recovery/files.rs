@@ -37,6 +37,8 @@ pub(super) struct Files {
     unmappable: BTreeMap<u64, PathBuf>,
     /// How far the log reached at least, before the directory was listed.
     pub(super) mark: Option<Mark>,
+    /// Whether this file system says what is in memory: it said so of a file that was just read.
+    tells_residency: bool,
 }
 
 impl Files {
@@ -45,10 +47,11 @@ impl Files {
     /// # Errors
     /// `NotAStore` if there is a file that no store has.
     pub(super) fn list(vfs: &dyn Vfs, dir: &Path) -> Result<Files> {
-        let mut files = Files {
-            mark: read_mark(vfs, dir),
-            ..Files::default()
-        };
+        let mut files = Files::default();
+        if let Ok(lock) = vfs.open(&dir.join(LOCK)) {
+            files.mark = read_mark(&*lock);
+            files.tells_residency = lock.is_resident(0, 1);
+        }
         for name in vfs.list(dir).map_err(|e| io_error("opening", dir, e))? {
             let path = dir.join(&name);
             let (stem, kind) = name.split_once('.').unwrap_or((&name, ""));
@@ -86,7 +89,8 @@ impl Files {
     /// wait for one after the other.
     pub(super) fn ask_ahead(&self, vfs: &dyn Vfs, dir: &Path) {
         let current = vfs.open(&dir.join(CURRENT));
-        if !current.is_ok_and(|file| !file.is_resident(0, 1)) {
+        let is_cold = |file: Box<dyn VfsFile>| self.tells_residency && !file.is_resident(0, 1);
+        if !current.is_ok_and(is_cold) {
             return;
         }
         let checkpoints = self.checkpoints.values().rev().take(2);
@@ -101,6 +105,7 @@ impl Files {
             file.will_need(0, HEADER_LEN);
             if let (Some(share), Ok(len)) = (share, file.len()) {
                 let end = (len / share).clamp(END_MIN, END_MAX).min(len);
+                debug_assert!(end <= len && end <= END_MAX, "an end of the file");
                 file.will_need(len - end, usize::try_from(end).unwrap_or(0));
             }
         }
@@ -124,13 +129,11 @@ impl Files {
     }
 }
 
-fn read_mark(vfs: &dyn Vfs, dir: &Path) -> Option<Mark> {
+fn read_mark(lock: &dyn VfsFile) -> Option<Mark> {
     let mut bytes = [0; MARK_LEN];
-    let read = vfs.open(&dir.join(LOCK)).and_then(|file| {
-        file.len().and_then(|len| match len >= MARK_LEN as u64 {
-            true => file.read_at(&mut bytes, 0),
-            false => Ok(()),
-        })
+    let read = lock.len().and_then(|len| match len >= MARK_LEN as u64 {
+        true => lock.read_at(&mut bytes, 0),
+        false => Ok(()),
     });
     read.ok().and_then(|()| Mark::decode(&bytes))
 }
@@ -205,8 +208,15 @@ impl Chain {
             chain.holes.push(previous);
         }
         chain.fronts.reverse();
-        let ids = |chain: &[SegmentFile]| chain.is_sorted_by_key(|file| file.header.id);
-        debug_assert!(ids(&chain.fronts), "ids rise along the log");
+        let fronts = &chain.fronts;
+        let rise = fronts.is_sorted_by(|a, b| a.header.id < b.header.id);
+        debug_assert!(rise, "ids rise along the log");
+        let is_there = |id: &u64| fronts.iter().any(|front| front.header.id == *id);
+        debug_assert!(
+            !chain.holes.iter().any(is_there),
+            "what is there is no hole"
+        );
+        debug_assert!(chain.classes.iter().all(SegmentFile::is_class));
         Ok(chain)
     }
 }
@@ -246,6 +256,7 @@ impl SegmentFile {
         }
         let reason = match Header::decode(&bytes) {
             Ok(header) if is_records(&header) && header.id == id && len <= SEGMENT_LEN => {
+                debug_assert!(len >= HEADER_LEN as u64, "zeros are no header");
                 return Ok(SegmentFile {
                     header,
                     path,

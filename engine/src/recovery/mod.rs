@@ -108,6 +108,10 @@ pub(crate) fn open(
     );
     // Only now does the new segment end the old one's valid part: its tail is durable here.
     log.link()?;
+    assert_eq!(
+        log.durable, log.seqno,
+        "nothing is served that a power cut may take back (rule 6)"
+    );
     strays.extend(tail.empty.map(|(_, path)| path));
     strays.extend(files.pointless());
     strays.extend(unreferenced(&files, &replay, &maintenance.kept));
@@ -118,14 +122,25 @@ pub(crate) fn open(
             None => strays.push(dir.join(CURRENT)),
         }
     }
+    debug_assert!(
+        replay
+            .segments
+            .all()
+            .iter()
+            .all(|(_, segment)| !strays.contains(&segment.path)),
+        "what slots may name stays"
+    );
     for path in strays {
         // What cannot be removed now is found again by the next open.
         let _ = vfs.remove(&path);
     }
-    let there = |retired: &Retired| files.segments.contains_key(&retired.id);
+    // What slots may name is not removed, whoever says that it was retired.
+    let there = |retired: &Retired| {
+        files.segments.contains_key(&retired.id) && !replay.numbers.contains_key(&retired.id)
+    };
     maintenance.drops = replay.namespaces.drops();
-    let retired = std::mem::take(&mut replay.retired);
-    maintenance.retired = retired.into_iter().filter(there).collect();
+    let retired = replay.retired.iter().copied();
+    maintenance.retired = retired.filter(there).collect();
     damage.append(&mut replay.damage);
     let reserve = Reserve::new(Arc::clone(&vfs), dir, files.has_reserve);
     let rooms = Rooms {
@@ -170,6 +185,15 @@ impl Rooms {
             ..
         } = self;
         let checkpointed = maintenance.kept.last().map_or(0, |kept| kept.seqno);
+        debug_assert!(
+            maintenance.kept.len() <= 2,
+            "the newest, and one to fall back to"
+        );
+        debug_assert_eq!(
+            self.lock.is_none(),
+            self.next_file == 0,
+            "who only reads makes no files"
+        );
         Core {
             vfs: self.vfs,
             dir: self.dir,
@@ -232,6 +256,7 @@ fn replayed(
     damage: &mut Vec<Damage>,
 ) -> Result<Replayed> {
     let mut refused = Vec::new();
+    debug_assert!(damage.is_empty(), "what is there was not looked at before");
     loop {
         let base = Base::find(vfs, dir, files, &refused, damage)?;
         let is_current = damage.is_empty();
@@ -283,6 +308,7 @@ fn replay_from(
             let header = base.checkpoint.header;
             clock.raise(header.time);
             maintenance.kept = base.kept(vfs, dir, files);
+            debug_assert_eq!(maintenance.kept.last().map(|kept| kept.id), id);
             let chain = Chain::read(vfs, files, header.position.segment, Err)?;
             (Replay::from(base.checkpoint, base.runs), chain)
         }
@@ -327,6 +353,11 @@ fn replay_from(
         replay.damage.extend(Damage::of(&error, Loss::Records));
     }
     replay.check_end(files, &tail, dir)?;
+    debug_assert!(!replay.table.is_damaged(), "it would have been refused");
+    debug_assert!(
+        tail.seqno <= replay.seqno,
+        "numbers that were given out are known"
+    );
     Ok(Replayed {
         replay,
         tail,

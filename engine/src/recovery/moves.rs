@@ -17,6 +17,7 @@ use crate::sync::epoch;
 impl Replay {
     /// Repeats a move: what the table still names goes to its new place.
     pub(super) fn relocate(&mut self, moved: &Move) {
+        debug_assert!(!self.is_rebuilt, "a rebuild takes in the copies themselves");
         let Some(to) = self.class_segment(moved) else {
             self.missing.push(moved.to);
             return;
@@ -53,6 +54,8 @@ impl Replay {
             self.damage.push(missing);
         }
         segment.publish(len.min(there));
+        debug_assert!(segment.published() >= len.min(there));
+        debug_assert_eq!(segment.id, moved.to);
         Some(segment)
     }
 
@@ -95,6 +98,7 @@ impl Replay {
             // Its file is gone, and nothing of it was replayed.
             return;
         };
+        debug_assert_eq!(segment.id, id);
         let counts = segment.usage.counts();
         if counts.larges > 0 {
             self.remove_slots(number, &segment, counts.live);
@@ -104,6 +108,7 @@ impl Replay {
             self.table.sweep(&[number]);
         }
         self.segments.remove(number);
+        debug_assert!(!self.numbers.contains_key(&id), "nothing names it any more");
     }
 
     /// Removes the slots that a segment still has, and forgets their large values.

@@ -65,6 +65,10 @@ pub(super) fn join(
         ..
     } = replayed;
     replay.apply_tail(&tail)?;
+    debug_assert!(
+        maintenance.retired.is_empty(),
+        "they come from the log and its checkpoint"
+    );
     damage.append(&mut replay.damage);
     maintenance.retired = std::mem::take(&mut replay.retired);
     let (number, segment) = replay.last(&tail, dir)?;

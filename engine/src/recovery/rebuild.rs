@@ -13,6 +13,7 @@ use crate::core::key_hash;
 use crate::damage::Damage;
 use crate::error::Result;
 use crate::format::record::{Address, Kind, Record, expires};
+use crate::format::segment::SEGMENT_LEN;
 use crate::index::runs::KeyRecord;
 use crate::index::table::Location;
 use crate::log::scan::{Scan, Step};
@@ -40,6 +41,12 @@ impl Replay {
             .iter()
             .filter(|(s, _)| !self.retirements.contains(&s.id));
         let parts: Vec<&Part> = classes.iter().chain(staying).collect();
+        debug_assert!(
+            parts
+                .iter()
+                .all(|(_, offsets)| offsets.is_sorted_by(|a, b| a < b)),
+            "each record is taken once"
+        );
         for part in &parts {
             self.each(part, Replay::claim);
         }
@@ -49,6 +56,14 @@ impl Replay {
         for part in &parts {
             self.each(part, Replay::settle);
         }
+        let are_counted_once = |(segment, _): &&Part| {
+            let counts = segment.usage.counts();
+            counts.live <= counts.puts && counts.live_bytes <= SEGMENT_LEN
+        };
+        debug_assert!(
+            parts.iter().all(are_counted_once),
+            "no more lives in a segment than was put there"
+        );
         Ok(())
     }
 
@@ -69,6 +84,7 @@ impl Replay {
                 self.missing.push(id);
                 continue;
             };
+            debug_assert!(file.is_class() && len <= SEGMENT_LEN);
             let segment = self.add(file, len)?;
             segment.usage.commit(len);
             let offsets = self.class_offsets(&segment);

@@ -152,6 +152,7 @@ impl Replay {
 
     /// A class segment that the log may name.
     pub(super) fn offer(&mut self, file: SegmentFile) {
+        debug_assert!(file.is_class(), "front segments are in the chain");
         if !self.knows(file.header.id) {
             self.found.insert(file.header.id, file);
         }
@@ -187,6 +188,8 @@ impl Replay {
             let missing = Damage::bytes(&front.path, len, end, MISSING);
             self.damage.push(missing);
         }
+        debug_assert!(len <= front.len, "what is not there is not published");
+        debug_assert!(front.len <= SEGMENT_LEN, "longer ones are refused");
         let segment = Arc::new(Segment::new(front.path, front.file, &front.header, len)?);
         let number = match self.known.get(&segment.id) {
             Some(entry) => {
@@ -196,6 +199,7 @@ impl Replay {
             }
             None => self.segments.add(Arc::clone(&segment)),
         };
+        debug_assert!(number > 0, "0 is no segment");
         self.numbers
             .insert(segment.id, (number, Arc::clone(&segment)));
         Ok(segment)
@@ -211,6 +215,7 @@ impl Replay {
             .map(|front| Some((front.header.previous, front.header.previous_len)))
             .collect();
         ends.push(None);
+        debug_assert!(ends.len() >= chain.fronts.len(), "an end for each");
         let mut fronts = Vec::with_capacity(ends.len());
         let mut changes = 0usize;
         for (front, next) in chain.fronts.into_iter().zip(ends) {
@@ -226,6 +231,21 @@ impl Replay {
             let start = self.start(&segment);
             let valid_len = self.scan(&segment, known.unwrap_or(0), &mut whole);
             segment.cut(valid_len);
+            debug_assert!(valid_len >= start, "what the checkpoint knows is valid");
+            debug_assert!(
+                whole.is_sorted_by(|a, b| a.offset < b.offset && a.seqno <= b.seqno),
+                "records lie in the order of the log"
+            );
+            debug_assert!(
+                whole
+                    .iter()
+                    .all(|scanned| u64::from(scanned.offset) >= start),
+                "what the checkpoint holds is not applied again"
+            );
+            debug_assert!(
+                self.whole <= self.seqno,
+                "a batch ends with a record that was found"
+            );
             changes = changes.saturating_add(whole.len());
             tail.epoch = header.epoch;
             if next.is_some() {
@@ -242,6 +262,14 @@ impl Replay {
                 Some(first) => u64::from(first.offset),
                 None => kept.last().map_or(start, |last| last.end),
             };
+            debug_assert!(
+                self.is_salvage || tail.previous_len <= valid_len,
+                "the log goes on behind what is valid"
+            );
+            debug_assert!(
+                kept.iter().all(|scanned| scanned.seqno <= self.durable),
+                "what may not be durable is written again"
+            );
             if kept.is_empty() && !self.known.contains_key(&segment.id) {
                 // Nothing of it is needed once the tail is written again.
                 tail.empty = Some((segment.id, path));
@@ -264,6 +292,17 @@ impl Replay {
             }
         }
         self.seqno = self.seqno.max(self.durable);
+        debug_assert!(tail.seqno <= self.seqno);
+        debug_assert!(
+            tail.records
+                .iter()
+                .all(|record| record.segment == tail.previous
+                    || tail
+                        .empty
+                        .as_ref()
+                        .is_some_and(|(id, _)| *id == record.segment)),
+            "the tail lies in the segment in which the log ends"
+        );
         Ok(tail)
     }
 
@@ -284,6 +323,7 @@ impl Replay {
             records: Some(mark.seqno.saturating_sub(self.seqno)),
             ..damage
         });
+        debug_assert!(self.seqno < mark.seqno, "numbers are never taken back");
         self.seqno = mark.seqno;
         Ok(())
     }
@@ -347,6 +387,8 @@ impl Replay {
                     }
                     let len = u64::try_from(header.record_len()).unwrap_or(0);
                     let end = offset.saturating_add(len);
+                    debug_assert!(offset >= valid_len, "a scan does not go back");
+                    debug_assert!(header.seqno >= self.seqno, "numbers rise along the log");
                     self.seqno = header.seqno;
                     self.durable = self
                         .durable
@@ -369,6 +411,7 @@ impl Replay {
                     }
                 }
                 Step::Damage { offset, next } => {
+                    debug_assert!(offset < next, "damage has a length");
                     self.report(Damage::bytes(&segment.path, offset, next, DAMAGED));
                     if self.is_salvage {
                         whole.append(&mut pending);
@@ -421,7 +464,12 @@ impl Replay {
         let offset = u64::from(address.offset);
         // Offsets in records come from the disk.
         let fits = offset.is_multiple_of(8) && offset < SEGMENT_LEN;
-        fits.then(|| Location::new(*number, offset))
+        let location = fits.then(|| Location::new(*number, offset));
+        debug_assert!(
+            location.is_none_or(|at| at.number() == *number && at.offset() == offset),
+            "a slot has room for it"
+        );
+        location
     }
 }
 

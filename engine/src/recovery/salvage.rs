@@ -86,6 +86,7 @@ pub(crate) fn salvage(vfs: &Arc<dyn Vfs>, dir: &Path, clock: &Clock) -> Result<S
     let mut holes = chain.holes.clone();
     holes.extend(chain.lost_end(&files, &replay.id));
     let tail = replay.run(chain)?;
+    debug_assert!(replay.is_rebuilt, "the log alone decides");
     replay.check_end(&files, &tail, dir)?;
     let gone = holes.iter().chain(&replay.missing);
     let gone: HashSet<u64> = gone.copied().collect();
@@ -161,7 +162,7 @@ fn name<'a>(
             }
         }
     }
-    let mut renamed = Vec::new();
+    let mut renamed: Vec<String> = Vec::new();
     for number in named {
         if namespaces.knows(number) || is_forgotten(number) {
             continue;
@@ -171,6 +172,7 @@ fn name<'a>(
             name.push('\'');
         }
         debug_assert!(!namespaces.knows(number), "what is known keeps its name");
+        debug_assert!(!renamed.contains(&name), "each has a name of its own");
         let mut id = [0; 16];
         random(vfs, &mut id)?;
         let body = NamespaceBody {

@@ -81,6 +81,7 @@ impl Replay {
     /// safe to trust.
     pub(super) fn rewrite_tail(&mut self, log: &mut Appender, tail: &Tail) -> Result<()> {
         let moved = self.write_again(log, tail)?;
+        debug_assert!(tail.seqno <= self.seqno);
         if tail.seqno < self.seqno {
             // Numbers were given out whose records are gone: a torn batch, the close record of a
             // segment that held nothing else. Without a record that says so, the next recovery would
@@ -92,6 +93,7 @@ impl Replay {
         log.write()?;
         log.seqno = self.seqno;
         log.sync()?;
+        assert_eq!(log.buffered(), 0, "what is durable was written");
         log.durable = self.seqno;
         log.since_checkpoint = self.bytes;
         let (number, segment) = log.active();
@@ -124,6 +126,11 @@ impl Replay {
         let Some(from) = self.segment_of(tail) else {
             return Ok(moved);
         };
+        debug_assert!(
+            tail.records
+                .is_sorted_by(|a, b| a.segment == b.segment && a.offset < b.offset),
+            "one segment's records, in their order: they are looked up by their offsets"
+        );
         for old in &tail.records {
             let (_, record) = at(&from, old.offset)?;
             let mut replaced = record.header.replaced;
@@ -143,6 +150,10 @@ impl Replay {
                 durable_lag: u32::try_from(lag).unwrap_or(u32::MAX),
                 ..record.header
             };
+            debug_assert!(
+                moved.last().is_none_or(|(_, before)| *before < new.offset),
+                "they keep their order"
+            );
             log.push(&header, record.key, record.body);
             moved.push((old.offset, new.offset));
             if log.buffered() >= WRITTEN_AT_ONCE {
@@ -150,6 +161,7 @@ impl Replay {
                 log.write()?;
             }
         }
+        debug_assert_eq!(moved.len(), tail.records.len(), "none is left out");
         Ok(moved)
     }
 }

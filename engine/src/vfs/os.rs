@@ -178,6 +178,7 @@ impl OsFile {
     fn copied(&self, len: usize) -> io::Result<Map> {
         let mut copy = MmapMut::map_anon(len)?;
         let there = usize::try_from(self.file.metadata()?.len()).unwrap_or(usize::MAX);
+        debug_assert_eq!(copy.len(), len, "as much as would have been mapped");
         let (all, _) = copy.split_at_mut(there.min(len));
         let mut unread_end = 0;
         for (page, at) in all.chunks_mut(4096).zip((0u64..).step_by(4096)) {
@@ -216,6 +217,7 @@ impl VfsFile for OsFile {
             Err(Errno::OPNOTSUPP) => return self.file.set_len(len),
             result => result?,
         }
+        debug_assert!(old < len, "it never gets shorter");
         self.fault_in(old, len);
         Ok(())
     }
@@ -282,6 +284,10 @@ impl OsFile {
             return;
         };
         let len = usize::try_from(len & !(HUGE_PAGE - 1)).unwrap_or(0);
+        debug_assert!(
+            first >= from && first + len as u64 <= to,
+            "only what is new"
+        );
         // All of it is about speed: whatever is refused stays in small pages.
         let Ok(raw) = MmapOptions::new()
             .offset(first)

@@ -34,7 +34,9 @@ impl<'a> Output<'a> {
     /// Writes what is left and returns where the next byte goes.
     pub(crate) fn flush(&mut self) -> io::Result<u64> {
         self.file.write_at(&self.buffer, self.offset)?;
+        let before = self.offset;
         self.offset += self.buffer.len() as u64;
+        debug_assert!(self.offset >= before, "a file only grows");
         self.buffer.clear();
         Ok(self.offset)
     }

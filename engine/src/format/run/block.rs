@@ -58,6 +58,7 @@ impl BlockBuilder {
         let suffix = sort_key.get(shared..).unwrap_or_default();
         self.bytes.extend_from_slice(suffix);
         self.bytes.extend_from_slice(record.metadata);
+        debug_assert_eq!(shared + suffix.len(), sort_key.len(), "all of the key");
         self.records.push(Pending {
             shared,
             suffix_len: suffix.len(),
@@ -95,6 +96,9 @@ impl BlockBuilder {
             if p.metadata_len != 0 {
                 put_varint(out, p.metadata_len as u64);
             }
+            debug_assert!(
+                p.seqno >= base_seqno && (p.expiration == 0 || p.expiration >= base_expiration)
+            );
             let (own, rest) = bytes.split_at(p.suffix_len + p.metadata_len);
             out.extend_from_slice(own);
             bytes = rest;
@@ -151,6 +155,7 @@ impl<'a> Records<'a> {
     /// The next record, `None` behind the last.
     #[inline]
     pub(super) fn next(&mut self) -> Result<Option<Coded<'a>>, Malformed> {
+        debug_assert!(self.left <= BLOCK_RECORDS);
         if self.left == 0 {
             return self.end();
         }
@@ -283,6 +288,7 @@ impl<'a> Records<'a> {
                     return Ok(Some((agreed, record)));
                 }
                 agreed += same;
+                debug_assert!(agreed <= sort_key.len(), "no more agrees than there is");
             }
             before(&record);
         }
@@ -359,6 +365,7 @@ impl SortKey {
             (Some(to), Some(from)) if record.suffix.len() <= AT_ONCE => {
                 *to = *from;
                 self.len = shared + record.suffix.len();
+                debug_assert!(self.len <= self.bytes.len(), "it was copied");
             }
             _ => self.put(shared, record.suffix),
         }
@@ -376,6 +383,7 @@ impl SortKey {
         self.bytes.truncate(shared);
         self.bytes.extend_from_slice(suffix);
         self.len = self.bytes.len();
+        debug_assert_eq!(self.len, shared + suffix.len(), "what is shared was there");
         self.bytes.resize(self.len + 2 * AT_ONCE, 0);
     }
 }

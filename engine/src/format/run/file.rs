@@ -120,6 +120,7 @@ impl Run {
             2 => Index::Tree(Tree::open(footer_at, footer)?),
             _ => return Err(Damage::at(8, "unknown version of the run format")),
         };
+        debug_assert!(footer_at >= HEADER_LEN && footer.len() == FOOTER_LEN);
         let run = Run {
             bytes: Arc::clone(&shared),
             store_id,
@@ -167,8 +168,10 @@ impl Run {
                 return Err(astray(&leaf));
             }
             last = block.last();
+            debug_assert!(leaf.start < leaf.end, "it comes to an end");
             let len = (leaf.end - leaf.start) as u64;
             read(len);
+            debug_assert!(len <= left, "no block is read twice");
             left = left.saturating_sub(len);
             next = self.after(&leaf)?;
         }

@@ -42,6 +42,10 @@ impl Flat {
         if entries.is_empty() && offset != HEADER_LEN {
             return Err(Damage::at(HEADER_LEN, "blocks without an index"));
         }
+        debug_assert!(
+            offset + entries.len() * ENTRY_LEN == footer_at,
+            "the footer follows it"
+        );
         Ok(Flat {
             offset,
             blocks: entries.len(),
@@ -59,6 +63,7 @@ impl Flat {
     pub(super) fn entries<'a>(&self, file: File<'a>) -> Result<&'a [Entry], Damage> {
         let index = file.bytes.get(self.offset..).unwrap_or_default();
         let (entries, _) = index.as_chunks::<ENTRY_LEN>();
+        debug_assert!(self.blocks <= entries.len(), "checked when it was opened");
         let entries = entries.get(..self.blocks).unwrap_or_default();
         let verified = self.verified.get_or_init(|| self.verify(entries));
         (*verified).map(|()| entries)
@@ -102,6 +107,7 @@ impl Flat {
             };
             let first = first_key(leaf.payload);
             let first = first.ok_or(Damage::at(leaf.start, "first key of a run block"))?;
+            debug_assert!((low..high).contains(&middle), "it comes to an end");
             if first <= sort_key {
                 low = middle + 1;
             } else {

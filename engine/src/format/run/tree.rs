@@ -46,8 +46,10 @@ impl Tree {
         while at < self.end {
             let end = self.end_of(file, at)?;
             file.verified(at, end)?;
+            debug_assert!(end > at && end <= self.end, "block by block");
             at = end;
         }
+        debug_assert_eq!(at, self.end, "the index ends with a block");
         Ok(())
     }
 
@@ -108,6 +110,7 @@ impl Tree {
         if start < HEADER_LEN || end > self.start {
             return Err(out_of_place(start));
         }
+        debug_assert!(end - start >= LENGTHS_LEN + CRC_LEN);
         let content = file.verified(start, end)?;
         let payload = content.get(LENGTHS_LEN..).unwrap_or_default();
         Ok(Leaf {
@@ -122,6 +125,10 @@ impl Tree {
         let end = self.end_of(file, start)?;
         debug_assert!(start >= self.start, "leaves are no nodes");
         let piece = (start - self.start) / BLOCK_LEN_MIN;
+        debug_assert!(
+            end <= self.end && end - start >= BLOCK_LEN_MIN,
+            "a bit of its own"
+        );
         if !self.verified.has(piece) {
             file.verified(start, end)?;
             self.verified.add(piece);

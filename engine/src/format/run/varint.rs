@@ -52,6 +52,10 @@ pub(super) fn short_varint(input: &[u8; 8]) -> Option<(u64, usize)> {
         return None;
     }
     // The bits up to the first byte that says that no other follows.
+    debug_assert!(
+        ends.trailing_zeros() % 8 == 7,
+        "the top bit of the last byte"
+    );
     let own = bytes & (ends ^ ends.wrapping_sub(1)) & !MORE;
     // Seven bits of eight are moved together, in twos, fours and eights.
     let twos = (own & 0x007f_007f_007f_007f) | (own & 0x7f00_7f00_7f00_7f00) >> 1;

@@ -244,6 +244,7 @@ impl<'a> Backward<'a> {
         self.leaf = leaf;
         self.run.decode(&leaf, &mut self.block)?;
         self.left = self.block.len();
+        debug_assert!(self.left > 0, "no block is without records");
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use super::block::{BlockBuilder, common_len};
 use super::{
     BLOCK_LEN_MIN, CRC_LEN, FOOTER_LEN, FOOTER_MAGIC, HEADER_LEN, KEY_LEN_MAX, KeyRecord,
-    LENGTHS_LEN, Summary, block_crc, footer_crc, header, namespace_bytes,
+    LENGTHS_LEN, NAMESPACE_LEN, Summary, block_crc, footer_crc, header, namespace_bytes,
 };
 
 /// Writes a run to a sink, block by block; memory stays at one block and a separator for each.
@@ -103,6 +103,7 @@ impl<W: FnMut(&[u8]) -> io::Result<()>> RunWriter<W> {
 
     fn write_block(&mut self) -> io::Result<()> {
         let offset = self.out.write(&mut self.block)?;
+        debug_assert!(offset >= HEADER_LEN as u64 && offset < self.out.offset);
         self.children.push(&self.separator, offset);
         Ok(())
     }
@@ -141,6 +142,8 @@ impl<W: FnMut(&[u8]) -> io::Result<()>> RunWriter<W> {
         debug_assert_eq!(footer.len(), FOOTER_LEN);
         (self.out.sink)(&footer)?;
         self.summary.bytes = self.out.offset + footer.len() as u64;
+        debug_assert!(self.summary.seqno_min <= self.summary.seqno_max);
+        debug_assert!(self.last.len() <= NAMESPACE_LEN + KEY_LEN_MAX);
         Ok(self.summary)
     }
 }

@@ -83,6 +83,7 @@ fn to_base64url(bytes: &[u8]) -> String {
             .zip([16, 8, 0])
             .fold(0u32, |bits, (&b, at)| bits | u32::from(b) << at);
         for at in [18, 12, 6, 0].into_iter().take(group.len() + 1) {
+            debug_assert!(bits < 1 << 24, "three bytes are four digits");
             let digit = ALPHABET.get((bits >> at & 63) as usize);
             text.push(char::from(digit.copied().unwrap_or_default()));
         }

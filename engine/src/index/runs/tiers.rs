@@ -37,6 +37,10 @@ pub(crate) fn pick_merge(sizes: &[u64]) -> Option<Range<usize>> {
             fits
         });
         let width = alike.count();
+        debug_assert!(
+            start + width <= younger.len(),
+            "the oldest is merged with all or none"
+        );
         if width >= WIDTH_MIN {
             return Some(start..start + width);
         }
