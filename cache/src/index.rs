@@ -20,6 +20,9 @@ const PLACES: usize = 7;
 const FILL_MAX: usize = 80;
 /// Emptier than this, it shrinks.
 const FILL_MIN: usize = 35;
+/// Lines in which the entry of a victim to come is looked for. In a table that is about to grow a third of the
+/// entries are not in the line that their hash names, but almost all of these in the next one.
+const LINES_AHEAD: usize = 3;
 
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
@@ -133,20 +136,29 @@ impl Index {
 
     /// Has the line brought near where an entry of this hash is, or would be.
     pub(crate) fn prefetch(&self, hash: u32) {
-        prefetch(&self.buckets[spread(hash, self.buckets.len())]);
+        let at = spread(hash, self.buckets.len());
+        prefetch(&self.buckets[at]);
+        prefetch(&self.buckets[self.next(at)]);
     }
 
     pub(crate) fn lines(&self) -> *const [Bucket] {
         &*self.buckets
     }
 
-    /// Has the entries brought near that may be the one of this hash, as far as its line tells.
+    /// Has the entries brought near that may be the one of this hash, as far as its lines tell.
     pub(crate) fn prefetch_entry(&self, hash: u32) {
-        let bucket = &self.buckets[spread(hash, self.buckets.len())];
-        for place in places(bucket.matches(tag(hash))) {
-            if let Some(entry) = &bucket.entries[place] {
-                entry.0.prefetch();
+        let (tag, mut at) = (tag(hash), spread(hash, self.buckets.len()));
+        for _ in 0..LINES_AHEAD {
+            let bucket = &self.buckets[at];
+            for place in places(bucket.matches(tag)) {
+                if let Some(entry) = &bucket.entries[place] {
+                    entry.0.prefetch();
+                }
             }
+            if bucket.passed() == 0 {
+                return;
+            }
+            at = self.next(at);
         }
     }
 

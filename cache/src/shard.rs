@@ -52,6 +52,7 @@ impl Ahead {
     /// Has the lines brought near that a write of this hash reads first.
     pub(crate) fn prefetch_write(&self, hash: u64) {
         self.index.prefetch(half(hash));
+        self.index.prefetch_next(half(hash));
         self.history.prefetch(half(hash));
     }
 
