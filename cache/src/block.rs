@@ -134,16 +134,19 @@ impl Block {
                 &[]
             }
         };
-        for part in [parts.key.name, parts.metadata, version, copied] {
-            if part.is_empty() {
-                continue;
+        let mut copy = |part: &[u8]| {
+            if !part.is_empty() {
+                // SAFETY: the layout has room for all parts, one after the other, from `name_at` on.
+                let to = unsafe { memory.add(at) };
+                // SAFETY: as above; the memory is new, so the part cannot overlap it.
+                unsafe { to.copy_from_nonoverlapping(part.as_ptr(), part.len()) };
+                at += part.len();
             }
-            // SAFETY: the layout has room for all parts, one after the other, from `name_at` on.
-            let to = unsafe { memory.add(at) };
-            // SAFETY: as above; the memory is new, so the part cannot overlap it.
-            unsafe { to.copy_from_nonoverlapping(part.as_ptr(), part.len()) };
-            at += part.len();
-        }
+        };
+        copy(parts.key.name);
+        copy(parts.metadata);
+        copy(version);
+        copy(copied);
         debug_assert_eq!(at, layout.size());
         Some(Block(block))
     }

@@ -315,8 +315,10 @@ impl Cache {
         let ttl = value.own_ttl().or(negative);
         let ahead = &self.shard(hash).ahead;
         ahead.prefetch_write(hash);
-        let early = ttl.map_or(0.0, |ttl| ttl.as_secs_f64() * self.0.settings.jitter);
-        let ttl = ttl.map(|ttl| ttl - Duration::from_secs(spread(hash, early)));
+        let ttl = ttl.map(|ttl| {
+            let early = ttl.as_secs_f64() * self.0.settings.jitter;
+            ttl - Duration::from_secs(spread(hash, early))
+        });
         let fresh_until = after(fetched, ttl);
         let life = Life {
             fetched,

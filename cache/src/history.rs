@@ -93,16 +93,19 @@ impl History {
     }
 
     /// Keeps a history of about as many keys as `held`. One of another length has no ghosts yet.
+    #[inline]
     pub(crate) fn fit(&mut self, held: usize) {
         let len = self.len();
-        let wanted = if held > len {
-            2 * len
+        if held > len {
+            self.change_len(2 * len);
         } else if held < len / 3 && len > LEN_MIN {
-            len / 2
-        } else {
-            return;
-        };
-        let mut fitted = History::with_len(wanted);
+            self.change_len(len / 2);
+        }
+    }
+
+    #[cold]
+    fn change_len(&mut self, wanted: usize) {
+        let (len, mut fitted) = (self.len(), History::with_len(wanted));
         // Lines are found by the upper bits of the hash, so line `n` becomes `2n` and `2n + 1`.
         for (at, line) in fitted.lines.iter_mut().enumerate() {
             line.counters = self.lines[at * len / wanted].counters;

@@ -20,6 +20,9 @@ const PLACES: usize = 7;
 const FILL_MAX: usize = 80;
 /// Emptier than this, it shrinks.
 const FILL_MIN: usize = 35;
+/// Lines in which the entry of a victim to come is looked for. In a table that is about to grow a third of the
+/// entries are not in the line that their hash names, but almost all of these in the next one.
+const LINES_AHEAD: usize = 3;
 
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
@@ -82,6 +85,13 @@ fn places(mut found: u64) -> impl Iterator<Item = usize> {
     })
 }
 
+/// Where an entry is, until the index is changed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spot {
+    bucket: usize,
+    place: usize,
+}
+
 #[derive(Debug)]
 pub(crate) struct Index {
     buckets: Box<[Bucket]>,
@@ -127,37 +137,52 @@ impl Index {
     /// The entry of this hash for which `is_it` holds.
     #[inline]
     pub(crate) fn find(&self, hash: u32, is_it: impl Fn(&Entry) -> bool) -> Option<&Entry> {
-        let (bucket, place) = self.locate(hash, is_it)?;
-        self.buckets[bucket].entries[place].as_ref()
+        let spot = self.locate(hash, is_it)?;
+        self.at(spot)
+    }
+
+    /// The entry that is there.
+    #[inline]
+    pub(crate) fn at(&self, spot: Spot) -> Option<&Entry> {
+        self.buckets[spot.bucket].entries[spot.place].as_ref()
     }
 
     /// Has the line brought near where an entry of this hash is, or would be.
     pub(crate) fn prefetch(&self, hash: u32) {
-        prefetch(&self.buckets[spread(hash, self.buckets.len())]);
+        let at = spread(hash, self.buckets.len());
+        prefetch(&self.buckets[at]);
+        prefetch(&self.buckets[self.next(at)]);
     }
 
     pub(crate) fn lines(&self) -> *const [Bucket] {
         &*self.buckets
     }
 
-    /// Has the entries brought near that may be the one of this hash, as far as its line tells.
+    /// Has the entries brought near that may be the one of this hash, as far as its lines tell.
     pub(crate) fn prefetch_entry(&self, hash: u32) {
-        let bucket = &self.buckets[spread(hash, self.buckets.len())];
-        for place in places(bucket.matches(tag(hash))) {
-            if let Some(entry) = &bucket.entries[place] {
-                entry.0.prefetch();
+        let (tag, mut at) = (tag(hash), spread(hash, self.buckets.len()));
+        for _ in 0..LINES_AHEAD {
+            let bucket = &self.buckets[at];
+            for place in places(bucket.matches(tag)) {
+                if let Some(entry) = &bucket.entries[place] {
+                    entry.0.prefetch();
+                }
             }
+            if bucket.passed() == 0 {
+                return;
+            }
+            at = self.next(at);
         }
     }
 
     #[inline]
-    fn locate(&self, hash: u32, is_it: impl Fn(&Entry) -> bool) -> Option<(usize, usize)> {
+    pub(crate) fn locate(&self, hash: u32, is_it: impl Fn(&Entry) -> bool) -> Option<Spot> {
         let (tag, mut at) = (tag(hash), spread(hash, self.buckets.len()));
         for _ in 0..self.buckets.len() {
             let bucket = &self.buckets[at];
             for place in places(bucket.matches(tag)) {
                 if bucket.entries[place].as_ref().is_some_and(&is_it) {
-                    return Some((at, place));
+                    return Some(Spot { bucket: at, place });
                 }
             }
             if bucket.passed() == 0 {
@@ -200,27 +225,21 @@ impl Index {
         }
     }
 
-    /// Puts an entry in the place of that of the same hash for which `is_it` holds, and returns the old
-    /// one; returns the new one if there is none.
-    pub(crate) fn replace(&mut self, entry: Entry, is_it: impl Fn(&Entry) -> bool) -> Entry {
-        let found = self.locate(entry.0.hash(), is_it);
-        let held = found.and_then(|(bucket, place)| self.buckets[bucket].entries[place].as_mut());
-        match held {
-            Some(held) => std::mem::replace(held, entry),
-            None => entry,
-        }
+    /// Puts an entry in the place of the one that is there, which it returns.
+    pub(crate) fn replace(&mut self, spot: Spot, entry: Entry) -> Option<Entry> {
+        self.buckets[spot.bucket].entries[spot.place].replace(entry)
     }
 
-    /// Takes out the entry of this hash for which `is_it` holds.
-    pub(crate) fn remove(&mut self, hash: u32, is_it: impl Fn(&Entry) -> bool) -> Option<Entry> {
-        let (found, place) = self.locate(hash, is_it)?;
+    /// Takes out the entry of this hash that is there.
+    pub(crate) fn remove(&mut self, hash: u32, spot: Spot) -> Option<Entry> {
         let mut at = spread(hash, self.buckets.len());
-        while at != found {
+        while at != spot.bucket {
             self.buckets[at].unpass();
             at = self.next(at);
         }
-        self.buckets[found].set_tag(place, 0);
-        let entry = self.buckets[found].entries[place].take();
+        let bucket = &mut self.buckets[at];
+        bucket.set_tag(spot.place, 0);
+        let entry = bucket.entries[spot.place].take();
         self.len -= 1;
         if self.len < self.least {
             self.rebuild(self.buckets.len().div_ceil(2));
@@ -281,14 +300,18 @@ mod tests {
         }
         let is = |slot| move |entry: &Entry| entry.0.slot() == slot;
         for slot in (0..1000).step_by(2) {
-            assert!(index.remove(hash(slot), is(slot)).is_some());
+            let spot = index.locate(hash(slot), is(slot)).expect("it is held");
+            let gone = index.remove(hash(slot), spot);
+            assert!(gone.is_some_and(|gone| gone.0.slot() == slot));
         }
         for slot in 0..1000 {
             let found = index.find(hash(slot), is(slot));
             assert_eq!(found.is_some(), slot % 2 == 1, "{slot}");
         }
         for slot in (1..1000).step_by(2) {
-            assert!(index.remove(hash(slot), is(slot)).is_some());
+            let spot = index.locate(hash(slot), is(slot)).expect("it is held");
+            let gone = index.remove(hash(slot), spot);
+            assert!(gone.is_some_and(|gone| gone.0.slot() == slot));
         }
         assert_eq!((index.len(), index.iter().count()), (0, 0));
         assert_eq!(index.buckets.len(), 1, "it shrank again");

@@ -60,6 +60,7 @@ mod freshness;
 mod history;
 mod index;
 mod key;
+mod leaving;
 #[cfg(all(test, not(feature = "loom")))]
 #[allow(
     clippy::indexing_slicing,

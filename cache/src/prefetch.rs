@@ -51,6 +51,11 @@ impl<T> Whereabouts<T> {
         prefetch(self.line(hash));
     }
 
+    /// Has the line behind that of a hash brought near.
+    pub(crate) fn prefetch_next(&self, hash: u32) {
+        prefetch(self.line(hash).wrapping_add(1));
+    }
+
     pub(crate) fn line(&self, hash: u32) -> *const T {
         let at = spread(hash, self.len.load(Relaxed));
         self.lines.load(Relaxed).wrapping_add(at)

@@ -13,7 +13,7 @@
 
 use crate::cost::{CLASSES, Ranking};
 use crate::history::{FREQUENCY_MAX, Left};
-use crate::index::Index;
+use crate::index::{Index, Spot};
 use crate::rates::Rates;
 use crate::slots::{List, Place, QUEUE, Slots};
 
@@ -25,6 +25,14 @@ const SHARE_MAX: f64 = 0.75;
 const STEP_MAX: f64 = 0.005;
 /// In victims' worth.
 const SLACK: f64 = 4.0;
+
+/// An entry whose turn it is to leave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Victim {
+    pub(crate) at: u32,
+    pub(crate) left: Left,
+    pub(crate) spot: Spot,
+}
 
 #[derive(Debug)]
 pub(crate) struct Queues {
@@ -219,33 +227,27 @@ impl Queues {
         slots: &mut Slots,
         index: &Index,
         ranking: Ranking,
-    ) -> Option<(u32, Left)> {
+    ) -> Option<Victim> {
         let victim = self.choose(slots, index, ranking)?;
-        self.count_left(slots, victim.1);
+        self.count_left(slots, victim.left);
         Some(victim)
     }
 
-    fn choose(
-        &mut self,
-        slots: &mut Slots,
-        index: &Index,
-        ranking: Ranking,
-    ) -> Option<(u32, Left)> {
+    fn choose(&mut self, slots: &mut Slots, index: &Index, ranking: Ranking) -> Option<Victim> {
         loop {
             let share = self.small_share * self.weight as f64;
             let over = self.small_weight as f64 > share;
             let rival = self.first_of_main();
             let Some(oldest) = self.small.first().filter(|_| over || rival.is_none()) else {
-                let victim = rival?;
-                if self.promote_if_read(slots, index, victim, ranking) {
+                let Some(victim) = self.look(slots, index, rival?, Left::Main, ranking) else {
                     continue;
-                }
-                self.grow_old(slots, victim, ranking);
-                return Some((victim, Left::Main));
+                };
+                self.grow_old(slots, victim.at, ranking);
+                return Some(victim);
             };
-            if self.promote_if_read(slots, index, oldest, ranking) {
+            let Some(newer) = self.look(slots, index, oldest, Left::Small, ranking) else {
                 continue;
-            }
+            };
             let slot = slots.get(oldest);
             let surplus = self.small_weight - u64::from(slot.weight);
             if surplus as f64 > share {
@@ -257,17 +259,17 @@ impl Queues {
             let rate = self.rates.of(slot.frequency.saturating_sub(1));
             let class = ranking.class(rate, slot.weight);
             let Some(rival) = rival else {
-                return Some((oldest, Left::Small));
+                return Some(newer);
             };
-            if self.promote_if_read(slots, index, rival, ranking) {
+            let Some(older) = self.look(slots, index, rival, Left::Main, ranking) else {
                 continue;
-            }
+            };
             if !beats(slots, class, rival) {
-                return Some((oldest, Left::Small));
+                return Some(newer);
             }
             self.promote(slots, oldest, ranking);
             self.grow_old(slots, rival, ranking);
-            return Some((rival, Left::Main));
+            return Some(older);
         }
     }
 
@@ -285,25 +287,33 @@ impl Queues {
         self.push_main(slots, at, ranking);
     }
 
-    /// Places an entry in main, by its new frequency, if it was read since it was placed.
-    fn promote_if_read(
+    /// Looks at the first entry of a queue, which may leave; but if it was read since it was placed, it is
+    /// placed in main, by its new frequency.
+    fn look(
         &mut self,
         slots: &mut Slots,
         index: &Index,
         at: u32,
+        left: Left,
         ranking: Ranking,
-    ) -> bool {
-        let slot = slots.get(at);
-        let (place, frequency, placed) = (slot.place, slot.frequency, slot.placed);
-        let reads = count_reads(slots, index, at);
-        if matches!(place, Place::Main(_)) {
-            let waited = self.departures.wrapping_sub(placed);
-            self.rates.look(frequency, reads, waited, slots.used());
+    ) -> Option<Victim> {
+        let (used, slot) = (slots.used(), slots.get_mut(at));
+        let spot = index.locate(slot.hash, |entry| entry.0.slot() == at);
+        let Some((spot, entry)) = spot.and_then(|spot| Some((spot, index.at(spot)?))) else {
+            unreachable!("slot {at} has no entry");
+        };
+        let reads = entry.0.hits();
+        if left == Left::Main {
+            let waited = self.departures.wrapping_sub(slot.placed);
+            self.rates.look(slot.frequency, reads, waited, used);
         }
-        if reads > 0 {
-            self.promote(slots, at, ranking);
+        if reads == 0 {
+            return Some(Victim { at, left, spot });
         }
-        reads > 0
+        entry.0.set_slot(at);
+        slot.frequency = (slot.frequency + reads).min(FREQUENCY_MAX);
+        self.promote(slots, at, ranking);
+        None
     }
 
     /// The first entry of main, by stamp.
@@ -343,16 +353,4 @@ impl Queues {
 /// Whether a class is worth more than that of an entry of main.
 fn beats(slots: &Slots, class: u8, rival: u32) -> bool {
     matches!(slots.get(rival).place, Place::Main(of) if class > of)
-}
-
-/// Adds the reads since an entry was placed to its frequency, and returns how many there were.
-fn count_reads(slots: &mut Slots, index: &Index, at: u32) -> u8 {
-    let slot = slots.get_mut(at);
-    let entry = index.find(slot.hash, |entry| entry.0.slot() == at);
-    let hits = entry.map_or(0, |entry| entry.0.hits());
-    if let Some(entry) = entry.filter(|_| hits > 0) {
-        entry.0.set_slot(at);
-        slot.frequency = (slot.frequency + hits).min(FREQUENCY_MAX);
-    }
-    hits
 }

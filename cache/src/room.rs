@@ -2,8 +2,10 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::cache::Locked;
 use crate::fill::Fill;
-use crate::shard::{Gone, Leaving, Shard};
+use crate::leaving::{Gone, Leaving};
+use crate::shard::Shard;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, AtomicUsize};
 use crate::{Cache, Entry};
@@ -58,7 +60,7 @@ impl Cache {
     pub fn maintain(&self, limit: usize) {
         let (now, mut steps) = (self.now(), limit);
         for at in 0..self.0.shards.len() {
-            let mut gone = Leaving::new();
+            let mut gone = Leaving::default();
             self.change(at as u64, |shard| {
                 gone.extend(std::iter::from_fn(|| shard.expire(now, &mut steps)));
             });
@@ -82,8 +84,9 @@ impl Cache {
         hash: u64,
         put: impl FnOnce(&mut Shard, &mut Leaving) -> Result<(), Entry>,
     ) -> bool {
-        let mut gone = Leaving::new();
-        let mut shard = self.shard(hash).write();
+        let mut gone = Leaving::default();
+        let locked = self.shard(hash);
+        let mut shard = locked.write();
         let before = shard.weight();
         // As what goes out, one that is refused is dropped when nothing is locked.
         let stored = put(&mut shard, &mut gone);
@@ -93,7 +96,7 @@ impl Cache {
         if self.is_turn_of(&shard, before) {
             self.evict(&mut shard, before, &mut gone);
         }
-        self.settle(hash, before, &shard);
+        self.settle(locked, before, &shard);
         drop(shard);
         self.farewell(gone);
         self.make_room();
@@ -149,22 +152,22 @@ impl Cache {
     /// Applies a change to a shard and to the weight of the whole. What it returns, entries among it,
     /// is dropped by the caller when nothing is locked.
     pub(crate) fn change<R>(&self, hash: u64, change: impl FnOnce(&mut Shard) -> R) -> R {
-        let mut shard = self.shard(hash).write();
+        let locked = self.shard(hash);
+        let mut shard = locked.write();
         let before = shard.weight();
         let result = change(&mut shard);
-        self.settle(hash, before, &shard);
+        self.settle(locked, before, &shard);
         result
     }
 
     /// Tells the others what a change of a shard, which is still locked, did to its weight and age.
-    fn settle(&self, hash: u64, before: u64, shard: &Shard) {
+    fn settle(&self, locked: &Locked, before: u64, shard: &Shard) {
         let weight = &self.0.budget.0.weight;
         match shard.weight().checked_sub(before) {
             Some(0) => {}
             Some(more) => drop(weight.fetch_add(more, Relaxed)),
             None => drop(weight.fetch_sub(before - shard.weight(), Relaxed)),
         }
-        let locked = self.shard(hash);
         locked.age.store(shard.age().to_bits(), Relaxed);
         shard.tell(&locked.ahead);
     }
@@ -207,7 +210,7 @@ impl Cache {
             let other = hand.wrapping_mul(0x9E37_79B9) >> 16;
             let younger = idle < shards && age(other) < age(hand);
             let at = if younger { other } else { hand } as u64;
-            let mut gone = Leaving::new();
+            let mut gone = Leaving::default();
             self.change(at, |shard| {
                 let before = shard.weight();
                 self.evict(shard, before, &mut gone);

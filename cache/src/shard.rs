@@ -1,28 +1,17 @@
 //! A part of the cache, used by one writer or many readers at a time.
 
-use smallvec::SmallVec;
-
 use crate::clock::{NEVER, Seconds};
 use crate::cost::Ranking;
 use crate::fill::Fills;
 use crate::floors::Floors;
 use crate::history::{FREQUENCY_MAX, History, Left, Line};
-use crate::index::{Bucket, Index};
+use crate::index::{Bucket, Index, Spot};
+use crate::leaving::Gone;
 use crate::prefetch::Whereabouts;
-use crate::queues::Queues;
-use crate::slots::{Place, QUEUE, Slot, Slots};
+use crate::queues::{Queues, Victim};
+use crate::slots::{Place, QUEUE, Slots};
 use crate::wheel::{Turned, Wheel};
 use crate::{Cause, Entry, Key};
-
-/// What a write took out: one entry, mostly.
-pub(crate) type Leaving = SmallVec<[Gone; 2]>;
-
-/// What went out. It is dropped when nothing is locked.
-#[derive(Debug)]
-pub(crate) struct Gone {
-    pub(crate) entry: Entry,
-    pub(crate) cause: Cause,
-}
 
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
@@ -52,6 +41,7 @@ impl Ahead {
     /// Has the lines brought near that a write of this hash reads first.
     pub(crate) fn prefetch_write(&self, hash: u64) {
         self.index.prefetch(half(hash));
+        self.index.prefetch_next(half(hash));
         self.history.prefetch(half(hash));
     }
 
@@ -69,14 +59,20 @@ pub(crate) fn half(hash: u64) -> u32 {
     hash as u32
 }
 
+/// Whether an entry is that of a key. Its other lines are asked for while its first one is waited for.
+#[inline]
+fn is_of(key: Key<'_>) -> impl Fn(&Entry) -> bool {
+    move |entry| {
+        entry.0.prefetch_rest();
+        entry.key() == key
+    }
+}
+
 impl Shard {
     /// The entry of a key, whether or not it may be served.
     #[inline]
     pub(crate) fn find(&self, hash: u64, key: Key<'_>) -> Option<&Entry> {
-        self.index.find(half(hash), |entry| {
-            entry.0.prefetch_rest();
-            entry.key() == key
-        })
+        self.index.find(half(hash), is_of(key))
     }
 
     /// Has what the next evictions will read brought near, a step for each eviction: of the third in
@@ -98,25 +94,41 @@ impl Shard {
 
     /// Puts an entry in, in place of what there was of its key, which is returned.
     pub(crate) fn insert(&mut self, hash: u64, entry: Entry, ranking: Ranking) -> Option<Gone> {
-        let Some(held) = self.find(hash, entry.key()) else {
+        let held = self.index.locate(half(hash), is_of(entry.key()));
+        let held = held.and_then(|spot| Some((spot, self.index.at(spot)?)));
+        let Some((spot, held)) = held else {
             self.admit(entry, ranking);
             return None;
         };
         let (at, hits) = (held.0.slot(), held.0.hits());
-        self.wheel.remove(&mut self.slots, at);
+        let same_weight = held.weight() == entry.weight();
+        if held.0.kept_until() != NEVER {
+            self.wheel.remove(&mut self.slots, at);
+        }
+        self.set_timer(at, &entry);
+        entry.0.set_slot(at);
+        if same_weight {
+            // It waits where it waited, which touches none of its neighbours; that it was written counts as a
+            // read, since mostly a read had it fetched.
+            (0..=hits).for_each(|_| entry.0.touch());
+        } else {
+            self.place_anew(at, hits, entry.weight(), ranking);
+        }
+        let entry = self.index.replace(spot, entry)?;
+        let cause = Cause::Replaced;
+        Some(Gone { entry, cause })
+    }
+
+    /// Places an entry that got another weight, after so many reads.
+    fn place_anew(&mut self, at: u32, hits: u8, weight: u32, ranking: Ranking) {
         self.queues.remove(&mut self.slots, at);
         let slot = self.slots.get_mut(at);
-        slot.weight = entry.weight();
+        slot.weight = weight;
         slot.frequency = (slot.frequency + hits).min(FREQUENCY_MAX);
         match slot.place {
             Place::Main(_) => self.queues.push_main(&mut self.slots, at, ranking),
             _ => self.queues.push_small(&mut self.slots, at),
         }
-        entry.0.set_slot(at);
-        self.set_timer(at, &entry);
-        let entry = self.index.replace(entry, |held| held.0.slot() == at);
-        let cause = Cause::Replaced;
-        Some(Gone { entry, cause })
     }
 
     fn admit(&mut self, entry: Entry, ranking: Ranking) {
@@ -149,9 +161,11 @@ impl Shard {
     /// Takes out the entry whose turn it is.
     pub(crate) fn evict(&mut self, ranking: Ranking) -> Option<Gone> {
         let victim = self.queues.victim(&mut self.slots, &self.index, ranking);
-        let (at, left) = victim?;
-        self.history.leave(self.slots.get(at).hash, left);
-        let gone = self.take_out(at, Cause::Size);
+        let Victim { at, left, spot } = victim?;
+        let hash = self.slots.get(at).hash;
+        self.history.leave(hash, left);
+        self.vacate(at);
+        let gone = self.part_with(hash, spot, Cause::Size);
         self.look_ahead(left);
         gone
     }
@@ -192,13 +206,23 @@ impl Shard {
     }
 
     fn take_out(&mut self, at: u32, cause: Cause) -> Option<Gone> {
+        let hash = self.slots.get(at).hash;
+        let spot = self.index.locate(hash, |entry| entry.0.slot() == at)?;
+        self.vacate(at);
+        self.part_with(hash, spot, cause)
+    }
+
+    /// Frees a slot.
+    fn vacate(&mut self, at: u32) {
         self.queues.remove(&mut self.slots, at);
         self.wheel.remove(&mut self.slots, at);
         self.slots.give_back(at);
-        let Slot {
-            hash, frequency, ..
-        } = *self.slots.get(at);
-        let entry = self.index.remove(hash, |entry| entry.0.slot() == at)?;
+    }
+
+    /// Takes the entry of a freed slot out of the index.
+    fn part_with(&mut self, hash: u32, spot: Spot, cause: Cause) -> Option<Gone> {
+        let entry = self.index.remove(hash, spot)?;
+        let frequency = self.slots.get(entry.0.slot()).frequency;
         // It may come back; what is known of it should count then.
         self.history.remember(hash, frequency + entry.0.hits());
         self.shrink();
@@ -313,6 +337,42 @@ mod tests {
             hash,
             Entry(Value::from("").into_block(Key::from(&name), life)),
         )
+    }
+
+    /// What is written again stays where it waits, but as if it was read; whether its weight is another one
+    /// makes no difference to that it is held once, nor what timers the two have.
+    #[test]
+    fn what_is_written_again_is_held_once_and_stays_longer() {
+        let ranking = Ranking::new(MissCost::objects());
+        for (value, kept_until) in [("", NEVER), ("", 9), ("longer", NEVER), ("longer", 9)] {
+            let mut shard = Shard::default();
+            for n in 0..10 {
+                let (hash, entry) = entry(n, 0);
+                assert!(shard.insert(hash, entry, ranking).is_none());
+            }
+            for kept_until in [kept_until, NEVER, kept_until] {
+                let (hash, first) = entry(0, 0);
+                let (hash_in_shard, fetched, fresh_until) = (half(hash), 0, NEVER);
+                let life = Life {
+                    fetched,
+                    fresh_until,
+                    kept_until,
+                    generation: 0,
+                    hash: hash_in_shard,
+                };
+                let again = Entry(Value::from(value).into_block(first.key(), life));
+                let gone = shard.insert(hash, again, ranking).expect("it was held");
+                assert_eq!(gone.cause, Cause::Replaced);
+                shard.validate();
+                assert_eq!((shard.len(), shard.has_timers()), (10, kept_until != NEVER));
+            }
+            (0..9).for_each(|_| drop(shard.evict(ranking)));
+            let left = shard.iter().next().expect("one is left").0;
+            assert_eq!(
+                (left.key(), left.value()),
+                (Key::from(&0u64.to_le_bytes()), value.as_bytes())
+            );
+        }
     }
 
     /// Hits in the second half of a loop over twice as many as fit.
