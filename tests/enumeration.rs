@@ -70,10 +70,22 @@ fn sequences(length: u32) -> Vec<Vec<Act>> {
     (0..=length).flat_map(of_length).collect()
 }
 
-/// Runs every sequence, on all processors.
+/// Says that no more sequences are wanted if the thread that has it panics.
+struct LastIfPanicking<'a>(&'a AtomicUsize);
+
+impl Drop for LastIfPanicking<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(usize::MAX / 2, Relaxed);
+        }
+    }
+}
+
+/// Runs every sequence, on all processors, until one fails.
 fn run_all(sequences: &[Vec<Act>], run: impl Fn(&[Act]) + Sync) {
     let next = AtomicUsize::new(0);
     let work = || {
+        let _last = LastIfPanicking(&next);
         while let Some(sequence) = sequences.get(next.fetch_add(1, Relaxed)) {
             run(sequence);
         }
