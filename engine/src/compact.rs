@@ -186,6 +186,8 @@ impl Core {
         self.finish_plan(state)?;
         debug_assert!(state.reclaim.under_way.is_none() || self.work.is_stopped());
         let before: Vec<u64> = self.segments.all().iter().map(|(_, s)| s.id).collect();
+        // Before the log is locked, which writers would wait for.
+        self.sync()?;
         self.rotate(&mut self.log.lock())?;
         self.as_log(state).close_classes();
         self.look_for_dropped(state, self.namespaces.dropped() > 0, u64::MAX);

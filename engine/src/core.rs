@@ -91,6 +91,8 @@ pub(crate) struct Core {
     pub(crate) work: Arc<Signal>,
     /// Wakes the thread that goes ahead of the writers.
     pub(crate) ahead: Arc<Signal>,
+    /// Wakes the thread that flushes ahead of them.
+    pub(crate) flush: Arc<Signal>,
     /// Wakes the thread that makes pages cheaper.
     pub(crate) pages: Arc<Signal>,
     /// What was found damaged when the store was opened.
@@ -313,9 +315,8 @@ impl Core {
         Ok(())
     }
 
-    /// Does ahead of the writers what they would have to wait for: preallocates, makes the file of the
-    /// next segment, flushes what will have to be durable when the log goes on there. If it cannot, they
-    /// do it themselves.
+    /// Does ahead of the writers what they would have to wait for: preallocates, and makes the file of the
+    /// next segment. If it cannot, they do it themselves.
     pub(crate) fn go_ahead(&self) {
         let Some(ahead) = self.log.lock().ahead() else {
             return;
@@ -333,8 +334,13 @@ impl Core {
         let is_done = allocated.is_some() == ahead.allocate.is_some()
             && !spare.as_ref().is_some_and(Option::is_none);
         log.note_ahead(ahead.segment.id, allocated, spare.flatten(), is_done);
-        drop(log);
-        if ahead.wants_flush {
+    }
+
+    /// Flushes ahead of the writers, if that is worth it, what will have to be durable when the log goes on in
+    /// the next segment.
+    pub(crate) fn flush_ahead(&self) {
+        let is_worth = self.log.lock().has_much_unflushed();
+        if is_worth {
             // A failure poisons the store, which is how writers learn of it.
             let _ = self.sync();
         }

@@ -187,14 +187,19 @@ fn start_threads(owner: &Owner) -> Result<()> {
     let merge = move |_| merged.keys.merge_memtable();
     let worker = Worker::start("rimstone-pages", pages, MAINTENANCE, merge)?;
     owner.workers.lock().push(worker);
-    if let Durability::Interval(every) = core.durability {
-        let flushed = Arc::clone(core);
+    let every = match core.durability {
+        Durability::Interval(every) => Some(every.max(INTERVAL_MIN)),
+        _ => None,
+    };
+    let (flush, flushed) = (Arc::clone(&core.flush), Arc::clone(core));
+    let flush_ahead = move |_| match every {
         // A failure poisons the store, which is how writers learn of it.
-        let flush = move |_| drop(flushed.sync());
-        let every = every.max(INTERVAL_MIN);
-        let worker = Worker::start("rimstone-flush", Arc::default(), every, flush)?;
-        owner.workers.lock().push(worker);
-    }
+        Some(_) => drop(flushed.sync()),
+        None => flushed.flush_ahead(),
+    };
+    let every = every.unwrap_or(MAINTENANCE);
+    let worker = Worker::start("rimstone-flush", flush, every, flush_ahead)?;
+    owner.workers.lock().push(worker);
     Ok(())
 }
 

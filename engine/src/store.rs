@@ -286,6 +286,7 @@ impl Store {
     pub fn step(&self, idle: bool) {
         let core = self.core();
         core.go_ahead();
+        core.flush_ahead();
         core.keys.merge_memtable();
         core.maintain(idle);
         if matches!(core.durability, Durability::Interval(_)) {

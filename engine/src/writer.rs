@@ -218,6 +218,9 @@ impl Core {
         if log.wants_ahead() {
             self.ahead.wake();
         }
+        if log.wants_flush() {
+            self.flush.wake();
+        }
     }
 }
 

@@ -10,31 +10,36 @@ use crate::vfs::{Vfs, VfsFile};
 
 use super::segment::{Segment, Segments, segment_path, unfinished_path};
 
-/// The first step of preallocation; each further one doubles the file, or adds so much.
-pub(super) const FIRST_STEP: u64 = if cfg!(feature = "small") {
+/// A writer that has to preallocate does it in steps of this: so much is not brought into memory in huge
+/// pages, which would take milliseconds.
+pub(super) const STEP: u64 = if cfg!(feature = "small") {
     128 << 10
 } else {
     1 << 20
 };
-const STEP_MAX: u64 = 4 << 20;
-/// How far [`Core::go_ahead`](crate::core::Core::go_ahead) is in front of what is written, and how
-/// many bytes it leaves to be flushed.
+/// How much of a segment is there before [`Core::go_ahead`](crate::core::Core::go_ahead) begins, and how far it is
+/// in front of what is written.
+const BEGIN: u64 = 4 << 20;
 const AHEAD: u64 = 8 << 20;
-const UNFLUSHED: u64 = 24 << 20;
+/// How many bytes [`Core::flush_ahead`](crate::core::Core::flush_ahead) leaves to be flushed: fewer towards the
+/// segment's end, where writers wait for them.
+const UNFLUSHED_MAX: u64 = 32 << 20;
+const UNFLUSHED_MIN: u64 = 1 << 20;
 /// Bytes of log after which maintenance looks whether something is due.
 const MAINTENANCE: u64 = 4 << 20;
 /// Where that is limited, a segment leads to this many times its length of large values.
 const LARGE_MAX: u64 = 4;
 /// Space that only what frees space may use, so that deletes go on when the disk is full.
-const RESERVE: u64 = FIRST_STEP / 4;
+const RESERVE: u64 = STEP / 4;
 
 const _: () = {
-    assert!(FIRST_STEP <= STEP_MAX && STEP_MAX <= SEGMENT_LEN);
+    assert!(STEP <= BEGIN && BEGIN <= SEGMENT_LEN);
     assert!(
-        RESERVE < FIRST_STEP,
+        RESERVE < STEP,
         "a new segment has more than what is kept back"
     );
-    assert!(AHEAD < UNFLUSHED && UNFLUSHED < SEGMENT_LEN);
+    assert!(AHEAD < SEGMENT_LEN);
+    assert!(UNFLUSHED_MIN < UNFLUSHED_MAX && UNFLUSHED_MAX < SEGMENT_LEN);
 };
 
 /// Appends records to the newest front segment and makes them durable.
@@ -54,7 +59,9 @@ pub(crate) struct Appender {
     spare: Option<Spare>,
     /// Whether somebody was asked to go ahead and did not yet.
     asked_ahead: bool,
-    /// From where on that is worth trying.
+    /// Whether somebody was asked to flush ahead, and nobody flushed yet.
+    asked_flush: bool,
+    /// From where on going ahead is worth trying.
     ahead_from: u64,
     /// How far the active segment was flushed; 0 if not even its header was.
     flushed: u64,
@@ -88,7 +95,6 @@ pub(crate) struct Ahead {
     /// To which length its file is to be preallocated.
     pub(crate) allocate: Option<u64>,
     pub(crate) wants_spare: bool,
-    pub(crate) wants_flush: bool,
 }
 
 /// What a new segment says of itself.
@@ -112,7 +118,7 @@ impl Appender {
         segments: &Segments,
         start: &Start,
     ) -> Result<Appender> {
-        let spare = Spare::create(&*vfs, &dir, start.id, FIRST_STEP)?;
+        let spare = Spare::create(&*vfs, &dir, start.id, STEP)?;
         let (unlinked, allocated) = (spare.path.clone(), spare.allocated);
         let segment = spare.into_unflushed(&*vfs, &dir, start)?;
         let number = segments.add(Arc::clone(&segment));
@@ -128,7 +134,8 @@ impl Appender {
             allocated,
             spare: None,
             asked_ahead: false,
-            ahead_from: STEP_MAX,
+            asked_flush: false,
+            ahead_from: BEGIN,
             flushed: 0,
             buffer: Vec::new(),
             segment_len: SEGMENT_LEN,
@@ -162,6 +169,7 @@ impl Appender {
             allocated: 0,
             spare: None,
             asked_ahead: false,
+            asked_flush: false,
             ahead_from: u64::MAX,
             flushed: 0,
             buffer: Vec::new(),
@@ -264,9 +272,8 @@ impl Appender {
         if end <= self.allocated {
             return Ok(());
         }
-        let step = self.allocated.min(STEP_MAX);
         let len = end
-            .max(self.allocated.saturating_add(step))
+            .max(self.allocated.saturating_add(STEP))
             .min(self.segment_len.max(end));
         let grown = self.segment.file.allocate(len).map(|()| len).or_else(|_| {
             // No room for the whole step: try for just what is needed.
@@ -327,6 +334,7 @@ impl Appender {
     /// What a flush comes to that began when the log was this far.
     pub(crate) fn note_flush(&mut self, segment: u64, seqno: u64, end: u64) {
         debug_assert!(seqno <= self.seqno, "what was not given out is not durable");
+        self.asked_flush = false;
         self.durable = self.durable.max(seqno);
         debug_assert!(segment != self.segment.id || end <= self.end);
         if segment == self.segment.id {
@@ -355,7 +363,6 @@ impl Appender {
             segment: Arc::clone(&self.segment),
             allocate: self.wants_space(),
             wants_spare: self.wants_spare(),
-            wants_flush: self.wants_flush(),
         })
     }
 
@@ -363,7 +370,7 @@ impl Appender {
     fn is_behind(&self) -> bool {
         // A small log does not need it.
         let is_worth = self.end >= self.ahead_from;
-        is_worth && (self.wants_space().is_some() || self.wants_spare() || self.wants_flush())
+        is_worth && (self.wants_space().is_some() || self.wants_spare())
     }
 
     fn wants_space(&self) -> Option<u64> {
@@ -375,8 +382,18 @@ impl Appender {
         self.spare.is_none() && self.end > self.segment_len / 2
     }
 
-    fn wants_flush(&self) -> bool {
-        self.end.saturating_sub(self.flushed) > UNFLUSHED
+    /// Whether somebody should be woken to flush ahead.
+    pub(crate) fn wants_flush(&mut self) -> bool {
+        let wants = !self.asked_flush && self.has_much_unflushed();
+        self.asked_flush |= wants;
+        wants
+    }
+
+    /// Asked with every group of writers, as [`is_behind`](Appender::is_behind).
+    pub(crate) fn has_much_unflushed(&self) -> bool {
+        let left = self.segment_len.saturating_sub(self.end);
+        let most = left.clamp(UNFLUSHED_MIN, UNFLUSHED_MAX);
+        self.end.saturating_sub(self.flushed) > most
     }
 
     /// What was done.
@@ -394,9 +411,9 @@ impl Appender {
         self.spare = self.spare.take().or(spare);
         // On a full disk not with every write again.
         self.ahead_from = if is_done {
-            STEP_MAX
+            BEGIN
         } else {
-            self.end.saturating_add(STEP_MAX)
+            self.end.saturating_add(BEGIN)
         };
     }
 
@@ -424,7 +441,7 @@ impl Appender {
         };
         let spare = match self.spare.take() {
             Some(spare) => spare,
-            None => Spare::create(&*self.vfs, &self.dir, id, FIRST_STEP)?,
+            None => Spare::create(&*self.vfs, &self.dir, id, STEP)?,
         };
         let (unlinked, allocated) = (spare.path.clone(), spare.allocated);
         Ok(Next {
@@ -451,7 +468,7 @@ impl Appender {
         self.end = HEADER_LEN as u64;
         self.large = 0;
         self.allocated = next.allocated;
-        self.ahead_from = STEP_MAX;
+        self.ahead_from = BEGIN;
         self.flushed = self.end;
         debug_assert_eq!(self.segment.published(), self.end, "it holds no record");
         self.link()
@@ -468,7 +485,7 @@ fn link(vfs: &dyn Vfs, dir: &Path, new: &Path, segment: &Segment) -> Result<()> 
 
 /// Creates a segment with a durable header and gives it its name.
 pub(super) fn create(vfs: &dyn Vfs, dir: &Path, start: &Start) -> Result<Arc<Segment>> {
-    let spare = Spare::create(vfs, dir, start.id, FIRST_STEP)?;
+    let spare = Spare::create(vfs, dir, start.id, STEP)?;
     let unlinked = spare.path.clone();
     let segment = spare.into_segment(vfs, dir, start)?;
     link(vfs, dir, &unlinked, &segment)?;
@@ -485,7 +502,7 @@ pub(crate) struct Next {
 impl Spare {
     /// A file ahead of its use.
     pub(crate) fn ahead(vfs: &dyn Vfs, dir: &Path, id: u64) -> Result<Spare> {
-        let spare = Spare::create(vfs, dir, id, STEP_MAX)?;
+        let spare = Spare::create(vfs, dir, id, BEGIN)?;
         // What is left to flush later is the header.
         match spare.file.sync() {
             Ok(()) => Ok(spare),

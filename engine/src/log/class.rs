@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::appender::{FIRST_STEP, Start, create};
+use super::appender::{STEP, Start, create};
 use super::commit::{Moved, Op};
 use super::segment::{Segment, Segments};
 use crate::error::{Result, io_error};
@@ -178,7 +178,7 @@ impl Output {
             number: files.segments.add(Arc::clone(&segment)),
             segment,
             end: HEADER_LEN as u64,
-            allocated: FIRST_STEP,
+            allocated: STEP,
             buffer: Vec::new(),
             moves: Vec::new(),
             is_full: false,
@@ -278,7 +278,7 @@ impl Output {
         );
         let (file, path) = (&self.segment.file, &self.segment.path);
         if end > self.allocated {
-            let len = end.next_multiple_of(FIRST_STEP).min(SEGMENT_LEN);
+            let len = end.next_multiple_of(STEP).min(SEGMENT_LEN);
             file.allocate(len)
                 .map_err(|e| io_error("allocating", path, e))?;
             self.allocated = len;

@@ -229,6 +229,7 @@ impl Rooms {
             brake: Brake::default(),
             work: Arc::default(),
             ahead: Arc::default(),
+            flush: Arc::default(),
             pages: Arc::default(),
             damage: self.damage,
             lock: Mutex::new(self.lock),

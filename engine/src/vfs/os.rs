@@ -206,7 +206,7 @@ impl VfsFile for OsFile {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         // Two at once could shrink the file, where lengths are set without a reservation.
-        let _alone = self.growing.lock();
+        let alone = self.growing.lock();
         let old = self.file.metadata()?.len();
         if len <= old {
             return Ok(());
@@ -218,6 +218,8 @@ impl VfsFile for OsFile {
             result => result?,
         }
         debug_assert!(old < len, "it never gets shorter");
+        // Who asks for less meanwhile does not wait.
+        drop(alone);
         self.fault_in(old, len);
         Ok(())
     }
@@ -296,8 +298,13 @@ impl OsFile {
         else {
             return;
         };
-        if raw.advise(Advice::HugePage).is_ok() {
-            let _ = raw.advise(Advice::PopulateRead);
+        if raw.advise(Advice::HugePage).is_err() {
+            return;
+        }
+        // Page by page: until one is there nobody in the process can map or unmap anything.
+        let page = usize::try_from(HUGE_PAGE).unwrap_or(usize::MAX);
+        for at in (0..len).step_by(page) {
+            let _ = raw.advise_range(Advice::PopulateRead, at, page);
         }
     }
 }
