@@ -326,3 +326,43 @@ fn a_large_table_is_whole_when_it_is_opened_changed_and_saved_again() {
         assert_eq!(value, expected, "{n}");
     }
 }
+
+/// Where the log changes a key of a damaged page, opening begins again from the checkpoint before.
+#[test]
+fn a_large_table_that_is_damaged_where_the_log_goes_on_costs_its_checkpoint() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
+    many_keys(dir.path(), &clock);
+    let harm = |dir: &Path| {
+        let path = newest(dir, "ckpt").unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.len() / 2;
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    };
+    let damaged = copy(dir.path());
+    harm(damaged.path());
+    let lost = {
+        let store = open(damaged.path(), &clock);
+        let ns = store.find_namespace("n").unwrap();
+        (0..500_000).find(|n| ns.get(key(*n)).is_err()).unwrap()
+    };
+    for is_durable in [false, true] {
+        let killed = copy(dir.path());
+        let store = open(killed.path(), &clock);
+        let ns = store.find_namespace("n").unwrap();
+        ns.put(key(lost), b"newer").unwrap();
+        if is_durable {
+            store.sync().unwrap();
+            ns.put("another", b"value").unwrap();
+        }
+        let killed = copy(killed.path());
+        harm(killed.path());
+        let store = open(killed.path(), &clock);
+        assert_eq!(store.stats().damage.len(), 1, "{:?}", store.stats().damage);
+        let ns = store.find_namespace("n").unwrap();
+        assert_eq!(&ns.get(key(lost)).unwrap().unwrap()[..], b"newer");
+        for n in (0..500_000).step_by(97).filter(|n| *n != lost) {
+            assert_eq!(&ns.get(key(n)).unwrap().unwrap()[..], b"value", "{n}");
+        }
+    }
+}

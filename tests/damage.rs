@@ -306,3 +306,105 @@ fn a_large_value_whose_record_is_damaged_keeps_its_file() {
         );
     }
 }
+
+/// What a process leaves that was killed after it moved the newest value of a key, and retired its segment, before
+/// the next checkpoint. The one before it knows the older value.
+fn killed_after_a_move(clock: &Clock) -> TempDir {
+    let (dir, gate) = (tempdir().unwrap(), Gate::default());
+    let (store, ns) = open(dir.path(), clock);
+    ns.put("key", "the old value").unwrap();
+    store.checkpoint().unwrap();
+    drop(ns);
+    store.close().unwrap();
+    let options = Options::new().vfs(Arc::new(gate.clone()));
+    let store = options.clock(clock.clone()).open(dir.path()).unwrap();
+    let ns = store.namespace("n").unwrap();
+    ns.put("key", "the new value").unwrap();
+    for _ in 0..2 {
+        ns.put("other", [7; 1000]).unwrap();
+    }
+    gate.fail(Doing::Create, ".ckpt");
+    assert!(matches!(store.compact(), Err(Error::Io { .. })));
+    copy(dir.path())
+}
+
+/// The segments that hold these bytes, in the order in which they were made.
+fn holding(dir: &Path, bytes: &str) -> Vec<PathBuf> {
+    let holds = |path: &PathBuf| {
+        let log = fs::read(path).unwrap();
+        log.windows(bytes.len()).any(|w| w == bytes.as_bytes())
+    };
+    let mut found: Vec<_> = segments(dir).into_iter().filter(holds).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn a_moved_value_wins_over_the_older_one_though_its_own_record_is_damaged() {
+    let clock = Clock::manual(1);
+    let dir = killed_after_a_move(&clock);
+    let both = holding(dir.path(), "keythe new value");
+    assert_eq!(both.len(), 2, "where it was put, and where it was copied");
+    let mut log = fs::read(&both[0]).unwrap();
+    let place = log.windows(6).position(|w| w == b"keythe").unwrap();
+    log[place] ^= 1;
+    fs::write(&both[0], log).unwrap();
+    for _ in 0..2 {
+        let (store, ns) = open(dir.path(), &clock);
+        assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"the new value");
+        assert_eq!(ns.get("other").unwrap().unwrap().len(), 1000);
+        drop(ns);
+        store.close().unwrap();
+    }
+}
+
+#[test]
+fn a_class_segment_that_is_shorter_than_the_log_says_is_damage() {
+    let clock = Clock::manual(1);
+    let dir = killed_after_a_move(&clock);
+    let class = holding(dir.path(), "keythe new value").pop().unwrap();
+    OpenOptions::new()
+        .write(true)
+        .open(&class)
+        .unwrap()
+        .set_len(128)
+        .unwrap();
+    let (store, ns) = open(dir.path(), &clock);
+    let stem = class.file_name().unwrap().to_str().unwrap();
+    let damage = store.stats().damage;
+    assert!(
+        damage.iter().any(|damage| damage.contains(stem)),
+        "{damage:?}"
+    );
+    assert_damaged(&store, &ns, "key");
+}
+
+#[test]
+fn a_retirement_that_is_replayed_takes_large_values_along() {
+    let (dir, clock, gate) = (tempdir().unwrap(), Clock::manual(1), Gate::default());
+    let (store, ns) = open(dir.path(), &clock);
+    let minute = PutOptions::new().expiration_ttl(Duration::from_secs(60));
+    ns.put_with("large", [7; 100_000], &minute).unwrap();
+    ns.put_with("small", "value", &minute).unwrap();
+    store.checkpoint().unwrap();
+    drop(ns);
+    store.close().unwrap();
+    let options = Options::new().vfs(Arc::new(gate.clone()));
+    let store = options.clock(clock.clone()).open(dir.path()).unwrap();
+    let ns = store.namespace("n").unwrap();
+    ns.put("other", "value").unwrap();
+    clock.advance(LATER);
+    gate.fail(Doing::Create, ".ckpt");
+    assert!(matches!(store.compact(), Err(Error::Io { .. })));
+    let killed = copy(dir.path());
+    assert!(rimstone_tests::newest(killed.path(), "large").is_some());
+    for _ in 0..2 {
+        let (store, ns) = open(killed.path(), &clock);
+        assert_eq!(store.stats().damage, Vec::<String>::new());
+        assert_eq!(store.stats().keys, 1, "slots went with their segment");
+        assert_eq!(rimstone_tests::newest(killed.path(), "large"), None);
+        assert_eq!(ns.list(&ListOptions::new()).unwrap().len(), 1);
+        drop(ns);
+        store.close().unwrap();
+    }
+}

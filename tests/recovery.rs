@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use rimstone::{Clock, Error, Options, Store};
-use rimstone_tests::{copy, fresh, newest, open};
+use rimstone_tests::{SimDisk, copy, fresh, newest, open};
 use tempfile::tempdir;
 
 /// Ten keys, and where the last byte of each record lies in the newest segment.
@@ -453,4 +454,34 @@ fn a_segment_that_was_cut_in_the_middle_of_the_log_tells_how_many_records_are_lo
     let ns = store.find_namespace("n").unwrap();
     assert!(ns.get("k").unwrap().is_some() && ns.get([6]).unwrap().is_some());
     assert!(ns.get([7]).unwrap().is_none());
+}
+
+#[test]
+fn a_store_has_a_relative_name_or_is_the_root() {
+    for name in ["store", "/"] {
+        let (disk, clock) = (SimDisk::default(), Clock::manual(1));
+        for value in ["first", "second"] {
+            let options = Options::new().vfs(Arc::new(disk.clone()));
+            let store = options.clock(clock.clone()).open(name).unwrap();
+            let ns = store.namespace("n").unwrap();
+            ns.put(value, value).unwrap();
+            assert_eq!(&ns.get("first").unwrap().unwrap()[..], b"first");
+            drop(ns);
+            store.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_lock_that_cannot_be_taken_is_an_error() {
+    let dir = tempdir().unwrap();
+    fs::create_dir(dir.path().join("LOCK")).unwrap();
+    let refused = Store::open(dir.path());
+    assert!(matches!(
+        refused,
+        Err(Error::Io {
+            doing: "locking",
+            ..
+        })
+    ));
 }

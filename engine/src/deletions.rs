@@ -52,10 +52,6 @@ impl Core {
             name: state.name().into_bytes(),
         };
         let op = |number, dropped| Op::keyless(Kind::Namespace, number, body(dropped).encode());
-        debug_assert!(
-            self.namespaces.next_number() > view.number,
-            "the highest of its numbers counts"
-        );
         // The new one first: at no moment is there no namespace.
         let ops = vec![
             op(self.namespaces.next_number(), false),
@@ -217,6 +213,7 @@ impl Core {
                     .all(|key| key.name.starts_with(&deletion.prefix)),
                 "nothing else is deleted"
             );
+            debug_assert!(page.len() <= BATCH);
             let older = page.keys().filter(|key| key.seqno < deletion.seqno);
             let ops: Vec<Op> = older
                 .map(|key| self.deletion_before(*number, key.name, deletion.seqno))

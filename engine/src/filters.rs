@@ -79,6 +79,10 @@ impl Filters {
         segments: &[(u32, Arc<Segment>)],
         reading: &Reading<'_>,
     ) -> Option<u64> {
+        debug_assert!(
+            segments.iter().any(|(_, segment)| segment.id == id),
+            "it is asked of one that is there"
+        );
         self.is_short = false;
         let own = segments.iter().find(|(_, segment)| segment.id == id);
         let own = own.and_then(|(number, segment)| self.get(*number, segment, reading));

@@ -103,6 +103,10 @@ impl HotRead<'_> {
         let ttl = self.options.cache_ttl;
         let found = self.way.asks().then(|| self.hot.cache.get(self.key, ttl))?;
         let found = found.filter(|entry| is_there(entry.version()));
+        debug_assert!(
+            found.is_none() || self.way.asks(),
+            "who goes around it finds nothing in it"
+        );
         if found.is_some() {
             self.end();
         }

@@ -36,6 +36,7 @@ impl FromStr for NamespaceId {
         for (at, byte) in bytes.iter_mut().rev().enumerate() {
             *byte = u8::try_from((number >> (8 * at)) & 0xff).unwrap_or(0);
         }
+        debug_assert!(NamespaceId(bytes).to_string().eq_ignore_ascii_case(text));
         Ok(NamespaceId(bytes))
     }
 }
@@ -148,6 +149,7 @@ impl State {
 
     /// Takes over what a record says of its number.
     fn set(&self, number: u32, body: NamespaceBody) {
+        debug_assert!(number >= self.number(), "the highest of its numbers counts");
         // Until all of it is taken over: see `held`.
         let mut name = self.name.write();
         *name = String::from_utf8_lossy(&body.name).into_owned();
@@ -318,6 +320,7 @@ impl Namespaces {
         let inner = self.0.read();
         let mut all: Vec<_> = inner.existing().collect();
         all.sort_unstable_by_key(|(number, _)| *number);
+        debug_assert!(all.is_sorted_by(|a, b| a.0 < b.0), "each once");
         all.into_iter()
             .map(|(_, state)| Arc::clone(state))
             .collect()
@@ -344,9 +347,7 @@ impl Namespaces {
     pub(crate) fn next_number(&self) -> u32 {
         let inner = self.0.read();
         let highest = inner.numbers.keys().max();
-        let next = highest.map_or(1, |max| max.saturating_add(1));
-        debug_assert!(next > 0, "0 is no namespace");
-        next
+        highest.map_or(1, |max| max.saturating_add(1))
     }
 }
 

@@ -165,6 +165,8 @@ impl Options {
         if !core.table.is_settled() || core.is_deleting() {
             core.work.wake();
         }
+        debug_assert!(!core.is_read_only, "it holds the lock");
+        debug_assert!(core.space >= 110, "less would cost too much copying");
         if self.has_threads {
             start_threads(&owner)?;
         }
@@ -214,6 +216,7 @@ impl Options {
     /// there is no store.
     pub fn open_read_only(self, path: impl AsRef<Path>) -> Result<Store> {
         let core = crate::recovery::read(&self.vfs, path.as_ref(), &self.clock)?;
+        debug_assert!(core.is_read_only && core.capacity.is_none() && core.hot.is_none());
         Ok(Store::of(Core {
             verify: self.verify,
             ..core

@@ -210,6 +210,10 @@ impl Segments for Log<'_> {
     fn install(&mut self, plan: &Plan) -> Result<()> {
         self.commit_moves()?;
         self.commit_evictions()?;
+        debug_assert!(
+            self.state.classes.is_settled(),
+            "the log knows of every copy (rule 2)"
+        );
         let mut victims: Vec<_> = plan
             .victims
             .iter()

@@ -465,6 +465,10 @@ impl Owner {
         }
         // Under the log's lock: a leader that is still at work finishes before the store is let go.
         let mut log = core.log.lock();
+        debug_assert!(
+            log.buffered() == 0 || core.poisoned.load(Ordering::Acquire),
+            "nothing that somebody waits for is left"
+        );
         log.forget_spare();
         core.poison();
         result

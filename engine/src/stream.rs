@@ -85,6 +85,7 @@ impl ValueWriter {
             self.len > INLINE_MAX as u64,
             "small values lie in their record"
         );
+        debug_assert!(self.large.is_none(), "a value lies in one file");
         self.inline = Vec::new();
         self.large = Some(large);
         Ok(())

@@ -8,6 +8,7 @@ use rimstone_cache::Key;
 use crate::core::{Core, Found};
 use crate::error::{Error, Result};
 use crate::format::record::{HEADER_LEN, Header, Kind, Replaced, expires};
+use crate::format::segment::SEGMENT_LEN;
 use crate::hashed::ByHash;
 use crate::index::runs::KeyRecord;
 use crate::index::table::Location;
@@ -346,6 +347,10 @@ impl<'a> Group<'a> {
             let (number, address) = self.log.next();
             let header = self.push(op.kind, op, replaced, left > 0);
             outcome.generation = header.seqno;
+            debug_assert!(
+                u64::from(address.offset) < SEGMENT_LEN,
+                "a slot can name it"
+            );
             changes.push(Change {
                 op,
                 header,
@@ -370,6 +375,7 @@ impl<'a> Group<'a> {
     /// it.
     fn push(&mut self, kind: Kind, op: &Op, replaced: Replaced, more: bool) -> Header {
         let seqno = self.log.seqno.saturating_add(1);
+        debug_assert!(seqno >= self.log.durable, "a number is given out once");
         self.log.seqno = seqno;
         let own = kind == op.kind;
         let body = if own { op.body() } else { &[] };
@@ -402,11 +408,6 @@ impl<'a> Group<'a> {
         }
         match self.write(&decided) {
             Ok(()) => {
-                debug_assert_eq!(
-                    self.log.buffered(),
-                    0,
-                    "what is published is written (rule 1)"
-                );
                 self.publish(&decided);
                 self.before = self.log.seqno;
                 decided.iter().for_each(|d| d.request.finish(Ok(d.outcome)));
@@ -460,6 +461,11 @@ impl<'a> Group<'a> {
     }
 
     fn publish(&mut self, decided: &[Decided<'_>]) {
+        debug_assert_eq!(
+            self.log.buffered(),
+            0,
+            "what is published is written (rule 1)"
+        );
         let changes = || decided.iter().flat_map(|d| &d.changes);
         let guard = epoch::pin();
         let mut listed = Vec::with_capacity(changes().count());

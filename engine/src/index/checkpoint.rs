@@ -84,6 +84,19 @@ pub(crate) fn save(
         header.meta_len = u64::try_from(lists.len()).unwrap_or(0);
         header.meta_offset = end.saturating_sub(header.meta_len);
         header.meta_crc = crc32fast::hash(&lists);
+        debug_assert_eq!(
+            header.meta_offset,
+            DATA_START
+                + meta
+                    .partitions
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(at, entry)| {
+                        saved_size(at, entry.doublings).map(|(len, _)| len as u64)
+                    })
+                    .sum::<u64>(),
+            "lists follow the table"
+        );
         debug_assert!(header.meta_offset >= DATA_START && meta.partitions.len() == PARTITIONS);
         file.write_at(&header.encode(), 0).map_err(writing)?;
         file.sync().map_err(|e| io_error("flushing", &path, e))?;
@@ -148,6 +161,7 @@ pub(crate) fn load(vfs: &dyn Vfs, dir: &Path, id: u64) -> Result<Checkpoint> {
         (0..PARTITIONS).for_each(|partition| table.settle(partition));
     }
     let table = table.filter(|table| !table.is_damaged());
+    debug_assert!(header.id == id, "another's is refused");
     let table = table.ok_or_else(|| Error::Corrupt {
         path: dir.join(file_name(id)),
         offset: DATA_START,
@@ -235,6 +249,7 @@ pub(crate) fn scrub(
         map.will_need(at, size.0);
         let bytes = map.slice(at, size.0).ok_or_else(|| damage(at))?;
         for chunk in bytes.chunks(CHUNK_LEN) {
+            debug_assert!(chunk.len() <= CHUNK_LEN && !chunk.is_empty());
             if crcs.next() != Some(&crc32fast::hash(chunk)) {
                 return Err(damage(at));
             }

@@ -73,7 +73,7 @@ impl Classes {
     }
 
     /// Whether the log knows of every copy.
-    fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         let outputs = &mut self.outputs.iter();
         outputs.all(|output| output.buffer.is_empty() && output.moves.is_empty())
     }

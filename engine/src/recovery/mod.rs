@@ -98,6 +98,10 @@ pub(crate) fn open(
         seqno: replay.durable,
         time: clock.confirmed(),
     };
+    debug_assert!(
+        start.previous == 0 || replay.numbers.contains_key(&start.previous) || tail.empty.is_some(),
+        "it follows a segment that is there"
+    );
     let mut log = Appender::start(Arc::clone(&vfs), dir.into(), &replay.segments, &start)?;
     replay.rewrite_tail(&mut log, &tail)?;
     debug_assert!(log.durable >= log.seqno, "recovery ends durable (rule 6)");
@@ -108,12 +112,12 @@ pub(crate) fn open(
     );
     // Only now does the new segment end the old one's valid part: its tail is durable here.
     log.link()?;
+    strays.extend(tail.empty.map(|(_, path)| path));
+    strays.extend(files.pointless());
     assert_eq!(
         log.durable, log.seqno,
         "nothing is served that a power cut may take back (rule 6)"
     );
-    strays.extend(tail.empty.map(|(_, path)| path));
-    strays.extend(files.pointless());
     strays.extend(unreferenced(&files, &replay, &maintenance.kept));
     if !is_current {
         // What `CURRENT` named is no use, and is removed below.
@@ -157,6 +161,8 @@ pub(crate) fn open(
         lock: Some(lock),
     };
     let core = rooms.join();
+    debug_assert!(core.segment(first_file).is_some(), "the log goes on in it");
+    debug_assert!(core.check_writable().is_ok(), "it was opened for writing");
     core.note_end();
     Ok(core)
 }
@@ -473,7 +479,10 @@ impl Base {
         let all = named.into_iter().chain(others);
         for id in all.filter(|id| !refused.contains(id)) {
             match Base::load(vfs, dir, id) {
-                Ok(base) => return Ok(Some(base)),
+                Ok(base) => {
+                    debug_assert_eq!(base.checkpoint.header.id, id);
+                    return Ok(Some(base));
+                }
                 // One that was not finished when the power failed is no damage; it was never named.
                 Err(error) if may_fall_back(&error) => {
                     if Some(id) == named {
@@ -576,5 +585,12 @@ fn unreferenced(files: &Files, replay: &Replay, kept: &[Kept]) -> Vec<PathBuf> {
     if replay.damage.is_empty() {
         all.extend(replay.unnamed());
     }
+    debug_assert!(
+        kept.iter().all(|kept| files
+            .checkpoints
+            .get(&kept.id)
+            .is_none_or(|path| !all.contains(path))),
+        "a kept checkpoint stays"
+    );
     all
 }

@@ -44,10 +44,11 @@ impl Replay {
     /// The segment that a move is to, as long as the move says that it is.
     fn class_segment(&mut self, moved: &Move) -> Option<Arc<Segment>> {
         let len = u64::from(moved.len);
-        let segment = match self.take_found(moved.to) {
-            Some(file) => self.add(file, len).ok()?,
-            None => Arc::clone(&self.numbers.get(&moved.to)?.1),
-        };
+        if let Some(file) = self.take_found(moved.to) {
+            // Which tells of what is missing.
+            return self.add(file, len).ok();
+        }
+        let segment = Arc::clone(&self.numbers.get(&moved.to)?.1);
         let there = segment.file.len().ok()?;
         if there < len {
             let missing = Damage::bytes(&segment.path, there, len, MISSING);

@@ -81,7 +81,6 @@ impl Replay {
     /// safe to trust.
     pub(super) fn rewrite_tail(&mut self, log: &mut Appender, tail: &Tail) -> Result<()> {
         let moved = self.write_again(log, tail)?;
-        debug_assert!(tail.seqno <= self.seqno);
         if tail.seqno < self.seqno {
             // Numbers were given out whose records are gone: a torn batch, the close record of a
             // segment that held nothing else. Without a record that says so, the next recovery would
@@ -93,16 +92,27 @@ impl Replay {
         log.write()?;
         log.seqno = self.seqno;
         log.sync()?;
-        assert_eq!(log.buffered(), 0, "what is durable was written");
         log.durable = self.seqno;
+        assert_eq!(log.buffered(), 0, "what is durable was written");
+        debug_assert!(log.durable >= tail.seqno, "the tail is durable (rule 6)");
         log.since_checkpoint = self.bytes;
         let (number, segment) = log.active();
         self.numbers
             .insert(segment.id, (number, Arc::clone(&segment)));
+        debug_assert!(
+            moved
+                .iter()
+                .all(|(_, new)| u64::from(*new) < segment.published()),
+            "what is applied was written"
+        );
         let written = moved.iter().map(|(_, new)| at(&segment, *new));
         self.apply_all(&segment, written)?;
         if let Some((_, segment)) = self.numbers.get(&tail.previous) {
             segment.cut(tail.previous_len);
+            debug_assert!(
+                segment.published() <= tail.previous_len,
+                "nobody reads what was written again"
+            );
         }
         if let Some((id, _)) = &tail.empty
             && let Some((number, _)) = self.numbers.remove(id)

@@ -114,6 +114,7 @@ impl Memtable {
     pub(super) fn begin_merge(&self) -> Vec<Arc<Chunk>> {
         let mut inner = self.inner.lock();
         let inputs = inner.to_merge().to_vec();
+        debug_assert!(inputs.len() <= inner.published.len());
         inner.older = inner.published.to_vec();
         inner.tiers.clear();
         inner.asked = 0;
@@ -122,6 +123,11 @@ impl Memtable {
 
     /// Puts what they became in their place, unless they were frozen meanwhile.
     pub(super) fn end_merge(&self, inputs: &[Arc<Chunk>], merged: Vec<Arc<Chunk>>) {
+        debug_assert!(merged.len() <= 1, "one chunk comes of it");
+        debug_assert!(
+            entries_of(&merged) <= entries_of(inputs),
+            "merging adds nothing"
+        );
         let mut inner = self.inner.lock();
         let both = inner.older.first().zip(inputs.first());
         if both.is_some_and(|(a, b)| Arc::ptr_eq(a, b)) {
@@ -138,6 +144,7 @@ impl Memtable {
         let mut taken = std::mem::take(&mut *inner);
         // A snapshot under way must not leave its arrivals in the new memtable.
         inner.version = taken.version + 1;
+        debug_assert!(inner.arrivals.entries.is_empty() && inner.published.is_empty());
         drop(inner);
         let mut chunks = Vec::with_capacity(taken.published.len() + 1);
         if !taken.arrivals.entries.is_empty() {
@@ -229,6 +236,10 @@ struct Tier {
 
 impl Inner {
     fn push(&mut self, record: &KeyRecord<'_>) {
+        debug_assert!(
+            self.arrivals.entries.len() < ARRIVALS,
+            "what is full was sorted"
+        );
         self.version += 1;
         self.sorted = None;
         self.arrivals.push(record);
@@ -252,6 +263,7 @@ impl Inner {
             finished = tier.step();
             i += 1;
         }
+        debug_assert!(self.arrivals.entries.is_empty(), "they are in a chunk");
         self.publish();
     }
 
@@ -275,6 +287,16 @@ impl Inner {
     fn publish(&mut self) {
         let newest_first = self.tiers.iter().flat_map(|tier| tier.chunks.iter().rev());
         self.published = newest_first.chain(&self.older).cloned().collect();
+        debug_assert_eq!(
+            self.published.len(),
+            self.older.len()
+                + self
+                    .tiers
+                    .iter()
+                    .map(|tier| tier.chunks.len())
+                    .sum::<usize>(),
+            "each chunk once"
+        );
         self.chunk_bytes = self.published.iter().map(|chunk| chunk.memory()).sum();
         self.chunk_entries = self.published.iter().map(|chunk| chunk.len()).sum();
     }
@@ -294,6 +316,8 @@ impl Tier {
             return None;
         }
         let output = std::mem::take(&mut merge.output);
+        debug_assert!(output.is_in_order(), "places are found by halving");
+        debug_assert!(self.chunks.len() >= FANOUT, "its inputs are here");
         self.merge = None;
         self.chunks.drain(..FANOUT);
         Some(Arc::new(output))
@@ -376,6 +400,7 @@ impl Chunk {
             Ordering::Equal => {}
         }
         let wanted = rank(key, self.skip);
+        debug_assert!(low <= high && high <= self.ranks.len());
         let ranks = &self.ranks[low..high];
         let from = ranks.partition_point(|&rank| rank < wanted);
         let same = ranks[from..].partition_point(|&rank| rank <= wanted);
@@ -466,7 +491,16 @@ impl Chunk {
             }
             before = Some(o);
         }
+        debug_assert!(chunk.is_in_order(), "places are found by halving");
+        debug_assert!(chunk.len() <= self.len());
         chunk
+    }
+
+    /// Whether keys rise, and each is there once. Asked by assertions alone.
+    fn is_in_order(&self) -> bool {
+        let place = |entry: &Entry| (entry.namespace, self.key(entry));
+        let rises = self.entries.is_sorted_by(|a, b| place(a) < place(b));
+        rises && self.ranks.len() == self.entries.len()
     }
 }
 
@@ -493,6 +527,10 @@ fn common_len<'a>(mut keys: impl Iterator<Item = (u32, &'a [u8])>) -> usize {
 }
 
 /// Chunks, newest first, as one; none if there are none.
+fn entries_of(chunks: &[Arc<Chunk>]) -> usize {
+    chunks.iter().map(|chunk| chunk.len()).sum()
+}
+
 pub(super) fn all_merged(newest_first: &[Arc<Chunk>]) -> Vec<Arc<Chunk>> {
     let mut chunks = newest_first.to_vec();
     while chunks.len() > 1 {

@@ -120,8 +120,13 @@ pub(crate) fn list(
             if emitted == limit {
                 return false;
             }
+            debug_assert_eq!(
+                record.namespace, query.namespace,
+                "nobody sees another's keys"
+            );
             emit(record);
             emitted += 1;
+            debug_assert!(emitted <= limit, "no more than was asked for");
         }
         work = work.saturating_sub(1 + older);
         if work == 0 || emitted == limit {

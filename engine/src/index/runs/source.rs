@@ -385,6 +385,7 @@ impl<'a> Heads<'a> {
             heads.add(Cursor::in_run(run, &range)?);
         }
         heads.choose_base();
+        debug_assert_eq!(heads.cursors.len(), heads.ranks.len(), "a rank for each");
         Ok(heads)
     }
 
@@ -397,8 +398,10 @@ impl<'a> Heads<'a> {
     }
 
     fn remove(&mut self, cursor: usize) {
+        debug_assert!(cursor < self.cursors.len());
         self.cursors.remove(cursor);
         self.ranks.remove(cursor);
+        debug_assert_eq!(self.cursors.len(), self.ranks.len(), "a rank for each");
     }
 
     /// Ranks all cursors anew, from the first of them on. Their order stays the same.
@@ -423,7 +426,12 @@ impl<'a> Heads<'a> {
             common: common.unwrap_or_default().to_vec(),
         };
         let rank = |record: KeyRecord<'_>| base.rank(&record, self.range.reverse);
+        debug_assert!(
+            first.key.starts_with(&base.common),
+            "no record is before its base"
+        );
         self.ranks = records().map(rank).collect();
+        debug_assert_eq!(self.ranks.len(), self.cursors.len(), "a rank for each");
         self.base = base;
     }
 
@@ -434,6 +442,7 @@ impl<'a> Heads<'a> {
         mut each: impl FnMut(&KeyRecord<'_>, usize) -> bool,
     ) -> Result<bool, RunDamage> {
         while let Some(front) = self.front()? {
+            debug_assert!(front.cursor < self.cursors.len(), "somebody stands first");
             let Some(cursor) = self.cursors.get_mut(front.cursor) else {
                 return Ok(false);
             };
@@ -533,6 +542,7 @@ impl<'a> Heads<'a> {
     }
 
     fn set_rank(&mut self, cursor: usize, rank: u64) {
+        debug_assert!(cursor < self.ranks.len());
         if let Some(at) = self.ranks.get_mut(cursor) {
             *at = rank;
         }
