@@ -116,6 +116,40 @@ fn runs_of_every_version_are_listed() {
     }
 }
 
+#[test]
+fn checkpoints_of_every_version_open() {
+    for (name, version) in [("runs-1", 1), ("checkpoint-2", 2)] {
+        let dir = fixture(name);
+        let newest = newest(dir.path(), "ckpt").unwrap();
+        assert_eq!(fs::read(&newest).unwrap()[8], version, "{name}");
+        let store = open(dir.path());
+        assert_eq!(store.stats().damage, Vec::<String>::new());
+        assert!(store.stats().checkpoint_seqno > 0, "nothing is replayed");
+        let many = store.find_namespace("many").unwrap();
+        assert!((0..600).all(|n| n % 20 == 5 || many.get(listed_key(n)).unwrap().is_some()));
+
+        // What is saved from it is of the version of today.
+        many.put("more", "").unwrap();
+        store.checkpoint().unwrap();
+        let newer = self::newest(dir.path(), "ckpt").unwrap();
+        assert!(
+            newer != newest && fs::read(newer).unwrap()[8] == 2,
+            "{name}"
+        );
+    }
+}
+
+fn write_checkpoint() {
+    let dir = tempdir().unwrap();
+    let store = open(dir.path());
+    let many = store.namespace("many").unwrap();
+    (0..600).for_each(|n| put_listed(&many, n, 0));
+    drop(many);
+    store.checkpoint().unwrap();
+    store.close().unwrap();
+    save(dir.path(), "checkpoint-2");
+}
+
 fn write_smallest() {
     let dir = tempdir().unwrap();
     let store = open(dir.path());
@@ -401,6 +435,7 @@ fn fixture(name: &str) -> TempDir {
             write_full();
             write_compacted();
             write_runs();
+            write_checkpoint();
             write_hexdump();
         }
     });

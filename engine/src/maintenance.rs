@@ -10,7 +10,7 @@ use crate::compact::Pacing;
 use crate::core::Core;
 use crate::deletions::UnderWay;
 use crate::error::{Error, Result, io_error};
-use crate::format::checkpoint::{FRONT, Header, Meta, Retired, SegmentEntry, file_name};
+use crate::format::checkpoint::{FRONT, Header, Meta, Retired, SegmentEntry, VERSION, file_name};
 use crate::format::segment::SEGMENT_LEN;
 use crate::index::checkpoint::{self, CURRENT, damaged_table};
 use crate::index::keys::RunFiles;
@@ -133,14 +133,14 @@ impl Core {
     /// Whether there is much to replay, or much to remove that only waits for checkpoints.
     pub(crate) fn is_checkpoint_due(&self, state: &Maintenance) -> bool {
         let since = self.log.lock().since_checkpoint;
-        let table = u64::try_from(self.table.bytes()).unwrap_or(u64::MAX);
+        let table = u64::try_from(self.table.bucket_bytes()).unwrap_or(u64::MAX);
         since >= CHECKPOINT_MIN.max(table.saturating_mul(CHECKPOINT_SHARE))
             || state.retired_bytes >= self.retired_max(table)
     }
 
     /// Whether removing retired segments is worth a checkpoint when there is nothing else to do.
     fn has_much_retired(&self, state: &Maintenance) -> bool {
-        let table = u64::try_from(self.table.bytes()).unwrap_or(u64::MAX);
+        let table = u64::try_from(self.table.bucket_bytes()).unwrap_or(u64::MAX);
         state.retired_bytes > RETIRED_IDLE.max(table.saturating_mul(2))
     }
 
@@ -309,6 +309,7 @@ impl Core {
         self.check_writable()?;
         let (_, position) = log.next();
         let header = Header {
+            version: VERSION,
             store: self.id,
             id,
             seqno: log.seqno,

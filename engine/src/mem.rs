@@ -14,6 +14,7 @@ use memmap2::{MmapMut, MmapOptions, MmapRaw};
 use rustix::mm::Advice;
 
 use crate::error::{Error, Result};
+use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::epoch::{Atomic, Guard, Owned};
 
@@ -174,14 +175,12 @@ pub(crate) struct Bucket(pub(crate) [AtomicU64; 8]);
 
 /// Anonymous memory that begins as zeroes, in huge pages where the system gives them: a probe that
 /// misses the caches then waits for one line of memory instead of for its page tables, too.
-#[cfg_attr(
-    feature = "loom",
-    allow(dead_code, reason = "its atomics are no words of memory")
-)]
-pub(crate) struct Region {
+struct Region {
     raw: MmapRaw,
     /// Where the first huge page begins.
     start: usize,
+    /// From there on.
+    len: usize,
 }
 
 /// The size of a huge page, and the alignment that lets the system use one.
@@ -189,9 +188,9 @@ const HUGE_PAGE: usize = 2 << 20;
 
 impl Region {
     /// `None` if the system has no address space left.
-    pub(crate) fn new(len: usize) -> Option<Region> {
+    fn new(len: usize) -> Option<Region> {
         let mapped = MmapOptions::new()
-            .len(len + HUGE_PAGE)
+            .len(len.checked_add(HUGE_PAGE)?)
             .no_reserve_swap()
             .map_anon();
         let raw = MmapRaw::from(mapped.ok()?);
@@ -204,32 +203,140 @@ impl Region {
         // Small pages are slower, no more. Tables that are made by the thousand are too small for a huge one.
         #[cfg(all(target_os = "linux", not(feature = "shuttle")))]
         let _ = raw.advise_range(memmap2::Advice::HugePage, start, len);
-        Some(Region { raw, start })
+        Some(Region { raw, start, len })
     }
 
-    /// Gives the whole pages of a part back, which nobody uses again.
-    #[cfg(not(feature = "loom"))]
-    fn release(&self, offset: usize, len: usize) {
-        debug_assert!(self.start + offset + len <= self.raw.len());
-        let page = rustix::param::page_size();
-        debug_assert!(page.is_power_of_two());
-        let first = (self.start + offset).next_multiple_of(page);
-        let end = (self.start + offset + len) & !(page - 1);
-        let len = end.saturating_sub(first);
-        debug_assert!(len == 0 || (first.is_multiple_of(page) && len.is_multiple_of(page)));
-        debug_assert!(first >= self.start + offset, "nobody else's page");
-        if len > 0 {
-            // SAFETY: these are whole pages of the system, so nothing is rounded; only the buckets that
-            // are being dropped lie in them, and nothing refers to those any more.
-            let _ = unsafe {
-                self.raw
-                    .unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, first, len)
-            };
-        }
+    fn first_bucket(&self) -> *mut Bucket {
+        self.raw.as_mut_ptr().wrapping_add(self.start).cast()
     }
 }
 
-/// The buckets of one partition: a part of a region or of a private mapping.
+/// Bytes of the first region of an arena.
+const REGION_MIN: usize = 1 << 20;
+/// A further one is this fraction of all before it, so that its unused end is little.
+const REGION_SHARE: usize = 4;
+
+/// The memory of all buckets of a table. Partitions grow by small steps, one by one: what one leaves is
+/// the next one's, and huge pages stay whole.
+#[derive(Default)]
+pub(crate) struct Arena(Mutex<Vec<Part>>);
+
+/// A region of an arena.
+struct Part {
+    region: Region,
+    /// What nobody uses, in buckets: where it begins and ends. In order, and never side by side.
+    holes: Vec<(usize, usize)>,
+    /// Behind this nothing was ever used, so that no memory is there.
+    reached: usize,
+}
+
+impl Part {
+    /// The first hole that is large enough.
+    fn take(&mut self, len: usize) -> Option<usize> {
+        let fits = |(start, end): &(usize, usize)| end - start >= len;
+        let at = self.holes.iter().position(fits)?;
+        let hole = self.holes.get_mut(at)?;
+        let first = hole.0;
+        hole.0 += len;
+        if hole.0 == hole.1 {
+            self.holes.remove(at);
+        }
+        self.reached = self.reached.max(first + len);
+        Some(first)
+    }
+
+    fn give_back(&mut self, first: usize, len: usize) {
+        let (mut start, mut end) = (first, first + len);
+        let from = self.holes.partition_point(|hole| hole.1 < start);
+        let to = self.holes.partition_point(|hole| hole.0 <= end);
+        for hole in self.holes.drain(from..to) {
+            debug_assert!(hole.1 <= start || hole.0 >= end, "it was in use");
+            (start, end) = (start.min(hole.0), end.max(hole.1));
+        }
+        self.holes.insert(from, (start, end));
+    }
+
+    fn is_unused(&self) -> bool {
+        let all = self.region.len / size_of::<Bucket>();
+        self.holes.first() == Some(&(0, all))
+    }
+
+    /// Bytes that were used, and are not now.
+    fn unused(&self) -> usize {
+        let reached = |hole: &(usize, usize)| hole.1.min(self.reached).saturating_sub(hole.0);
+        self.holes.iter().map(reached).sum::<usize>() * size_of::<Bucket>()
+    }
+}
+
+impl Arena {
+    /// Buckets with whatever words were there before; `None` if the system has no address space for them.
+    pub(crate) fn buckets(self: &Arc<Arena>, len: usize) -> Option<BucketMemory> {
+        let bytes = len.checked_mul(size_of::<Bucket>())?;
+        let mut parts = self.0.lock();
+        for part in parts.iter_mut() {
+            if let Some(first) = part.take(len) {
+                return self.memory(part, first, len);
+            }
+        }
+        let all: usize = parts.iter().map(|part| part.region.len).sum();
+        let region = Region::new(bytes.max(all / REGION_SHARE).max(REGION_MIN))?;
+        let mut part = Part {
+            holes: vec![(0, region.len / size_of::<Bucket>())],
+            region,
+            reached: 0,
+        };
+        let first = part.take(len)?;
+        let memory = self.memory(&part, first, len);
+        parts.push(part);
+        memory
+    }
+
+    #[cfg(not(feature = "loom"))]
+    fn memory(self: &Arc<Arena>, part: &Part, first: usize, len: usize) -> Option<BucketMemory> {
+        debug_assert!((first + len) * size_of::<Bucket>() <= part.region.len);
+        Some(BucketMemory {
+            first: NonNull::new(part.region.first_bucket().wrapping_add(first))?,
+            len,
+            owner: Owner::Arena(Arc::clone(self)),
+        })
+    }
+
+    /// The atomics of `loom` are no words of memory.
+    #[cfg(feature = "loom")]
+    fn memory(self: &Arc<Arena>, _: &Part, _: usize, len: usize) -> Option<BucketMemory> {
+        let buckets: Box<[Bucket]> = (0..len).map(|_| Bucket::default()).collect();
+        Some(BucketMemory {
+            first: NonNull::new(Box::leak(buckets).as_mut_ptr())?,
+            len,
+            owner: Owner::Boxed,
+        })
+    }
+
+    /// Takes buckets back that nothing refers to any more.
+    #[cfg(not(feature = "loom"))]
+    fn give_back(&self, first: *const Bucket, len: usize) {
+        let mut parts = self.0.lock();
+        let offset = |part: &Part| first.addr().wrapping_sub(part.region.first_bucket().addr());
+        let Some(at) = parts.iter().position(|part| offset(part) < part.region.len) else {
+            debug_assert!(false, "they came from here");
+            return;
+        };
+        let is_last = at + 1 == parts.len();
+        if let Some(part) = parts.get_mut(at) {
+            part.give_back(offset(part) / size_of::<Bucket>(), len);
+            if !is_last && part.is_unused() {
+                parts.remove(at);
+            }
+        }
+    }
+
+    /// Memory that is there, and that nobody uses.
+    pub(crate) fn unused(&self) -> usize {
+        self.0.lock().iter().map(Part::unused).sum()
+    }
+}
+
+/// The buckets of one partition: a part of an arena or of a private mapping.
 pub(crate) struct BucketMemory {
     first: NonNull<Bucket>,
     len: usize,
@@ -238,15 +345,11 @@ pub(crate) struct BucketMemory {
 
 enum Owner {
     #[cfg(not(feature = "loom"))]
-    Region {
-        region: Arc<Region>,
-        offset: usize,
-    },
+    Arena(Arc<Arena>),
     Map {
         map: Arc<Map>,
         offset: usize,
     },
-    /// The atomics of `loom` are no words of memory.
     #[cfg(feature = "loom")]
     Boxed,
 }
@@ -258,40 +361,6 @@ unsafe impl Send for BucketMemory {}
 unsafe impl Sync for BucketMemory {}
 
 impl BucketMemory {
-    /// `len` buckets, `first` buckets into a region: all of them empty, as long as each part of a
-    /// region is asked for once. `None` if they do not lie in it.
-    #[cfg(not(feature = "loom"))]
-    pub(crate) fn in_region(
-        region: &Arc<Region>,
-        first: usize,
-        len: usize,
-    ) -> Option<BucketMemory> {
-        let offset = first.checked_mul(size_of::<Bucket>())?;
-        let bytes = len.checked_mul(size_of::<Bucket>())?;
-        let start = region.start.checked_add(offset)?;
-        (start.checked_add(bytes)? <= region.raw.len()).then_some(())?;
-        // SAFETY: the offset lies in the mapping, checked above.
-        let at = unsafe { region.raw.as_mut_ptr().add(start) };
-        Some(BucketMemory {
-            first: NonNull::new(at.cast())?,
-            len,
-            owner: Owner::Region {
-                region: Arc::clone(region),
-                offset,
-            },
-        })
-    }
-
-    #[cfg(feature = "loom")]
-    pub(crate) fn in_region(_: &Arc<Region>, _: usize, len: usize) -> Option<BucketMemory> {
-        let buckets: Box<[Bucket]> = (0..len).map(|_| Bucket::default()).collect();
-        Some(BucketMemory {
-            first: NonNull::new(Box::leak(buckets).as_mut_ptr())?,
-            len,
-            owner: Owner::Boxed,
-        })
-    }
-
     /// Buckets in a private mapping, or `None` if they do not lie in it, aligned.
     pub(crate) fn mapped(map: Arc<Map>, offset: usize, len: usize) -> Option<BucketMemory> {
         let bytes = len.checked_mul(size_of::<Bucket>())?;
@@ -319,7 +388,7 @@ impl BucketMemory {
     }
 
     pub(crate) fn buckets(&self) -> &[Bucket] {
-        // SAFETY: in bounds and aligned, as `in_region` and `mapped` checked; the memory is writable,
+        // SAFETY: in bounds and aligned, as `Arena::memory` and `mapped` see to; the memory is writable,
         // reached through these atomics alone, and lives as long as the owner, hence `self`.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
@@ -329,14 +398,12 @@ impl Drop for BucketMemory {
     fn drop(&mut self) {
         match &self.owner {
             #[cfg(not(feature = "loom"))]
-            Owner::Region { region, offset } => {
-                region.release(*offset, self.len * size_of::<Bucket>());
-            }
+            Owner::Arena(arena) => arena.give_back(self.first.as_ptr(), self.len),
             Owner::Map { .. } => {}
             #[cfg(feature = "loom")]
             Owner::Boxed => {
                 let buckets = std::ptr::slice_from_raw_parts_mut(self.first.as_ptr(), self.len);
-                // SAFETY: `in_region` leaked the box, and nobody else drops it.
+                // SAFETY: `Arena::memory` leaked the box, and nobody else drops it.
                 drop(unsafe { Box::from_raw(buckets) });
             }
         }
@@ -406,4 +473,71 @@ pub(crate) fn prefetch_at(address: usize) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::{Arena, Bucket, BucketMemory, REGION_MIN};
+    use crate::sync::atomic::Ordering;
+
+    const PER_REGION: usize = REGION_MIN / size_of::<Bucket>();
+
+    /// Writes `with` to each bucket, and returns whether all had `from`.
+    fn mark(memory: &BucketMemory, from: u64, with: u64) -> bool {
+        let words = memory.buckets().iter().map(|bucket| &bucket.0[7]);
+        words.fold(true, |all, word| {
+            all & (word.swap(with, Ordering::Relaxed) == from)
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        /// What is lent is whole and nobody else's, and what came back is lent again.
+        #[test]
+        fn buckets_are_lent_to_one_at_a_time(
+            lens in prop::collection::vec(1..PER_REGION / 8, 1..400),
+            keep in 1usize..24,
+        ) {
+            let arena = Arc::new(Arena::default());
+            let mut lent = VecDeque::new();
+            for (number, len) in (1u64..).zip(lens) {
+                let memory = arena.buckets(len).unwrap();
+                prop_assert_eq!(memory.buckets().len(), len);
+                mark(&memory, 0, number);
+                lent.push_back((number, memory));
+                if lent.len() > keep {
+                    let at = usize::try_from(number).unwrap() * 7 % lent.len();
+                    let (number, memory) = lent.remove(at).unwrap();
+                    prop_assert!(mark(&memory, number, 0));
+                }
+                let parts = arena.0.lock();
+                let apart = |holes: &[(usize, usize)]| holes.is_sorted_by(|a, b| a.1 < b.0);
+                prop_assert!(parts.iter().all(|part| apart(&part.holes)));
+            }
+            for (number, memory) in lent {
+                prop_assert!(mark(&memory, number, 0));
+            }
+            prop_assert_eq!(arena.0.lock().len(), 1, "regions that nobody uses are gone");
+            let all = arena.buckets(PER_REGION / 2).unwrap();
+            prop_assert_eq!(all.buckets().len(), PER_REGION / 2);
+        }
+    }
+
+    #[test]
+    fn what_was_never_lent_is_not_unused() {
+        let arena = Arc::new(Arena::default());
+        let (first, second) = (arena.buckets(10).unwrap(), arena.buckets(20).unwrap());
+        assert_eq!(arena.unused(), 0);
+        drop(first);
+        assert_eq!(arena.unused(), 10 * size_of::<Bucket>());
+        drop(second);
+        assert_eq!(arena.unused(), 30 * size_of::<Bucket>());
+    }
 }

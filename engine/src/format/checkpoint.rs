@@ -8,8 +8,11 @@ use std::collections::HashSet;
 
 use super::record::Address;
 use super::segment::{Refusal, SEGMENT_LEN, StoreId};
-use super::{VERSION, field, set};
+use super::{field, set};
 
+/// The version that is written. Version 1 is read, too: its partitions have a power of two as multiple, and
+/// all marks of a bucket in its first word.
+pub(crate) const VERSION: u16 = 2;
 pub(crate) const HEADER_LEN: usize = 144;
 /// Where the partitions begin: a page, so that they can be mapped.
 pub(crate) const DATA_START: u64 = 4096;
@@ -32,6 +35,7 @@ const _: () = {
 /// Which state a checkpoint holds, and where the log goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
+    pub(crate) version: u16,
     pub(crate) store: StoreId,
     pub(crate) id: u64,
     /// All changes up to this one, and none after it.
@@ -134,7 +138,8 @@ pub(crate) struct NamespaceEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PartitionEntry {
     pub(crate) entries: u32,
-    pub(crate) doublings: u32,
+    /// What its stretches have of buckets; of version 1 the binary logarithm of that.
+    pub(crate) multiple: u32,
 }
 
 impl Header {
@@ -144,7 +149,7 @@ impl Header {
             part.copy_from_slice(&MAGIC);
         }
         self.store.encode(&mut bytes);
-        set!(bytes, 8, VERSION);
+        set!(bytes, 8, self.version);
         set!(bytes, 64, self.id);
         set!(bytes, 72, self.seqno);
         set!(bytes, 80, self.position.segment);
@@ -171,10 +176,11 @@ impl Header {
             return Err(Refusal::Damaged("checkpoint header checksum"));
         }
         let version = field!(bytes, 8, u16);
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(Refusal::Newer(version));
         }
         Ok(Header {
+            version,
             store: StoreId::decode(bytes),
             id: field!(bytes, 64, u64),
             seqno: field!(bytes, 72, u64),
@@ -192,6 +198,18 @@ impl Header {
 }
 
 impl Meta {
+    /// Reads the lists of a checkpoint of this version as those of the newest.
+    pub(crate) fn upgraded(mut self, version: u16) -> Meta {
+        if version == 1 {
+            for partition in &mut self.partitions {
+                let multiple = 1u32.checked_shl(partition.multiple);
+                // No partition has the multiple 0, as none was doubled so often.
+                partition.multiple = multiple.unwrap_or_default();
+            }
+        }
+        self
+    }
+
     /// Each list is its length as `u32`, then its entries, fields in the order of the types above.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -244,7 +262,7 @@ impl Meta {
         }
         len(&mut out, self.partitions.len());
         for entry in &self.partitions {
-            for field in [entry.entries, entry.doublings] {
+            for field in [entry.entries, entry.multiple] {
                 out.extend_from_slice(&field.to_le_bytes());
             }
         }
@@ -281,7 +299,7 @@ impl Meta {
             partitions: from.list(|from| {
                 Some(PartitionEntry {
                     entries: from.u32()?,
-                    doublings: from.u32()?,
+                    multiple: from.u32()?,
                 })
             })?,
             chunks: from.list(Reader::u32)?,
@@ -394,6 +412,7 @@ mod tests {
 
     fn header() -> Header {
         Header {
+            version: VERSION,
             store: StoreId {
                 id: [1; 16],
                 secret: [2; 32],
@@ -426,10 +445,15 @@ mod tests {
     #[test]
     fn a_header_that_is_newer_or_cut_is_refused_by_name() {
         let mut bytes = header().encode();
-        set!(bytes, 8, 2u16);
-        let crc = crc32fast::hash(&bytes[..140]);
-        set!(bytes, 140, crc);
-        assert_eq!(Header::decode(&bytes), Err(Refusal::Newer(2)));
+        let mut of_version = |version: u16| {
+            set!(bytes, 8, version);
+            let crc = crc32fast::hash(&bytes[..140]);
+            set!(bytes, 140, crc);
+            Header::decode(&bytes).map(|header| header.version)
+        };
+        assert_eq!(of_version(1), Ok(1));
+        assert_eq!(of_version(3), Err(Refusal::Newer(3)));
+        assert_eq!(of_version(0), Err(Refusal::Newer(0)));
         let cut = Header::decode(&bytes[..HEADER_LEN - 1]);
         assert_eq!(cut, Err(Refusal::Damaged("no checkpoint header")));
     }
@@ -467,7 +491,7 @@ mod tests {
             larges: vec![24],
             partitions: vec![PartitionEntry {
                 entries: 25,
-                doublings: 26,
+                multiple: 26,
             }],
             chunks: vec![27, 29],
         }
@@ -525,7 +549,7 @@ mod tests {
     #[test]
     fn a_header_has_these_bytes() {
         let expected = [
-            "52494d53434b50540100000000000000",
+            "52494d53434b50540200000000000000",
             "01010101010101010101010101010101",
             "02020202020202020202020202020202",
             "02020202020202020202020202020202",
@@ -533,7 +557,7 @@ mod tests {
             "0500000000000000880000000a000000",
             "06000000000000000000000000000000",
             "08000000000000000010000000000000",
-            "0900000000000000000000005fd8ffc3",
+            "0900000000000000000000006f565044",
         ];
         assert_eq!(hex(&header().encode()), expected);
     }

@@ -384,6 +384,7 @@ fn saved() -> &'static [u8] {
             assert!(table.insert(hash, location));
         }
         let header = checkpoint::Header {
+            version: checkpoint::VERSION,
             store: StoreId {
                 id: [1; 16],
                 secret: [2; 32],

@@ -1,18 +1,22 @@
 //! The buckets of one partition: where a word sits, how it is found, how they grow.
 //!
-//! A word, from the top: 18 bits of tag, 2 bits of displacement (how many buckets past its home the
-//! word sits), the overflow mark, 43 bits of location. The mark belongs to the bucket, not the word:
-//! it is kept in slot 0 and says that some key passed this bucket because it was full.
+//! A partition is a few stretches of equally many buckets, its multiple. A hash belongs to a stretch, and its
+//! tag, read as a fraction, is its place there; so a partition can have any multiple, and the words alone
+//! tell where they belong when it grows.
+//!
+//! A word, from the top: 18 bits of tag, the lowest 2 bits of displacement (how many buckets past its home
+//! the word sits), a mark, 43 bits of location. The mark belongs to the bucket, not the word: that of slot
+//! *i* says that a key whose tag is *i* modulo 8 passed this bucket because it was full.
 #![allow(
     clippy::indexing_slicing,
     reason = "indices are masked or reduced modulo the length of what they index"
 )]
 
 use std::array;
-use std::sync::{Arc, Weak};
+use std::iter::successors;
+use std::sync::Arc;
 
-use crate::mem::{Bucket, BucketMemory, Map, Region};
-use crate::sync::Mutex;
+use crate::mem::{Arena, Bucket, BucketMemory, Map};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use crate::verified::Verified;
 
@@ -28,18 +32,20 @@ pub(crate) const PARTITIONS: usize = if cfg!(any(
     1024
 };
 pub(super) const SLOTS: usize = 8;
-/// Buckets a key may sit in: its home and the three that follow.
-const REACH: usize = 4;
-const MAX_DOUBLINGS: u32 = 14;
-/// The bits of a hint that do not belong to an address.
-const HINT_DOUBLINGS: u64 = 63;
-/// Buckets of a new partition: four sizes, so that the partitions do not all double at one moment.
+/// Buckets a key may sit in, at most: its home and those that follow.
+const REACH: usize = 16;
+pub(crate) const MAX_MULTIPLE: u32 = 1 << 14;
+/// Where the multiple begins in a hint, above the address.
+const HINT_SHIFT: u32 = 48;
+/// Stretches of a partition: four sizes, so that the partitions do not all grow at one moment.
 const BASES: [u32; 4] = [4, 5, 6, 7];
 /// Buckets under one checksum in a checkpoint: a page.
 const CHUNK: usize = 64;
 const TAG_BITS: u32 = 18;
 const TAG_SHIFT: u32 = 46;
 const DISPLACEMENT_SHIFT: u32 = 44;
+/// A word has its displacement modulo this.
+const DISPLACEMENTS: usize = 4;
 const MARK: u64 = 1 << 43;
 const LOCATION: u64 = MARK - 1;
 const OFFSET_BITS: u32 = 23;
@@ -48,14 +54,15 @@ const NUMBER_BITS: u32 = 20;
 // A word is tag, displacement, mark, number and offset, from its top.
 const _: () = {
     assert!(TAG_BITS + TAG_SHIFT == u64::BITS);
-    assert!(1 << (TAG_SHIFT - DISPLACEMENT_SHIFT) == REACH);
+    assert!(1 << (TAG_SHIFT - DISPLACEMENT_SHIFT) == DISPLACEMENTS);
+    assert!(REACH.is_multiple_of(DISPLACEMENTS) && DISPLACEMENTS <= BASES[0] as usize);
     assert!(MARK == 1 << (DISPLACEMENT_SHIFT - 1));
     assert!(MARK == 1 << (NUMBER_BITS + OFFSET_BITS));
     assert!(
-        MAX_DOUBLINGS <= TAG_BITS,
-        "each doubling takes a bit of the tag"
+        MAX_MULTIPLE <= 1 << TAG_BITS,
+        "a tag tells buckets of a stretch apart"
     );
-    assert!(MAX_DOUBLINGS as u64 <= HINT_DOUBLINGS && REACH <= BASES[0] as usize);
+    assert!(MAX_MULTIPLE as u64 <= u64::MAX >> HINT_SHIFT);
     assert!(PARTITIONS.is_power_of_two() && PARTITIONS.is_multiple_of(BASES.len()));
 };
 
@@ -96,55 +103,6 @@ impl Location {
     }
 }
 
-/// The memory of all tables of a store that are as often doubled: one region for each number of
-/// doublings, which goes when the last partition has outgrown it. In a region the partitions of one
-/// base lie side by side, since they grow at about the same time.
-#[derive(Default)]
-pub(super) struct Regions(Mutex<[Weak<Region>; MAX_DOUBLINGS as usize + 1]>);
-
-impl Regions {
-    /// The empty buckets of a partition that was doubled this often. Asked for again only after those
-    /// that were made before are gone.
-    /// `None` if the system has no address space for them.
-    pub(super) fn buckets(&self, partition: usize, doublings: u32) -> Option<Buckets> {
-        let buckets = self.unused(partition, doublings)?;
-        // One that was made here and did not serve may have left words behind.
-        let words = buckets.memory.buckets().iter().flat_map(|bucket| &bucket.0);
-        words.for_each(|word| word.store(0, Ordering::Relaxed));
-        Some(buckets)
-    }
-
-    /// The same, with whatever words they have.
-    fn unused(&self, partition: usize, doublings: u32) -> Option<Buckets> {
-        let base = BASES[partition & 3];
-        let before: u32 = BASES[..partition & 3].iter().sum();
-        let group = PARTITIONS / BASES.len();
-        let first = (before as usize * group + (partition >> 2) * base as usize) << doublings;
-        let memory = BucketMemory::in_region(
-            &self.region(doublings)?,
-            first,
-            (base as usize) << doublings,
-        );
-        Some(Buckets {
-            memory: memory?,
-            partition,
-            doublings,
-            saved: None,
-        })
-    }
-
-    fn region(&self, doublings: u32) -> Option<Arc<Region>> {
-        let region = &mut self.0.lock()[doublings as usize];
-        if let Some(region) = region.upgrade() {
-            return Some(region);
-        }
-        let all = BASES.iter().sum::<u32>() as usize * (PARTITIONS / BASES.len());
-        let new = Arc::new(Region::new((all << doublings) * size_of::<Bucket>())?);
-        *region = Arc::downgrade(&new);
-        Some(new)
-    }
-}
-
 /// What is known of buckets that still lie in a checkpoint.
 struct Saved {
     /// The checksum that each chunk had when it was saved.
@@ -158,17 +116,36 @@ struct Saved {
 pub(super) struct Buckets {
     memory: BucketMemory,
     partition: usize,
-    doublings: u32,
+    multiple: u32,
     saved: Option<Box<Saved>>,
 }
 
 const _: () = assert!(size_of::<Buckets>() == 64);
 
 impl Buckets {
-    /// How many buckets a partition has that was doubled this often, `None` if none ever was.
-    pub(super) fn count(partition: usize, doublings: u32) -> Option<usize> {
-        let base = usize::try_from(BASES[partition & 3]).ok()?;
-        (doublings <= MAX_DOUBLINGS).then(|| base << doublings)
+    /// How many buckets a partition of a multiple has, `None` if none ever has.
+    pub(super) fn count(partition: usize, multiple: u32) -> Option<usize> {
+        let count = usize::try_from(BASES[partition & 3].checked_mul(multiple)?).ok()?;
+        (1..=MAX_MULTIPLE).contains(&multiple).then_some(count)
+    }
+
+    /// The empty buckets of a partition; `None` if the system has no address space for them.
+    pub(super) fn empty(arena: &Arc<Arena>, partition: usize, multiple: u32) -> Option<Buckets> {
+        let buckets = Buckets::unused(arena, partition, multiple)?;
+        buckets
+            .slots()
+            .for_each(|slot| slot.store(0, Ordering::Relaxed));
+        Some(buckets)
+    }
+
+    /// The same, with whatever words were there before.
+    fn unused(arena: &Arc<Arena>, partition: usize, multiple: u32) -> Option<Buckets> {
+        Some(Buckets {
+            memory: arena.buckets(Buckets::count(partition, multiple)?)?,
+            partition,
+            multiple,
+            saved: None,
+        })
     }
 
     /// Buckets that lie in a private mapping of a checkpoint, with the checksums of their chunks; `None`
@@ -177,14 +154,14 @@ impl Buckets {
         map: &Arc<Map>,
         offset: usize,
         partition: usize,
-        doublings: u32,
+        multiple: u32,
         crcs: &[u32],
     ) -> Option<Buckets> {
-        let len = Buckets::count(partition, doublings)?;
+        let len = Buckets::count(partition, multiple)?;
         Some(Buckets {
             memory: BucketMemory::mapped(Arc::clone(map), offset, len)?,
             partition,
-            doublings,
+            multiple,
             saved: Some(Box::new(Saved {
                 crcs: crcs.into(),
                 verified: Verified::none(crcs.len()),
@@ -209,24 +186,20 @@ impl Buckets {
         saved.is_some_and(|saved| saved.damaged.load(Ordering::Acquire))
     }
 
-    /// Whether these buckets, counted round the partition's end, are what was saved or written since.
-    fn are_intact(&self, buckets: impl IntoIterator<Item = usize>) -> bool {
-        let Some(saved) = &self.saved else {
-            return true;
-        };
-        let mut chunks = buckets
-            .into_iter()
-            .map(|bucket| wrap(bucket, self.len()) / CHUNK);
-        chunks.all(|chunk| saved.verified.has(chunk) || self.verify(saved, chunk))
-    }
-
-    fn reach_is_intact(&self, home: usize) -> bool {
-        self.are_intact((0..REACH).map(|displacement| home + displacement))
+    /// Whether a bucket is what was saved or written since.
+    #[inline]
+    fn is_intact(&self, bucket: usize) -> bool {
+        match &self.saved {
+            None => true,
+            Some(saved) => saved.verified.has(bucket / CHUNK) || self.verify(saved, bucket / CHUNK),
+        }
     }
 
     /// Verifies what was not verified yet.
     pub(super) fn all_are_intact(&self) -> bool {
-        self.are_intact((0..self.len()).step_by(CHUNK))
+        (0..self.len())
+            .step_by(CHUNK)
+            .all(|bucket| self.is_intact(bucket))
     }
 
     #[cold]
@@ -252,11 +225,11 @@ impl Buckets {
     }
 
     /// A copy in memory of our own; `None` if a part is damaged, or there is no memory.
-    pub(super) fn copied(&self, regions: &Regions) -> Option<Buckets> {
+    pub(super) fn copied(&self, arena: &Arc<Arena>) -> Option<Buckets> {
         if !self.all_are_intact() {
             return None;
         }
-        let copy = regions.unused(self.partition, self.doublings)?;
+        let copy = Buckets::unused(arena, self.partition, self.multiple)?;
         debug_assert_eq!(copy.len(), self.len(), "a copy has room for all");
         debug_assert!(!copy.are_saved(), "a copy can grow");
         for (to, from) in copy.memory.buckets().iter().zip(self.memory.buckets()) {
@@ -276,28 +249,35 @@ impl Buckets {
         self.memory.buckets().iter().flat_map(|bucket| &bucket.0)
     }
 
-    /// In one word where the buckets begin, which is a multiple of 64, and how often they were doubled.
+    /// How many buckets a key may sit in: few enough that the tag and the lowest bits of the displacement
+    /// tell the home, since homes of one tag are a multiple apart.
+    fn reach(&self) -> usize {
+        REACH.min((self.multiple as usize).next_multiple_of(DISPLACEMENTS))
+    }
+
+    /// In one word where the buckets begin, and their multiple.
     pub(super) fn hint(&self) -> u64 {
-        self.memory.buckets().as_ptr().addr() as u64 | u64::from(self.doublings)
+        self.memory.buckets().as_ptr().addr() as u64 | u64::from(self.multiple) << HINT_SHIFT
     }
 
     /// The address of the home bucket of a hash, if buckets still lie where the hint of their partition says.
+    #[inline]
     pub(super) fn hinted(hint: u64, partition: usize, hash: u64) -> u64 {
-        let (first, doublings) = (hint & !HINT_DOUBLINGS, hint & HINT_DOUBLINGS);
-        let home = (product(hash, partition) << doublings) >> 32;
+        let (first, multiple) = (hint & ((1 << HINT_SHIFT) - 1), hint >> HINT_SHIFT);
+        let home = position(hash, partition) * multiple >> TAG_BITS;
         first.wrapping_add(home * size_of::<Bucket>() as u64)
     }
 
     /// The home bucket and the tag of a hash.
+    #[inline]
     pub(super) fn spot(&self, hash: u64) -> (usize, u64) {
-        let product = product(hash, self.partition);
-        // The product's upper half is the bucket before any doubling; each doubling takes one more
-        // bit of its lower half, from the top. At most 35 + 14 bits, so nothing is shifted out.
-        let home = (product << self.doublings) >> 32;
+        let position = position(hash, self.partition);
+        // At most 21 + 14 bits.
+        let home = position * u64::from(self.multiple) >> TAG_BITS;
         debug_assert!(home < self.len() as u64, "every hash has a home");
         (
             (home & 0xFFFF_FFFF) as usize,
-            (product & 0xFFFF_FFFF) >> (32 - TAG_BITS),
+            position & ((1 << TAG_BITS) - 1),
         )
     }
 
@@ -311,12 +291,13 @@ impl Buckets {
     #[inline]
     pub(super) fn probe(&self, hash: u64, mut f: impl FnMut(Location) -> bool) -> Option<Location> {
         let (home, tag) = self.spot(hash);
-        if !self.reach_is_intact(home) {
-            return None;
-        }
         let buckets = self.memory.buckets();
-        for displacement in 0..REACH {
-            let bucket = &buckets[wrap(home + displacement, buckets.len())];
+        for displacement in 0..self.reach() {
+            let at = wrap(home + displacement, buckets.len());
+            if !self.is_intact(at) {
+                return None;
+            }
+            let bucket = &buckets[at];
             let words: [u64; SLOTS] = array::from_fn(|i| bucket.0[i].load(Ordering::Acquire));
             let want = word(tag, displacement, 0);
             let mut mask = 0u32;
@@ -331,53 +312,51 @@ impl Buckets {
                 }
                 mask &= mask - 1;
             }
-            if words[0] & MARK == 0 {
+            if marker(bucket, tag).load(Ordering::Acquire) & MARK == 0 {
                 break;
             }
         }
         None
     }
 
+    /// The buckets that a key may sit in, with their displacements, up to one that is damaged. For the writer.
+    fn within_reach(&self, home: usize) -> impl Iterator<Item = (usize, &Bucket)> {
+        debug_assert!(home < self.len());
+        let buckets = self.memory.buckets();
+        let at = move |displacement| wrap(home + displacement, buckets.len());
+        (0..self.reach())
+            .map(move |displacement| (displacement, at(displacement)))
+            .take_while(|(_, at)| self.is_intact(*at))
+            .map(|(displacement, at)| (displacement, &buckets[at]))
+    }
+
     /// The slot that holds `location` for `hash`. For the writer.
     pub(super) fn slot(&self, hash: u64, location: Location) -> Option<&AtomicU64> {
         let (home, tag) = self.spot(hash);
-        if !self.reach_is_intact(home) {
-            return None;
-        }
-        let buckets = self.memory.buckets();
-        (0..REACH).find_map(|displacement| {
+        self.within_reach(home).find_map(|(displacement, bucket)| {
             let want = word(tag, displacement, location.0);
-            let bucket = &buckets[wrap(home + displacement, buckets.len())];
-            bucket
-                .0
-                .iter()
-                .find(|slot| slot.load(Ordering::Relaxed) & !MARK == want)
+            let mut slots = bucket.0.iter();
+            slots.find(|slot| slot.load(Ordering::Relaxed) & !MARK == want)
         })
     }
 
     /// Puts a word into the first of its buckets with room; false, and nothing changed, if there is
     /// none. For the writer.
     pub(super) fn place(&self, home: usize, tag: u64, location: Location) -> bool {
-        debug_assert!(home < self.len());
-        if !self.reach_is_intact(home) {
+        let found = self.within_reach(home).find_map(|(displacement, bucket)| {
+            let mut slots = bucket.0.iter();
+            let slot = slots.find(|slot| slot.load(Ordering::Relaxed) & !MARK == 0);
+            slot.map(|slot| (displacement, slot))
+        });
+        let Some((displacement, slot)) = found else {
             return false;
+        };
+        // The marks first: who can see the word must be able to reach it.
+        for (_, passed) in self.within_reach(home).take(displacement) {
+            marker(passed, tag).fetch_or(MARK, Ordering::Release);
         }
-        let buckets = self.memory.buckets();
-        let at = |displacement| &buckets[wrap(home + displacement, buckets.len())].0;
-        for displacement in 0..REACH {
-            let free = at(displacement)
-                .iter()
-                .find(|s| s.load(Ordering::Relaxed) & !MARK == 0);
-            if let Some(slot) = free {
-                // The marks first: who can see the word must be able to reach it.
-                for passed in 0..displacement {
-                    at(passed)[0].fetch_or(MARK, Ordering::Release);
-                }
-                set(slot, word(tag, displacement, location.0));
-                return true;
-            }
-        }
-        false
+        set(slot, word(tag, displacement, location.0));
+        true
     }
 
     /// The buckets as they are. Of damaged ones something else, which nobody may use.
@@ -388,7 +367,7 @@ impl Buckets {
         for bucket in buckets {
             bytes.extend_from_slice(&bytes_of(bucket));
         }
-        let size = saved_size(self.partition, self.doublings);
+        let size = saved_size(self.partition, self.multiple);
         debug_assert_eq!(
             size.map(|(len, _)| len),
             Some(bytes.len()),
@@ -396,7 +375,7 @@ impl Buckets {
         );
         Image {
             entries,
-            doublings: self.doublings,
+            multiple: self.multiple,
             bytes,
         }
     }
@@ -407,27 +386,43 @@ impl Buckets {
         buckets.iter().enumerate().flat_map(move |(at, bucket)| {
             bucket.0.iter().filter_map(move |slot| {
                 let word = slot.load(Ordering::Relaxed) & !MARK;
-                let displacement = (word >> DISPLACEMENT_SHIFT & 3) as usize;
-                (word != 0).then(|| (wrap(at + buckets.len() - displacement, buckets.len()), word))
+                (word != 0).then(|| (self.home_of(at, word), word))
             })
         })
     }
 
-    /// Whether 32 words share the home of `hash` however often the buckets are doubled.
+    /// The home of a word that sits in bucket `at`: the tag tells its place in a stretch, and there is one
+    /// such place within reach. That of a forged word, which may have none, is anywhere.
+    fn home_of(&self, at: usize, word: u64) -> usize {
+        let multiple = self.multiple as usize;
+        let place = self.place_of(word >> TAG_SHIFT);
+        let lowest = (word >> DISPLACEMENT_SHIFT) as usize % DISPLACEMENTS;
+        (lowest..self.reach())
+            .step_by(DISPLACEMENTS)
+            .map(|displacement| wrap(at + self.len() - displacement, self.len()))
+            .find(|home| home % multiple == place)
+            .unwrap_or(at)
+    }
+
+    /// The place of a tag in its stretch.
+    fn place_of(&self, tag: u64) -> usize {
+        (tag * u64::from(self.multiple) >> TAG_BITS) as usize
+    }
+
+    /// Whether all words within reach share the home of `hash` however large the partition is.
     fn hopeless(&self, hash: u64) -> bool {
         let (home, tag) = self.spot(hash);
-        let buckets = self.memory.buckets();
-        let low = TAG_BITS - MAX_DOUBLINGS;
-        (0..REACH).all(|displacement| {
-            let want = word(tag, displacement, 0);
-            let bucket = &buckets[wrap(home + displacement, buckets.len())];
-            bucket.0.iter().all(|slot| {
-                let word = slot.load(Ordering::Relaxed);
-                word & LOCATION != 0
-                    && (word ^ want) >> (TAG_SHIFT + low) == 0
-                    && (word ^ want) >> DISPLACEMENT_SHIFT & 3 == 0
+        let low = TAG_BITS - MAX_MULTIPLE.ilog2();
+        self.reach() == REACH
+            && self.within_reach(home).all(|(displacement, bucket)| {
+                let want = word(tag, displacement, 0);
+                bucket.0.iter().all(|slot| {
+                    let word = slot.load(Ordering::Relaxed);
+                    word & LOCATION != 0
+                        && (word ^ want) >> (TAG_SHIFT + low) == 0
+                        && (word ^ want) >> DISPLACEMENT_SHIFT & 3 == 0
+                })
             })
-        })
     }
 
     /// A larger copy that also holds `location` for `hash`; `None` if no permitted size has room.
@@ -435,34 +430,57 @@ impl Buckets {
         &self,
         hash: u64,
         location: Location,
-        regions: &Regions,
+        arena: &Arc<Arena>,
     ) -> Option<Buckets> {
         debug_assert!(!self.are_saved(), "what grows does not lie in a checkpoint");
         if self.hopeless(hash) {
             return None;
         }
-        (self.doublings + 1..=MAX_DOUBLINGS).find_map(|doublings| {
-            let new = regions.buckets(self.partition, doublings)?;
-            let more = doublings - self.doublings;
-            debug_assert_eq!(new.len(), self.len() << more);
-            let all = self.words().all(|(home, word)| {
-                let tag = word >> TAG_SHIFT;
-                let bits = tag >> (TAG_BITS - doublings) & ((1 << more) - 1);
-                new.place(
-                    home << more | (bits & 0xFFFF) as usize,
-                    tag,
-                    Location(word & LOCATION),
-                )
-            });
+        multiples(larger(self.multiple)).find_map(|multiple| {
+            let new = self.placed_again(multiple, arena)?;
             let (home, tag) = new.spot(hash);
-            (all && new.place(home, tag, location)).then_some(new)
+            new.place(home, tag, location).then_some(new)
         })
+    }
+
+    /// A copy of buckets of version 1, with marks as they are now.
+    pub(super) fn renewed(&self, arena: &Arc<Arena>) -> Option<Buckets> {
+        multiples(self.multiple).find_map(|multiple| self.placed_again(multiple, arena))
+    }
+
+    /// A copy of another size; `None` if there is no room for one of the words.
+    fn placed_again(&self, multiple: u32, arena: &Arc<Arena>) -> Option<Buckets> {
+        let new = Buckets::empty(arena, self.partition, multiple)?;
+        let (old, multiple) = (self.multiple as usize, multiple as usize);
+        let mut words = self.words();
+        let all = words.all(|(home, word)| {
+            let tag = word >> TAG_SHIFT;
+            let home = home / old * multiple + new.place_of(tag);
+            new.place(home, tag, Location(word & LOCATION))
+        });
+        all.then_some(new)
     }
 }
 
-/// What places a hash in its partition.
-fn product(hash: u64, partition: usize) -> u64 {
-    (hash >> 22 & 0xFFFF_FFFF) * u64::from(BASES[partition & 3])
+/// The next size of a partition: four steps to a doubling.
+fn larger(multiple: u32) -> u32 {
+    multiple + (1 << multiple.ilog2().saturating_sub(2))
+}
+
+/// The sizes from one on.
+fn multiples(first: u32) -> impl Iterator<Item = u32> {
+    let all = successors(Some(first), |multiple| Some(larger(*multiple)));
+    all.take_while(|multiple| *multiple <= MAX_MULTIPLE)
+}
+
+/// Where a hash belongs in its partition: the stretch, then the tag.
+fn position(hash: u64, partition: usize) -> u64 {
+    (hash >> 22 & 0xFFFF_FFFF) * u64::from(BASES[partition & 3]) >> (u32::BITS - TAG_BITS)
+}
+
+/// The slot whose mark says whether a key with this tag passed the bucket.
+fn marker(bucket: &Bucket, tag: u64) -> &AtomicU64 {
+    &bucket.0[tag as usize % SLOTS]
 }
 
 /// A bucket as a checkpoint holds it.
@@ -476,7 +494,8 @@ fn bytes_of(bucket: &Bucket) -> [u8; size_of::<Bucket>()] {
 
 fn word(tag: u64, displacement: usize, location: u64) -> u64 {
     debug_assert!(tag >> TAG_BITS == 0 && displacement < REACH && location <= LOCATION);
-    tag << TAG_SHIFT | (displacement as u64) << DISPLACEMENT_SHIFT | location
+    let displacement = (displacement % DISPLACEMENTS) as u64;
+    tag << TAG_SHIFT | displacement << DISPLACEMENT_SHIFT | location
 }
 
 /// `index` modulo `count`, for an index below twice the count.
@@ -488,7 +507,7 @@ fn wrap(index: usize, count: usize) -> usize {
 /// What a partition held at one moment.
 pub(crate) struct Image {
     pub(crate) entries: usize,
-    pub(crate) doublings: u32,
+    pub(crate) multiple: u32,
     /// The buckets as they lie in memory, words little-endian.
     pub(crate) bytes: Vec<u8>,
 }
@@ -503,9 +522,9 @@ impl Image {
 /// Bytes of a checkpoint under one checksum.
 pub(super) const CHUNK_LEN: usize = CHUNK * size_of::<Bucket>();
 
-/// How many buckets and chunks a partition has in a checkpoint; `None` if none is doubled so often.
-pub(crate) fn saved_size(partition: usize, doublings: u32) -> Option<(usize, usize)> {
-    let count = Buckets::count(partition, doublings)?;
+/// How many bytes and chunks a partition has in a checkpoint; `None` if none has this multiple.
+pub(crate) fn saved_size(partition: usize, multiple: u32) -> Option<(usize, usize)> {
+    let count = Buckets::count(partition, multiple)?;
     Some((count * size_of::<Bucket>(), count.div_ceil(CHUNK)))
 }
 

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use super::buckets::{CHUNK_LEN, saved_size};
 use super::table::{Image, PARTITIONS, Table};
 use crate::error::{Error, Result, io_error};
-use crate::format::VERSION;
 use crate::format::checkpoint::{
-    DATA_START, HEADER_LEN, Header, Meta, PartitionEntry, decode_current, encode_current, file_name,
+    DATA_START, HEADER_LEN, Header, Meta, PartitionEntry, VERSION, decode_current, encode_current,
+    file_name,
 };
 use crate::format::segment::Refusal;
 use crate::vfs::{Map, Output, Vfs};
@@ -68,7 +68,7 @@ pub(crate) fn save(
         let mut out = Output::new(&*file, DATA_START);
         for partition in 0..PARTITIONS {
             let image = table.captured(partition);
-            let size = saved_size(partition, image.doublings);
+            let size = saved_size(partition, image.multiple);
             debug_assert_eq!(size.map(|(len, _)| len), Some(image.bytes.len()));
             meta.partitions.push(entry(&image));
             meta.chunks.extend(image.crcs());
@@ -92,7 +92,7 @@ pub(crate) fn save(
                     .iter()
                     .enumerate()
                     .filter_map(|(at, entry)| {
-                        saved_size(at, entry.doublings).map(|(len, _)| len as u64)
+                        saved_size(at, entry.multiple).map(|(len, _)| len as u64)
                     })
                     .sum::<u64>(),
             "lists follow the table"
@@ -114,7 +114,7 @@ pub(crate) fn save(
 fn entry(image: &Image) -> PartitionEntry {
     PartitionEntry {
         entries: u32::try_from(image.entries).unwrap_or(u32::MAX),
-        doublings: image.doublings,
+        multiple: image.multiple,
     }
 }
 
@@ -149,13 +149,15 @@ pub(crate) fn current(vfs: &dyn Vfs, dir: &Path) -> Result<Option<u64>> {
 }
 
 /// Maps a checkpoint. Its header and lists are verified here, and so is the table if that is done in a
-/// moment; of a larger one each page is verified when it is first needed.
+/// moment; of a larger one each page is verified when it is first needed. A table of version 1 is moved to
+/// memory.
 ///
 /// # Errors
 /// As for [`read`].
 pub(crate) fn load(vfs: &dyn Vfs, dir: &Path, id: u64) -> Result<Checkpoint> {
     let (header, meta, map) = read(vfs, dir, id)?;
     let table = map_table(&map, &meta);
+    let table = table.filter(|table| header.version > 1 || table.settle_version_1());
     if let Some(table) = table.as_ref().filter(|table| table.bytes() <= EAGER_MAX) {
         table.will_need(0..PARTITIONS);
         (0..PARTITIONS).for_each(|partition| table.settle(partition));
@@ -213,6 +215,7 @@ pub(crate) fn read(vfs: &dyn Vfs, dir: &Path, id: u64) -> Result<(Header, Meta, 
     });
     let lists = lists.filter(|lists| crc32fast::hash(lists) == header.meta_crc);
     let meta = lists.and_then(Meta::decode);
+    let meta = meta.map(|meta| meta.upgraded(header.version));
     let meta = meta.ok_or_else(|| damage("checksum of the checkpoint's lists"))?;
     Ok((header, meta, Arc::new(map)))
 }
@@ -245,7 +248,7 @@ pub(crate) fn scrub(
     let mut at = usize::try_from(DATA_START).unwrap_or(usize::MAX);
     let mut crcs = meta.chunks.iter();
     for (partition, entry) in meta.partitions.iter().enumerate() {
-        let size = saved_size(partition, entry.doublings).ok_or_else(|| damage(at))?;
+        let size = saved_size(partition, entry.multiple).ok_or_else(|| damage(at))?;
         map.will_need(at, size.0);
         let bytes = map.slice(at, size.0).ok_or_else(|| damage(at))?;
         for chunk in bytes.chunks(CHUNK_LEN) {
@@ -271,7 +274,7 @@ pub(crate) fn is_unfinished(vfs: &dyn Vfs, dir: &Path, id: u64) -> bool {
 fn map_table(map: &Arc<Map>, meta: &Meta) -> Option<Table> {
     let sizes = meta.partitions.iter().map(|entry| {
         let entries = usize::try_from(entry.entries).unwrap_or(usize::MAX);
-        (entry.doublings, entries)
+        (entry.multiple, entries)
     });
     let start = usize::try_from(DATA_START).ok()?;
     Table::mapped(map, start, sizes, &meta.chunks)
@@ -289,7 +292,7 @@ pub(crate) fn reseal(file: &mut [u8]) {
     let place = |at| usize::try_from(field!(file, at, u64)).unwrap_or(usize::MAX);
     let lists = place(120)..place(120).saturating_add(place(128));
     if let Some(mut meta) = file.get(lists.clone()).and_then(Meta::decode) {
-        reseal_pages(file, &mut meta);
+        reseal_pages(file, field!(file, 8, u16), &mut meta);
         let bytes = file.get_mut(lists.clone()).unwrap_or_default();
         bytes.copy_from_slice(&meta.encode());
     }
@@ -300,12 +303,13 @@ pub(crate) fn reseal(file: &mut [u8]) {
 }
 
 #[cfg(feature = "fuzzing")]
-fn reseal_pages(file: &[u8], meta: &mut Meta) {
+fn reseal_pages(file: &[u8], version: u16, meta: &mut Meta) {
     let start = usize::try_from(DATA_START).unwrap_or(usize::MAX);
     let mut rest = file.get(start..).unwrap_or_default();
+    let partitions = meta.clone().upgraded(version).partitions;
     let mut crcs = meta.chunks.iter_mut();
-    for (partition, entry) in meta.partitions.iter().enumerate() {
-        let size = saved_size(partition, entry.doublings);
+    for (partition, entry) in partitions.iter().enumerate() {
+        let size = saved_size(partition, entry.multiple);
         let Some((pages, after)) = size.and_then(|size| rest.split_at_checked(size.0)) else {
             return;
         };

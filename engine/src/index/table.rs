@@ -1,7 +1,7 @@
 //! The point index: from the hash of a key to where its newest record lies.
 //!
 //! 1024 partitions by the top ten bits of the hash; each is an array of cache-line buckets of eight
-//! words that grows by doubling. Readers take no lock: they follow an epoch pointer to the buckets
+//! words that grows in small steps. Readers take no lock: they follow an epoch pointer to the buckets
 //! and load words. Writers hold the mutex of the partition. A word never moves within its array, and
 //! an array that was outgrown is not written again, so a reader always finds what stays in the table.
 //!
@@ -16,9 +16,9 @@ use std::array;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::buckets::{Buckets, CHUNK_LEN, Regions, SLOTS, point, saved_size, set};
+use super::buckets::{Buckets, CHUNK_LEN, SLOTS, point, saved_size, set};
 pub(crate) use super::buckets::{Image, Location, PARTITIONS};
-use crate::mem::{Bucket, EpochCell, Map, prefetch_at};
+use crate::mem::{Arena, Bucket, EpochCell, Map, prefetch_at};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::epoch::{self, Guard};
@@ -81,29 +81,29 @@ pub(crate) struct Table {
     partitions: Box<[Partition; PARTITIONS]>,
     /// What only writers need of each. Whoever changes a partition holds its mutex.
     writers: Box<[Mutex<PartState>; PARTITIONS]>,
-    regions: Regions,
+    arena: Arc<Arena>,
     /// Counts captures; see [`begin_capture`](Table::begin_capture).
     capture: AtomicU64,
 }
 
 impl Table {
     pub(crate) fn new() -> Table {
-        let regions = Regions::default();
+        let arena = Arc::new(Arena::default());
         let partitions = array::from_fn(|p| {
-            let buckets = regions.buckets(p, 0);
+            let buckets = Buckets::empty(&arena, p, 1);
             Partition::new(buckets.expect("address space for an empty table"))
         });
         let writers = array::from_fn(|_| Mutex::default());
         Table {
             partitions: Box::new(partitions),
             writers: Box::new(writers),
-            regions,
+            arena,
             capture: AtomicU64::new(0),
         }
     }
 
-    /// The table whose buckets lie in a private mapping, from `offset` on: for each partition how
-    /// often it was doubled and how many entries it has, and the checksums of all chunks. `None` if they
+    /// The table whose buckets lie in a private mapping, from `offset` on: for each partition its
+    /// multiple and how many entries it has, and the checksums of all chunks. `None` if they
     /// do not lie there.
     pub(crate) fn mapped(
         map: &Arc<Map>,
@@ -114,10 +114,10 @@ impl Table {
         let mut mapped = Vec::with_capacity(PARTITIONS);
         let mut writers = Vec::with_capacity(PARTITIONS);
         // One more is enough to tell that they are too many.
-        for (p, (doublings, entries)) in partitions.enumerate().take(PARTITIONS + 1) {
-            let (len, chunks) = saved_size(p, doublings)?;
+        for (p, (multiple, entries)) in partitions.enumerate().take(PARTITIONS + 1) {
+            let (len, chunks) = saved_size(p, multiple)?;
             let (own, rest) = crcs.split_at_checked(chunks)?;
-            let buckets = Buckets::mapped(map, offset, p, doublings, own)?;
+            let buckets = Buckets::mapped(map, offset, p, multiple, own)?;
             mapped.push(Partition::new(buckets));
             writers.push(Mutex::new(PartState {
                 entries,
@@ -129,7 +129,7 @@ impl Table {
         Some(Table {
             partitions: mapped.into_boxed_slice().try_into().ok()?,
             writers: writers.into_boxed_slice().try_into().ok()?,
-            regions: Regions::default(),
+            arena: Arc::new(Arena::default()),
             capture: AtomicU64::new(0),
         })
     }
@@ -144,6 +144,20 @@ impl Table {
         }
     }
 
+    /// Moves a table that was mapped from a checkpoint of version 1, whose marks say less, to memory; false if
+    /// it is damaged.
+    pub(crate) fn settle_version_1(&self) -> bool {
+        self.will_need(0..PARTITIONS);
+        let guard = epoch::pin();
+        (0..PARTITIONS).all(|p| {
+            let partition = &self.partitions[p];
+            let buckets = partition.buckets.load(&guard);
+            let intact = buckets.all_are_intact();
+            let moved = intact.then(|| buckets.renewed(&self.arena)).flatten();
+            moved.map(|new| partition.replace(new, &guard)).is_some()
+        })
+    }
+
     /// Starts to read what of these partitions still lies in a checkpoint.
     pub(crate) fn will_need(&self, partitions: Range<usize>) {
         let guard = epoch::pin();
@@ -155,7 +169,7 @@ impl Table {
     /// pages of a checkpoint, all of it is read in order, which costs less than verifying and copying
     /// each page as it is met.
     pub(crate) fn expect(&self, changes: usize) {
-        if changes.saturating_mul(2) >= self.bytes() / CHUNK_LEN && !self.is_settled() {
+        if changes.saturating_mul(2) >= self.bucket_bytes() / CHUNK_LEN && !self.is_settled() {
             let settle = |part: Range<usize>| part.for_each(|partition| self.settle(partition));
             let (half, rest) = (0..PARTITIONS / 2, PARTITIONS / 2..PARTITIONS);
             self.will_need(0..PARTITIONS);
@@ -170,7 +184,7 @@ impl Table {
         if !buckets.are_saved() {
             return;
         }
-        if let Some(copy) = buckets.copied(&self.regions) {
+        if let Some(copy) = buckets.copied(&self.arena) {
             partition.replace(copy, &guard);
         }
     }
@@ -287,8 +301,8 @@ impl Table {
 
     /// Adds an entry; the caller knows that its key is not in the table.
     ///
-    /// Returns false, and adds nothing, if there is no room even after the last doubling permitted.
-    /// That takes more than 32 keys whose hashes agree in some 26 bits, or a table near its largest
+    /// Returns false, and adds nothing, if there is no room even in the largest size permitted.
+    /// That takes more than 128 keys whose hashes agree in some 26 bits, or a table near its largest
     /// size.
     #[must_use]
     pub(crate) fn insert(&self, hash: u64, location: Location) -> bool {
@@ -297,7 +311,7 @@ impl Table {
         let guard = epoch::pin();
         let buckets = partition.buckets.load(&guard);
         state.keep_aside(buckets, self.capture.load(Ordering::Acquire));
-        let crowded = (state.entries + 1) * 5 > buckets.len() * SLOTS * 4;
+        let crowded = (state.entries + 1) * 4 > buckets.len() * SLOTS * 3;
         let (home, tag) = buckets.spot(hash);
         if !crowded && buckets.place(home, tag, location) {
             state.entries += 1;
@@ -310,7 +324,7 @@ impl Table {
             // Another part of it is damaged, or there is no memory.
             None
         } else {
-            buckets.grown(hash, location, &self.regions)
+            buckets.grown(hash, location, &self.arena)
         };
         let Some(grown) = grown else {
             // A crowded partition grows first, but if it cannot, it may fill up.
@@ -359,17 +373,17 @@ impl Table {
         self.writers.iter().map(|state| state.lock().entries).sum()
     }
 
-    /// Memory in use.
+    /// Memory in use, and what is left between partitions that grew.
     pub(crate) fn bytes(&self) -> usize {
+        let fixed = size_of::<Partition>() + size_of::<Mutex<PartState>>() + size_of::<Buckets>();
+        PARTITIONS * fixed + self.bucket_bytes() + self.arena.unused()
+    }
+
+    /// What a checkpoint has to write.
+    pub(crate) fn bucket_bytes(&self) -> usize {
         let guard = epoch::pin();
         let buckets = |p: &Partition| p.buckets.load(&guard).len();
-        self.partitions
-            .iter()
-            .map(|p| {
-                let fixed = size_of::<Partition>() + size_of::<Mutex<PartState>>();
-                fixed + size_of::<Buckets>() + buckets(p) * size_of::<Bucket>()
-            })
-            .sum()
+        self.partitions.iter().map(buckets).sum::<usize>() * size_of::<Bucket>()
     }
 }
 
@@ -382,7 +396,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{Arc, Buckets, Image, Location, Map, PARTITIONS, SLOTS, Table};
+    use crate::format::checkpoint::{DATA_START, Header, Meta, PartitionEntry, file_name};
+    use crate::format::record::Address;
+    use crate::format::segment::StoreId;
+    use crate::index::checkpoint;
     use crate::sync::epoch;
+    use crate::vfs::OsVfs;
 
     /// The record of key `id` in its `version`: a location that tells whose it is.
     fn at(version: u32, id: u64) -> Location {
@@ -429,36 +448,54 @@ mod tests {
     }
 
     #[test]
-    fn identical_hashes_fill_four_buckets_and_no_more() {
+    fn identical_hashes_fill_sixteen_buckets_and_no_more() {
         for hash in [0, u64::MAX, mix(1)] {
             let table = Table::new();
-            for id in 0..32 {
+            for id in 0..128 {
                 assert!(table.insert(hash, at(1, id)));
             }
-            assert!(!table.insert(hash, at(1, 32)));
-            assert_eq!(table.len(), 4 * SLOTS);
+            assert!(!table.insert(hash, at(1, 128)));
+            assert_eq!(table.len(), 16 * SLOTS);
             let mut seen = 0;
             table.candidates(hash, &epoch::pin(), |_| seen += 1);
-            assert_eq!(seen, 32);
+            assert_eq!(seen, 128);
             assert!(table.remove(hash, at(1, 0)));
-            assert!(table.insert(hash, at(1, 32)));
-            assert_eq!(find(&table, hash, 31), Some(at(1, 31)));
+            assert!(table.insert(hash, at(1, 128)));
+            assert_eq!(find(&table, hash, 127), Some(at(1, 127)));
             assert_eq!(find(&table, hash, 0), None);
         }
     }
 
     #[test]
-    fn doubles_as_often_as_it_takes() {
-        // Two spots that part only at the eighth doubling (partition 0, base 4).
+    fn grows_as_often_as_it_takes() {
+        // Two spots that are four buckets apart only in stretches of 1024 (partition 0, four stretches).
         let hash = |id: u64| (id & 1) << 44;
         let table = Table::new();
-        for id in 0..40 {
+        for id in 0..160 {
             assert!(table.insert(hash(id), at(1, id)));
         }
-        for id in 0..40 {
+        for id in 0..160 {
             assert_eq!(find(&table, hash(id), id), Some(at(1, id)));
         }
-        assert!(table.bytes() >= (4 << 8) * 64);
+        assert!(table.bytes() >= 4 * 1024 * 64);
+    }
+
+    /// At any number of keys, whose partitions do not all grow at once.
+    #[test]
+    fn a_key_takes_at_most_fourteen_bytes() {
+        let table = Table::new();
+        let fixed = table.bytes() - table.bucket_bytes();
+        for id in 0..600_000 {
+            assert!(table.insert(mix(id), at(1, id)));
+            if id >= 300_000 && id % 1000 == 0 {
+                let bytes = table.bucket_bytes() + fixed;
+                assert!(
+                    bytes <= table.len() * 14,
+                    "{bytes} bytes of {} keys",
+                    table.len()
+                );
+            }
+        }
     }
 
     proptest! {
@@ -546,9 +583,138 @@ mod tests {
     fn mapped(images: &[Image]) -> Option<Table> {
         let bytes: Vec<u8> = images.iter().flat_map(|i| i.bytes.clone()).collect();
         let map = Arc::new(Map::from_bytes(&bytes).expect("memory"));
-        let partitions = images.iter().map(|image| (image.doublings, image.entries));
+        let partitions = images.iter().map(|image| (image.multiple, image.entries));
         let crcs: Vec<u32> = images.iter().flat_map(Image::crcs).collect();
         Table::mapped(&map, 0, partitions, &crcs)
+    }
+
+    /// The partitions of a checkpoint of version 1 with the keys that have room, and how many of these are
+    /// not at home.
+    fn images_of_version_1(multiple: u32, found: &mut [bool]) -> (Vec<Image>, usize) {
+        let count = |p| Buckets::count(p, multiple).unwrap();
+        let mut words: Vec<Vec<u64>> = (0..PARTITIONS).map(|p| vec![0; count(p) * SLOTS]).collect();
+        let (mut entries, mut displaced) = (vec![0; PARTITIONS], 0);
+        for (id, found) in found.iter_mut().enumerate() {
+            let hash = mix(id as u64);
+            let partition = super::partition_of(hash);
+            let product = (hash >> 22 & 0xFFFF_FFFF) * (4 + partition as u64 % 4);
+            let home = (product * u64::from(multiple) >> 32) as usize;
+            let words = &mut words[partition];
+            let at = |displacement| (home + displacement) * SLOTS % words.len();
+            let free = (0..4).find_map(|displacement| {
+                let slots = at(displacement)..at(displacement) + SLOTS;
+                let mut free = slots.filter(|slot| words[*slot] & !(1 << 43) == 0);
+                free.next().map(|slot| (displacement, slot))
+            });
+            let Some((displacement, slot)) = free else {
+                continue;
+            };
+            for passed in (0..displacement).map(at).collect::<Vec<_>>() {
+                words[passed] |= 1 << 43;
+            }
+            let location = 1 << 23 | id as u64;
+            let tag = (product & 0xFFFF_FFFF) >> 14;
+            words[slot] |= tag << 46 | (displacement as u64) << 44 | location;
+            entries[partition] += 1;
+            displaced += usize::from(displacement > 0);
+            *found = true;
+        }
+        let images = words
+            .into_iter()
+            .zip(entries)
+            .map(|(words, entries)| Image {
+                entries,
+                multiple,
+                bytes: words.iter().flat_map(|word| word.to_le_bytes()).collect(),
+            });
+        (images.collect(), displaced)
+    }
+
+    #[test]
+    fn a_table_of_version_1_has_all_its_keys_and_grows() {
+        const KEYS: u64 = 250_000;
+        let mut saved = [false; KEYS as usize];
+        let (images, displaced) = images_of_version_1(8, &mut saved);
+        assert!(displaced > 1_000);
+        let table = mapped(&images).expect("a table");
+        assert!(table.settle_version_1());
+        let there = |saved: &[bool]| saved.iter().filter(|saved| **saved).count();
+        assert_eq!(table.len(), there(&saved));
+        for _ in 0..2 {
+            for (id, saved) in (0..KEYS).zip(&mut saved) {
+                assert_eq!(find(&table, mix(id), id), saved.then(|| at(1, id)));
+                if !*saved {
+                    assert!(table.insert(mix(id), at(1, id)));
+                    *saved = true;
+                }
+            }
+        }
+        assert_eq!(table.len() as u64, KEYS);
+    }
+
+    /// A checkpoint's file of version 1, in a directory of its own.
+    fn file_of_version_1(images: &[Image]) -> tempfile::TempDir {
+        let bytes: Vec<u8> = images.iter().flat_map(|i| i.bytes.clone()).collect();
+        let partition = |image: &Image| PartitionEntry {
+            entries: image.entries as u32,
+            multiple: image.multiple.ilog2(),
+        };
+        let meta = Meta {
+            partitions: images.iter().map(partition).collect(),
+            chunks: images.iter().flat_map(Image::crcs).collect(),
+            ..Meta::default()
+        };
+        let lists = meta.encode();
+        let header = Header {
+            version: 1,
+            store: StoreId {
+                id: [1; 16],
+                secret: [2; 32],
+            },
+            id: 1,
+            seqno: 1,
+            position: Address::default(),
+            epoch: 1,
+            time: 1,
+            meta_offset: DATA_START + bytes.len() as u64,
+            meta_len: lists.len() as u64,
+            meta_crc: crc32fast::hash(&lists),
+        };
+        let mut file = header.encode().to_vec();
+        file.resize(DATA_START as usize, 0);
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(file_name(1));
+        std::fs::write(path, [file, bytes, lists].concat()).expect("a file");
+        dir
+    }
+
+    #[test]
+    fn a_checkpoint_of_version_1_has_all_its_keys() {
+        let mut saved = [false; 150_000];
+        let (images, displaced) = images_of_version_1(4, &mut saved);
+        assert!(displaced > 1_000);
+        let dir = file_of_version_1(&images);
+        let loaded = checkpoint::load(&OsVfs, dir.path(), 1).expect("a checkpoint");
+        for (id, saved) in (0..).zip(saved) {
+            assert_eq!(find(&loaded.table, mix(id), id), saved.then(|| at(1, id)));
+        }
+        let scrubbed = checkpoint::scrub(&OsVfs, dir.path(), 1, |_| {});
+        assert_eq!(scrubbed.expect("it is intact"), loaded.meta);
+    }
+
+    #[test]
+    fn a_damaged_table_of_version_1_is_refused() {
+        let (images, _) = images_of_version_1(1, &mut [false; 1000]);
+        let crcs: Vec<u32> = images
+            .iter()
+            .flat_map(Image::crcs)
+            .map(|crc| crc ^ 1)
+            .collect();
+        let bytes: Vec<u8> = images.iter().flat_map(|i| i.bytes.clone()).collect();
+        let map = Arc::new(Map::from_bytes(&bytes).expect("memory"));
+        let partitions = images.iter().map(|image| (image.multiple, image.entries));
+        let table = Table::mapped(&map, 0, partitions, &crcs).expect("a table");
+        assert!(!table.settle_version_1());
     }
 
     #[test]
