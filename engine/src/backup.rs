@@ -168,6 +168,7 @@ impl<'a> Dest<'a> {
             dir: from,
             store: self.core.id.id,
             next_id: &next_id,
+            is_stopped: &|| false,
         };
         for id in &point.larges {
             self.needed(&large_path(from, *id))?;

@@ -120,7 +120,7 @@ impl Core {
             self.shrink_memtable()
         };
         let merged = match idle && can_save && self.keys.wants_one_run() {
-            true => self.merge_for_pages(),
+            true => self.merge_for_pages(&mut state),
             false => Ok(()),
         };
         let deleted = self.carry_out_deletions(&mut state);
@@ -383,13 +383,19 @@ impl Core {
         Ok(())
     }
 
-    /// Makes one run of all: a page that asks several has paid for that, and nobody writes just now.
-    fn merge_for_pages(&self) -> Result<()> {
+    /// Makes one run of all, unless the store is closed meanwhile: a page that asks several has paid for that, and
+    /// nobody writes just now. The checkpoint that keeps it is a sixth of what was merged.
+    fn merge_for_pages(&self, state: &mut Maintenance) -> Result<()> {
         let next_id = || self.new_file_id();
-        let merged = self
-            .keys
-            .merge_all(&self.run_files(&next_id), self.dead_keys());
-        merged.inspect_err(|error| self.distrust_runs_after(error))
+        let files = RunFiles {
+            is_stopped: &|| self.work.is_stopped(),
+            ..self.run_files(&next_id)
+        };
+        let merged = self.keys.merge_all(&files, self.dead_keys());
+        match merged.inspect_err(|error| self.distrust_runs_after(error))? {
+            true => self.checkpoint(state),
+            false => Ok(()),
+        }
     }
 
     fn run_files<'a>(&'a self, next_id: &'a dyn Fn() -> u64) -> RunFiles<'a> {
@@ -398,6 +404,7 @@ impl Core {
             dir: &self.dir,
             store: self.id.id,
             next_id,
+            is_stopped: &|| false,
         }
     }
 

@@ -216,6 +216,7 @@ impl Scrub<'_> {
             dir: &core.dir,
             store: core.id.id,
             next_id: &next_id,
+            is_stopped: &|| false,
         };
         let named = known.values().flat_map(|meta| meta.runs.iter().copied());
         let mut ids: BTreeSet<u64> = named.chain(core.keys.run_ids()).collect();

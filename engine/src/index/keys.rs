@@ -1,5 +1,7 @@
 //! The keys of the store in order, for `list`: the memtable and the run files.
 
+use std::cell::Cell;
+use std::io;
 use std::ops::{Bound, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -119,7 +121,9 @@ impl Keys {
             frozen,
             ..Sources::default()
         };
-        let run = files.write(&sources, bottom, is_dead)?;
+        let Written::All(run) = files.write(&sources, bottom, is_dead)? else {
+            return Ok(());
+        };
         let mut older = self.older.write();
         // Keys that were frozen meanwhile are newer, and stay in front.
         debug_assert!(
@@ -142,9 +146,7 @@ impl Keys {
         let runs = self.older.read().runs.clone();
         let sizes: Vec<u64> = runs.iter().map(|run| run.summary().bytes).collect();
         match pick_merge(&sizes) {
-            Some(picked) => self
-                .merge_these(picked, &runs, files, is_dead)
-                .map(|()| true),
+            Some(picked) => self.merge_these(picked, &runs, files, is_dead),
             None => Ok(false),
         }
     }
@@ -156,12 +158,13 @@ impl Keys {
         older.runs.len() > 1 && self.asked.load(Ordering::Relaxed) >= records.sum()
     }
 
-    /// Merges all runs into one. Called as [`merge`](Keys::merge) is.
+    /// Merges all runs into one, unless `files` tell it to stop; whether it did. Called as
+    /// [`merge`](Keys::merge) is.
     pub(crate) fn merge_all(
         &self,
         files: &RunFiles<'_>,
         is_dead: impl Fn(&KeyRecord<'_>) -> bool,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let runs = self.older.read().runs.clone();
         self.merge_these(0..runs.len(), &runs, files, is_dead)
     }
@@ -172,7 +175,7 @@ impl Keys {
         runs: &[Arc<Run>],
         files: &RunFiles<'_>,
         is_dead: impl Fn(&KeyRecord<'_>) -> bool,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         debug_assert!(picked.len() > 1 && picked.end <= runs.len());
         if picked == (0..runs.len()) {
             // What cannot be done now is not tried again before pages asked as much again.
@@ -183,13 +186,15 @@ impl Keys {
             runs: runs.get(picked.clone()).unwrap_or_default().to_vec(),
             ..Sources::default()
         };
-        let run = files.write(&sources, bottom, is_dead)?;
+        let Written::All(run) = files.write(&sources, bottom, is_dead)? else {
+            return Ok(false);
+        };
         let mut older = self.older.write();
         debug_assert_eq!(older.runs.len(), runs.len(), "nobody else changes the runs");
         older.runs.splice(picked, run);
         debug_assert!(are_different(&older.runs), "each run once");
         debug_assert!(older.runs.len() < runs.len(), "fewer than before");
-        Ok(())
+        Ok(true)
     }
 
     /// Everything as it is at one moment.
@@ -316,25 +321,37 @@ pub(crate) struct RunFiles<'a> {
     pub(crate) dir: &'a Path,
     pub(crate) store: [u8; 16],
     pub(crate) next_id: &'a dyn Fn() -> u64,
+    /// Asked before each block that is written: whether the run should be given up.
+    pub(crate) is_stopped: &'a dyn Fn() -> bool,
+}
+
+/// What became of a run.
+enum Written {
+    /// It has all records; `None` if there are none.
+    All(Option<Arc<Run>>),
+    Stopped,
 }
 
 impl RunFiles<'_> {
-    /// Writes the newest record of every key to a run, which is durable and open on return; `None` if
-    /// there is none to write.
+    /// Writes the newest record of every key to a run, which is durable and open on return.
     fn write(
         &self,
         sources: &Sources,
         bottom: bool,
         is_dead: impl Fn(&KeyRecord<'_>) -> bool,
-    ) -> Result<Option<Arc<Run>>> {
+    ) -> Result<Written> {
         let id = (self.next_id)();
         let path = self.path(id);
-        let made = self.create(&path, id, sources, bottom, is_dead);
+        let stopped = Cell::new(false);
+        let made = self.create(&path, id, sources, bottom, is_dead, &stopped);
         if !matches!(made, Ok(Some(_))) {
             // Nothing names the file; if it cannot be removed, the next open does.
             let _ = self.vfs.remove(&path);
         }
-        made
+        match made {
+            Err(_) if stopped.get() => Ok(Written::Stopped),
+            made => made.map(Written::All),
+        }
     }
 
     fn create(
@@ -344,12 +361,20 @@ impl RunFiles<'_> {
         sources: &Sources,
         bottom: bool,
         is_dead: impl Fn(&KeyRecord<'_>) -> bool,
+        stopped: &Cell<bool>,
     ) -> Result<Option<Arc<Run>>> {
         let writing = |e| io_error("writing", path, e);
         let file = self.vfs.create(path);
         let file = file.map_err(|e| io_error("creating", path, e))?;
         let mut out = Output::new(&*file, 0);
-        let mut writer = RunWriter::new(self.store, id, |b| out.push(b)).map_err(writing)?;
+        let push = |block: &[u8]| {
+            if (self.is_stopped)() {
+                stopped.set(true);
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            out.push(block)
+        };
+        let mut writer = RunWriter::new(self.store, id, push).map_err(writing)?;
         let merged = runs::merge(sources, bottom, is_dead, |record| writer.push(record));
         merged.map_err(|error| match error {
             MergeError::Damage(damage) => corrupt(&damage),
@@ -453,20 +478,26 @@ fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
+#[allow(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
 mod tests {
-    use crate::{Durability, ListOptions, Namespace, Options};
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use crate::{Durability, ListOptions, Namespace, Options, Store};
 
     fn keys(ns: &Namespace) -> Vec<Vec<u8>> {
         let page = ns.list(&ListOptions::new().limit(2000)).unwrap();
         page.keys().map(|key| key.name.to_vec()).collect()
     }
 
-    #[test]
-    fn runs_become_one_when_pages_have_paid_for_it_and_nobody_writes() {
-        let dir = tempfile::tempdir().unwrap();
-        let options = Options::new().durability(Durability::None);
-        let store = options.clone().open(dir.path()).unwrap();
+    /// A store with two runs of which pages asked enough to make them one; its keys.
+    fn two_runs(options: &Options, dir: &Path) -> (Store, Namespace, Vec<Vec<u8>>) {
+        let store = options.clone().open(dir).unwrap();
         let ns = store.namespace("n").unwrap();
         let all: Vec<_> = (0..1100).map(|i| format!("{i:04}").into_bytes()).collect();
         for some in [&all[..1000], &all[1000..]] {
@@ -478,14 +509,44 @@ mod tests {
         ns.core().maintain(true);
         assert_eq!(store.stats().runs, 2, "nobody asked for a page");
         (0..4).for_each(|_| assert_eq!(keys(&ns), all));
+        (store, ns, all)
+    }
+
+    #[test]
+    fn runs_become_one_when_pages_have_paid_for_it_and_nobody_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new().durability(Durability::None);
+        let (store, ns, all) = two_runs(&options, dir.path());
         ns.core().maintain(true);
         assert_eq!(store.stats().runs, 1);
         assert_eq!(keys(&ns), all);
-        store.checkpoint().unwrap();
         drop(ns);
         store.close().unwrap();
         let store = options.open(dir.path()).unwrap();
-        assert_eq!(store.stats().runs, 1);
+        assert_eq!(store.stats().runs, 1, "a checkpoint keeps it");
+        assert_eq!(keys(&store.namespace("n").unwrap()), all);
+    }
+
+    #[test]
+    fn runs_stay_as_they_are_when_the_store_is_closed_while_they_become_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new().durability(Durability::None);
+        let (store, ns, all) = two_runs(&options, dir.path());
+        let files = || {
+            let files = std::fs::read_dir(dir.path()).unwrap();
+            let names = files.map(|file| file.unwrap().file_name());
+            let runs = names.filter(|name| name.to_string_lossy().ends_with(".run"));
+            runs.collect::<BTreeSet<_>>()
+        };
+        let before = files();
+        ns.core().work.stop();
+        ns.core().maintain(true);
+        assert_eq!(store.stats().maintenance_error, None, "it is no failure");
+        assert_eq!((store.stats().runs, files()), (2, before));
+        assert_eq!(keys(&ns), all);
+        drop(ns);
+        store.close().unwrap();
+        let store = options.open(dir.path()).unwrap();
         assert_eq!(keys(&store.namespace("n").unwrap()), all);
     }
 }

@@ -526,6 +526,7 @@ fn open_runs(vfs: &dyn Vfs, dir: &Path, checkpoint: &Checkpoint) -> Result<Vec<A
         dir,
         store: checkpoint.header.store.id,
         next_id: &|| 0,
+        is_stopped: &|| false,
     };
     let runs = checkpoint.meta.runs.iter().map(|id| files.open(*id));
     runs.collect()
