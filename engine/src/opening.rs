@@ -197,6 +197,10 @@ fn start_threads(owner: &Owner) -> Result<()> {
         let worker = Worker::start("rimstone-flush", Arc::default(), every, flush)?;
         owner.workers.lock().push(worker);
     }
+    debug_assert!(
+        owner.workers.lock().len() >= 3,
+        "all are stopped on closing"
+    );
     Ok(())
 }
 
