@@ -48,6 +48,7 @@ impl Damage {
 
     /// Bytes of a segment that hold no valid records, or are not there.
     pub(crate) fn bytes(path: &Path, from: u64, to: u64, reason: &'static str) -> Damage {
+        debug_assert!(from <= to, "what is damaged has a length");
         Damage {
             path: path.into(),
             offset: from,

@@ -40,6 +40,7 @@ impl Map {
 
     /// The same for a copy of a file of which not all could be read, up to here.
     pub(crate) fn unread_before(self, end: u64) -> Map {
+        debug_assert!(end <= self.raw.len() as u64);
         Map {
             unread_end: end,
             ..self

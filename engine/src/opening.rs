@@ -202,6 +202,10 @@ fn start_threads(owner: &Owner) -> Result<()> {
     let every = every.unwrap_or(MAINTENANCE);
     let worker = Worker::start("rimstone-flush", flush, every, flush_ahead)?;
     owner.workers.lock().push(worker);
+    debug_assert!(
+        owner.workers.lock().len() >= 4,
+        "all are stopped on closing"
+    );
     Ok(())
 }
 

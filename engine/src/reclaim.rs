@@ -101,6 +101,7 @@ impl Segments for Log<'_> {
             let mut stats = segment_stats(segment, sealed, now);
             let share = needed.get(&segment.id).copied().unwrap_or(1000);
             stats.pin_bytes = stats.pin_bytes.saturating_mul(share) / 1000;
+            debug_assert!(share <= 1000, "in thousandths");
             stats
         });
         stats.collect()

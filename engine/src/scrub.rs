@@ -85,6 +85,10 @@ impl Core {
             for key in page.keys() {
                 f(key.name, key.seqno)?;
             }
+            debug_assert!(
+                page.cursor.is_none() || page.cursor != options.cursor,
+                "each page goes on"
+            );
             match page.cursor {
                 Some(cursor) => options = options.cursor(cursor),
                 None => return Ok(()),

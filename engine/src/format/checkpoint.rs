@@ -215,6 +215,10 @@ impl Meta {
         let mut out = Vec::new();
         len(&mut out, self.segments.len());
         for entry in &self.segments {
+            debug_assert!(
+                (1..NUMBER_MAX).contains(&entry.number) && entry.len <= SEGMENT_LEN,
+                "it would be refused"
+            );
             out.extend_from_slice(&entry.number.to_le_bytes());
             let counts = &entry.counts;
             let fields = [

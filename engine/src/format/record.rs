@@ -189,10 +189,6 @@ pub(crate) fn encode(out: &mut Vec<u8>, header: &Header, place: Place, key: &[u8
     debug_assert_eq!(usize::from(header.key_len), key.len());
     debug_assert_eq!(u64::from(header.body_len), body.len() as u64);
     debug_assert!(u32::from(header.metadata_len) <= header.body_len);
-    debug_assert!(
-        place.address.offset.is_multiple_of(8),
-        "records begin at multiples of 8"
-    );
     let begin = out.len();
     let mut raw = [0u8; HEADER_LEN];
     set!(raw, 4, header.kind as u8);

@@ -247,6 +247,10 @@ impl Appender {
     /// Encodes a record at [`next`](Appender::next), in memory only.
     pub(crate) fn push(&mut self, header: &record::Header, key: &[u8], body: &[u8]) {
         let (_, address) = self.next();
+        debug_assert!(
+            address.offset.is_multiple_of(8),
+            "records begin at multiples of 8"
+        );
         let place = self.segment.place(address.offset);
         record::encode(&mut self.buffer, header, place, key, body);
     }
@@ -511,6 +515,7 @@ impl Spare {
     }
 
     fn create(vfs: &dyn Vfs, dir: &Path, id: u64, allocated: u64) -> Result<Spare> {
+        debug_assert!(allocated >= HEADER_LEN as u64 && allocated <= SEGMENT_LEN);
         let path = unfinished_path(dir, id);
         let file = vfs.create(&path);
         let file = file.map_err(|e| io_error("creating", &path, e))?;
@@ -542,6 +547,15 @@ impl Spare {
 
     /// Writes the header.
     fn begin(&self, vfs: &dyn Vfs, start: &Start) -> Result<Header> {
+        debug_assert!(
+            matches!(start.kind, Kind::Front) || start.previous == 0,
+            "only front segments follow each other"
+        );
+        debug_assert_eq!(
+            start.id >> 32,
+            start.epoch & 0xffff_ffff,
+            "ids tell their epoch"
+        );
         let mut salt = [0u8; 4];
         random(vfs, &mut salt)?;
         let header = Header {

@@ -47,10 +47,6 @@ impl<'a> Scan<'a> {
 
     /// All records of a class segment, whose valid bytes are published: each of them was durable.
     pub(crate) fn of_class(segment: &'a Segment) -> Self {
-        debug_assert!(
-            segment.class.is_some(),
-            "a front segment is in the order of the log"
-        );
         Scan {
             segment,
             offset: SEGMENT_HEADER_LEN as u64,

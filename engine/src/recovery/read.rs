@@ -87,7 +87,9 @@ pub(super) fn join(
         damage,
         lock: None,
     };
-    Ok(rooms.join())
+    let core = rooms.join();
+    debug_assert!(core.is_read_only, "nothing is locked");
+    Ok(core)
 }
 
 impl Core {
