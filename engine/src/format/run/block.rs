@@ -1,6 +1,6 @@
 //! What a block says: up to 32 front-coded records. Blocks of keys and of the index are alike.
 
-use super::varint::{put_varint, short_varint, varint, varint_len};
+use super::varint::{put_varint, short_varint, short_varint_len, varint, varint_len};
 use super::{KEY_LEN_MAX, NAMESPACE_LEN, namespace_of};
 use crate::format::run::KeyRecord;
 
@@ -152,6 +152,18 @@ impl<'a> Records<'a> {
         })
     }
 
+    /// The next record if it is like nearly all; `None` is no answer.
+    ///
+    /// Apart from [`next`](Records::next), as what comes from two places is put together in memory, from where it is
+    /// copied in pieces larger than those that were just written: the processor waits for that.
+    #[inline]
+    pub(super) fn next_short(&mut self) -> Option<Coded<'a>> {
+        let left = self.left.checked_sub(1)?;
+        let record = self.parse_short()?;
+        self.left = left;
+        Some(record)
+    }
+
     /// The next record, `None` behind the last.
     #[inline]
     pub(super) fn next(&mut self) -> Result<Option<Coded<'a>>, Malformed> {
@@ -254,26 +266,28 @@ impl<'a> Records<'a> {
         })
     }
 
-    /// Goes to the first record after a sort key (or with `or_equal`, not before it): how many bytes both
-    /// begin with, and the record. `before` is told of those that are passed.
+    /// Goes to the first record after a sort key (or with `or_equal`, not before it).
     ///
     /// No key is put together on the way. The key before a record either agrees with the sort key for more bytes
     /// than with the record, which is then past it; or for fewer, and then the record is before it as well;
-    /// or for as many, and then the suffix decides.
-    pub(super) fn seek(
-        &mut self,
-        sort_key: &[u8],
-        or_equal: bool,
-        mut before: impl FnMut(&Coded<'a>),
-    ) -> Result<Option<(usize, Coded<'a>)>, Malformed> {
+    /// or for as many, and then the suffix decides. Nothing else of the records that are passed is read.
+    pub(super) fn seek(&mut self, sort_key: &[u8], or_equal: bool) -> Result<Found<'a>, Malformed> {
         // Bytes that the record before and the sort key begin with.
         let mut agreed = 0;
-        while let Some(record) = self.next()? {
+        let mut before = None;
+        let found = loop {
+            if self.left == 0 {
+                self.end()?;
+                break None;
+            }
+            let record = self.skim().ok_or(Malformed)?;
             if record.shared < agreed {
                 // It is past the record before, and so must be past what that agrees with.
                 let is_past = record.suffix.first() > sort_key.get(record.shared);
-                let found = is_past.then_some(Some((record.shared, record)));
-                return found.ok_or(Malformed);
+                if !is_past {
+                    return Err(Malformed);
+                }
+                break Some(record.shared);
             }
             if record.shared == agreed {
                 let wanted = sort_key.get(agreed..).unwrap_or_default();
@@ -285,15 +299,85 @@ impl<'a> Records<'a> {
                     (None, None) => or_equal,
                 };
                 if is_past {
-                    return Ok(Some((agreed, record)));
+                    break Some(agreed);
                 }
                 agreed += same;
                 debug_assert!(agreed <= sort_key.len(), "no more agrees than there is");
             }
-            before(&record);
-        }
-        Ok(None)
+            before = Some((self.rest, self.left));
+            self.rest = record.behind;
+            self.left -= 1;
+        };
+        let before = before.map(|(rest, left)| Records {
+            rest,
+            left,
+            ..*self
+        });
+        let record = match found {
+            Some(shared) => self.next()?.map(|record| (shared, record)),
+            None => None,
+        };
+        Ok(Found { before, record })
     }
+
+    /// Reads of the next record what a search needs.
+    #[inline]
+    fn skim(&self) -> Option<Skimmed<'a>> {
+        self.skim_short().or_else(|| self.skim_any())
+    }
+
+    /// As [`parse_short`](Records::parse_short).
+    #[inline]
+    fn skim_short(&self) -> Option<Skimmed<'a>> {
+        let [flags, shared, suffix_len, seqno @ ..] = self.rest.first_chunk::<11>()?;
+        if flags & !(TOMBSTONE | HAS_EXPIRATION | HAS_METADATA) != 0 || (shared | suffix_len) > 127
+        {
+            return None;
+        }
+        let mut at = 3 + short_varint_len(seqno)?;
+        if flags & HAS_EXPIRATION != 0 {
+            at += short_varint_len(self.rest.get(at..)?.first_chunk()?)?;
+        }
+        let has_metadata = flags & HAS_METADATA != 0;
+        let metadata_len = if has_metadata { *self.rest.get(at)? } else { 0 };
+        if metadata_len > 127 {
+            return None;
+        }
+        let rest = self.rest.get(at + usize::from(has_metadata)..)?;
+        let (suffix, rest) = rest.split_at_checked(usize::from(*suffix_len))?;
+        Some(Skimmed {
+            shared: usize::from(*shared),
+            suffix,
+            behind: rest.get(usize::from(metadata_len)..)?,
+        })
+    }
+
+    #[cold]
+    fn skim_any(&self) -> Option<Skimmed<'a>> {
+        let mut records = *self;
+        let record = records.parse_any()?;
+        Some(Skimmed {
+            shared: record.shared,
+            suffix: record.suffix,
+            behind: records.rest,
+        })
+    }
+}
+
+/// Where a search in a block ends.
+pub(super) struct Found<'a> {
+    /// What begins with the last record that was passed; `None` if none was.
+    pub(super) before: Option<Records<'a>>,
+    /// The record, and how many bytes it and what was sought begin with; `None` behind the last.
+    pub(super) record: Option<(usize, Coded<'a>)>,
+}
+
+/// What a search reads of a record.
+struct Skimmed<'a> {
+    shared: usize,
+    suffix: &'a [u8],
+    /// The records that follow.
+    behind: &'a [u8],
 }
 
 /// A sort key that is put together record by record.
@@ -381,6 +465,8 @@ impl SortKey {
     #[cold]
     fn put(&mut self, shared: usize, suffix: &[u8]) {
         self.bytes.truncate(shared);
+        // Once, for the room behind it as well.
+        self.bytes.reserve(suffix.len() + 4 * AT_ONCE);
         self.bytes.extend_from_slice(suffix);
         self.len = self.bytes.len();
         debug_assert_eq!(self.len, shared + suffix.len(), "what is shared was there");

@@ -1,7 +1,9 @@
 //! An open run.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use super::ahead::Ahead;
 use super::block::{BLOCK_RECORDS, Block, Malformed, Records};
 use super::flat::Flat;
 use super::tree::Tree;
@@ -9,6 +11,7 @@ use super::{
     CRC_LEN, Damage, FOOTER_LEN, FOOTER_MAGIC, HEADER_LEN, MAGIC, Summary, VERSION, block_crc,
     field_u16, field_u32, field_u64, footer_crc,
 };
+use crate::mem::prefetch;
 
 /// The bytes of a run: a mapped file, or a buffer.
 pub(crate) trait RunBytes: AsRef<[u8]> + Send + Sync {
@@ -30,6 +33,9 @@ pub(crate) struct Run {
     run_id: u64,
     index: Index,
     summary: Summary,
+    ahead: Ahead,
+    /// Of a block of keys, about.
+    block_len: usize,
 }
 
 /// How blocks of keys are found, by version.
@@ -61,13 +67,26 @@ impl Leaf<'_> {
         after_equal: bool,
     ) -> Result<(bool, bool), Malformed> {
         let mut records = Records::new(self.payload).ok_or(Malformed)?;
-        let mut has_before = false;
-        let behind = records.seek(sort_key, !after_equal, |_| has_before = true)?;
-        Ok((has_before, behind.is_some()))
+        let found = records.seek(sort_key, !after_equal)?;
+        Ok((found.before.is_some(), found.record.is_some()))
     }
 }
 
+const LINE: usize = 64;
+/// A block of keys of average length is brought to the cache at once, up to so many bytes.
+const FETCHED_MAX: usize = 4 << 10;
+
 impl<'a> File<'a> {
+    /// Starts to bring some bytes into the cache, if there are as many.
+    #[inline]
+    pub(super) fn prefetch(&self, start: usize, len: usize) {
+        let bytes = self.bytes.get(start..).unwrap_or_default();
+        bytes
+            .chunks(LINE)
+            .take(len.div_ceil(LINE))
+            .for_each(prefetch);
+    }
+
     /// What the checksum behind it says is right.
     pub(super) fn verified(&self, start: usize, end: usize) -> Result<&'a [u8], Damage> {
         let block = self.bytes.get(start..end).unwrap_or_default();
@@ -121,20 +140,24 @@ impl Run {
             _ => return Err(Damage::at(8, "unknown version of the run format")),
         };
         debug_assert!(footer_at >= HEADER_LEN && footer.len() == FOOTER_LEN);
+        let blocks = summary.records / u64::from(BLOCK_RECORDS);
+        let blocks = usize::try_from(blocks).unwrap_or(usize::MAX);
         let run = Run {
             bytes: Arc::clone(&shared),
             store_id,
             run_id,
             index,
             summary,
+            ahead: Ahead::of(bytes.len()),
+            block_len: (bytes.len() / blocks.max(1)).min(FETCHED_MAX),
         };
         match &run.index {
             Index::Flat(flat) if flat.len() <= EAGER_MAX => {
-                run.will_need(footer_at.saturating_sub(flat.len()), flat.len());
+                shared.will_need(footer_at.saturating_sub(flat.len()), flat.len());
                 flat.entries(run.file())?;
             }
             Index::Tree(tree) if tree.len() <= EAGER_MAX => {
-                run.will_need(footer_at.saturating_sub(tree.len()), tree.len());
+                shared.will_need(footer_at.saturating_sub(tree.len()), tree.len());
                 tree.verify(run.file())?;
             }
             _ => {}
@@ -184,13 +207,32 @@ impl Run {
         decoded.map_err(|_| Damage::at(leaf.start, "record in a run block"))
     }
 
-    /// The block where a search for a sort key goes on: if any record is after it, then one of this block
-    /// or the first of the next. `None` in an empty run.
-    pub(super) fn leaf(&self, sort_key: &[u8]) -> Result<Option<Leaf<'_>>, Damage> {
-        match &self.index {
-            Index::Flat(flat) => flat.leaf(self.file(), sort_key),
-            Index::Tree(tree) => tree.leaf(self.file(), Some(sort_key)),
+    /// Where the block begins in which a search for a sort key goes on: if any record is after it, then one of this
+    /// block or the first of the next. `None` in an empty run.
+    ///
+    /// The block is on its way to the cache.
+    pub(crate) fn find(&self, sort_key: &[u8]) -> Result<Option<usize>, Damage> {
+        let found = match &self.index {
+            Index::Flat(flat) => flat.find(self.file(), sort_key),
+            Index::Tree(tree) => tree.find(self.file(), Some(sort_key)),
+        }?;
+        if let Some(start) = found {
+            self.prefetch(start);
         }
+        Ok(found)
+    }
+
+    /// The block that begins there.
+    pub(super) fn leaf_at(&self, start: usize) -> Result<Leaf<'_>, Damage> {
+        match &self.index {
+            Index::Flat(flat) => flat.leaf_at(self.file(), start),
+            Index::Tree(tree) => tree.leaf_at(self.file(), start),
+        }
+    }
+
+    pub(super) fn leaf(&self, sort_key: &[u8]) -> Result<Option<Leaf<'_>>, Damage> {
+        let found = self.find(sort_key)?;
+        found.map(|start| self.leaf_at(start)).transpose()
     }
 
     fn first(&self) -> Result<Option<Leaf<'_>>, Damage> {
@@ -206,7 +248,10 @@ impl Run {
     pub(super) fn last(&self) -> Result<Option<Leaf<'_>>, Damage> {
         let last = match &self.index {
             Index::Flat(flat) => flat.last(self.file()),
-            Index::Tree(tree) => tree.leaf(self.file(), None),
+            Index::Tree(tree) => match tree.find(self.file(), None)? {
+                Some(start) => tree.leaf_at(self.file(), start).map(Some),
+                None => Ok(None),
+            },
         }?;
         if let Some(leaf) = &last
             && let Some(after) = self.after(leaf)?
@@ -216,9 +261,16 @@ impl Run {
         Ok(last)
     }
 
-    /// Starts to read a range from the disk, as far as it is not in memory.
-    pub(super) fn will_need(&self, start: usize, len: usize) {
-        self.bytes.will_need(start, len);
+    /// Starts to read what lies around a range from the disk, unless that was done a short time before `now`.
+    pub(super) fn will_need(&self, range: Range<usize>, now: u64) {
+        for window in self.ahead.due(range, now) {
+            self.bytes.will_need(window.start, window.len());
+        }
+    }
+
+    /// Starts to bring the block of keys that begins there into the cache.
+    pub(super) fn prefetch(&self, start: usize) {
+        self.file().prefetch(start, self.block_len);
     }
 
     pub(super) fn after(&self, leaf: &Leaf<'_>) -> Result<Option<Leaf<'_>>, Damage> {

@@ -9,6 +9,7 @@ use super::file::{File, Leaf};
 use super::{Damage, HEADER_LEN, NAMESPACE_LEN, field_place, field_u32, field_u64};
 
 const ENTRY_LEN: usize = 16;
+const OUT_OF_ORDER: &str = "order of a run index";
 type Entry = [u8; ENTRY_LEN];
 
 pub(super) struct Flat {
@@ -83,18 +84,15 @@ impl Flat {
                 Some((low, start)) => offset > start && prefix >= low,
             };
             if !in_place || offset >= self.offset {
-                return Err(damage(i, "order of a run index"));
+                return Err(damage(i, OUT_OF_ORDER));
             }
             before = Some((prefix, offset));
         }
         Ok(())
     }
 
-    pub(super) fn leaf<'a>(
-        &self,
-        file: File<'a>,
-        sort_key: &[u8],
-    ) -> Result<Option<Leaf<'a>>, Damage> {
+    /// Where the block of keys begins that holds a sort key if any does.
+    pub(super) fn find(&self, file: File<'_>, sort_key: &[u8]) -> Result<Option<usize>, Damage> {
         let index = self.entries(file)?;
         let prefix = prefix_of(sort_key);
         let mut low = index.partition_point(|e| prefix_in(e) < prefix);
@@ -114,7 +112,14 @@ impl Flat {
                 high = middle;
             }
         }
-        self.at(file, low.saturating_sub(1))
+        Ok(index.get(low.saturating_sub(1)).map(offset_in))
+    }
+
+    pub(super) fn leaf_at<'a>(&self, file: File<'a>, start: usize) -> Result<Leaf<'a>, Damage> {
+        let index = self.entries(file)?;
+        let number = index.partition_point(|entry| offset_in(entry) < start);
+        let leaf = self.at(file, number)?.filter(|leaf| leaf.start == start);
+        leaf.ok_or(Damage::at(start, OUT_OF_ORDER))
     }
 
     pub(super) fn last<'a>(&self, file: File<'a>) -> Result<Option<Leaf<'a>>, Damage> {
@@ -126,7 +131,9 @@ impl Flat {
         file: File<'a>,
         leaf: &Leaf<'_>,
     ) -> Result<Option<Leaf<'a>>, Damage> {
-        self.at(file, self.number(file, leaf)? + 1)
+        let after = self.at(file, self.number(file, leaf)? + 1)?;
+        let start = after.as_ref().map_or(self.offset, |after| after.start);
+        adjoins(leaf.end, start).map(|()| after)
     }
 
     pub(super) fn before<'a>(
@@ -134,10 +141,12 @@ impl Flat {
         file: File<'a>,
         leaf: &Leaf<'_>,
     ) -> Result<Option<Leaf<'a>>, Damage> {
-        match self.number(file, leaf)?.checked_sub(1) {
-            Some(number) => self.at(file, number),
-            None => Ok(None),
-        }
+        let before = match self.number(file, leaf)?.checked_sub(1) {
+            Some(number) => self.at(file, number)?,
+            None => None,
+        };
+        let end = before.as_ref().map_or(HEADER_LEN, |before| before.end);
+        adjoins(end, leaf.start).map(|()| before)
     }
 
     fn number(&self, file: File<'_>, leaf: &Leaf<'_>) -> Result<usize, Damage> {
@@ -152,11 +161,9 @@ impl Flat {
             return Ok(None);
         };
         let end = index.get(number + 1).map_or(self.offset, offset_in);
-        debug_assert!(
-            HEADER_LEN <= start && start < end,
-            "verified with the index"
-        );
-        debug_assert!(end <= self.offset, "blocks end before the index");
+        if start < HEADER_LEN || start >= end || end > self.offset {
+            return Err(Damage::at(self.offset + number * ENTRY_LEN, OUT_OF_ORDER));
+        }
         let payload = file.verified(start, end)?;
         Ok(Some(Leaf {
             start,
@@ -164,6 +171,14 @@ impl Flat {
             payload,
         }))
     }
+}
+
+/// Blocks lie without gaps. The index said so when it was verified, and may have been damaged since.
+fn adjoins(end: usize, start: usize) -> Result<(), Damage> {
+    let is_so = end == start;
+    is_so
+        .then_some(())
+        .ok_or(Damage::at(end.min(start), OUT_OF_ORDER))
 }
 
 #[allow(

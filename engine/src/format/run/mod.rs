@@ -11,6 +11,7 @@
 //!
 //! Version 1, which is read and not written any more, has a flat index of the first 8 bytes of each block.
 
+mod ahead;
 mod block;
 mod file;
 mod flat;
@@ -31,7 +32,7 @@ mod writer;
 pub(crate) use file::{Run, RunBytes};
 #[cfg(feature = "fuzzing")]
 pub(crate) use reseal::reseal;
-pub(crate) use walk::{Backward, Forward};
+pub(crate) use walk::{Backward, Forward, sort_key};
 pub(crate) use writer::RunWriter;
 
 /// One key as the runs and the memtable hold it.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::block::BlockBuilder;
 use super::*;
@@ -350,6 +351,55 @@ fn a_flat_index_that_is_out_of_order_is_refused() {
     let mut same = file;
     set_entry(&mut same, 2, offset, blocks[2].0 as u64);
     assert!(open(same).is_ok(), "as it was");
+}
+
+/// A file that changes once, while it is open.
+struct Rotting {
+    versions: [Vec<u8>; 2],
+    is_rotten: AtomicBool,
+}
+
+impl AsRef<[u8]> for Rotting {
+    fn as_ref(&self) -> &[u8] {
+        let [intact, rotten] = &self.versions;
+        match self.is_rotten.load(Ordering::Relaxed) {
+            true => rotten,
+            false => intact,
+        }
+    }
+}
+
+impl RunBytes for Rotting {}
+
+/// A list fails or is right, whatever becomes of the index after it was verified.
+#[test]
+fn a_flat_index_that_rots_while_it_is_open_is_damage() {
+    let (file, keys) = (flat(96), keys(96));
+    let all: Vec<u64> = (1..=96).collect();
+    let index = field_place(&file, file.len() - FOOTER_LEN);
+    let mut refused = 0;
+    for at in index..index + 48 {
+        for change in [1, 0x40, 0xff] {
+            let mut rotten = file.clone();
+            rotten[at] ^= change;
+            let bytes = Arc::new(Rotting {
+                versions: [file.clone(), rotten],
+                is_rotten: AtomicBool::new(false),
+            });
+            let run = Run::open(bytes.clone()).unwrap();
+            bytes.is_rotten.store(true, Ordering::Relaxed);
+            for skip in [0, 31, 32, 70, 95] {
+                let found = forward(&run, &keys[skip]);
+                refused += usize::from(found.is_err());
+                assert!(found.is_err() || found.is_ok_and(|found| found == all[skip..]));
+                let before = Backward::seek(&run, 7, &keys[skip], true).and_then(backward);
+                refused += usize::from(before.is_err());
+                let down: Vec<u64> = all[..=skip].iter().rev().copied().collect();
+                assert!(before.is_err() || before.is_ok_and(|before| before == down));
+            }
+        }
+    }
+    assert!(refused > 100, "{refused}");
 }
 
 #[test]

@@ -7,6 +7,9 @@ use super::{
 };
 use crate::verified::Verified;
 
+/// Bytes of a block of the index that are asked for at once.
+const NODE_LEN: usize = 512;
+
 pub(super) struct Tree {
     /// Where blocks of keys end and the index begins.
     start: usize,
@@ -53,17 +56,19 @@ impl Tree {
         Ok(())
     }
 
-    /// The block of keys that holds a sort key if any does, the last one without a sort key.
-    pub(super) fn leaf<'a>(
+    /// Where the block of keys begins that holds a sort key if any does, the last one without a sort key.
+    pub(super) fn find(
         &self,
-        file: File<'a>,
+        file: File<'_>,
         sort_key: Option<&[u8]>,
-    ) -> Result<Option<Leaf<'a>>, Damage> {
+    ) -> Result<Option<usize>, Damage> {
         if self.root == 0 {
             return Ok(None);
         }
         let mut at = self.root;
         while at >= self.start {
+            // Most are shorter, and all of it is read.
+            file.prefetch(at, NODE_LEN);
             let payload = self.node(file, at)?;
             let child = last_child(payload, sort_key);
             let child = child.map_err(|_| Damage::at(at, "record in a run index"))?;
@@ -74,7 +79,7 @@ impl Tree {
             }
             at = child;
         }
-        self.leaf_at(file, at).map(Some)
+        Ok(Some(at))
     }
 
     pub(super) fn after<'a>(
@@ -105,7 +110,7 @@ impl Tree {
         Ok(Some(before))
     }
 
-    fn leaf_at<'a>(&self, file: File<'a>, start: usize) -> Result<Leaf<'a>, Damage> {
+    pub(super) fn leaf_at<'a>(&self, file: File<'a>, start: usize) -> Result<Leaf<'a>, Damage> {
         let end = self.end_of(file, start)?;
         if start < HEADER_LEN || end > self.start {
             return Err(out_of_place(start));
@@ -153,14 +158,18 @@ fn out_of_place(start: usize) -> Damage {
 /// The last child whose separator is not after a sort key, or the last of all.
 fn last_child(payload: &[u8], sort_key: Option<&[u8]>) -> Result<u64, Malformed> {
     let mut records = Records::new(payload).ok_or(Malformed)?;
-    let mut child = None;
-    match sort_key {
-        Some(key) => drop(records.seek(key, false, |record| child = Some(record.seqno))?),
+    let child = match sort_key {
+        Some(key) => match records.seek(key, false)?.before {
+            Some(mut records) => records.next()?,
+            None => None,
+        },
         None => {
+            let mut child = None;
             while let Some(record) = records.next()? {
-                child = Some(record.seqno);
+                child = Some(record);
             }
+            child
         }
-    }
-    child.ok_or(Malformed)
+    };
+    child.map(|child| child.seqno).ok_or(Malformed)
 }

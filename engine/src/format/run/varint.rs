@@ -1,5 +1,8 @@
 //! Numbers in as few bytes as they need: seven bits a byte, low bits first.
 
+/// Of eight bytes, the bits that say that another follows.
+const MORE: u64 = 0x8080_8080_8080_8080;
+
 pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     loop {
         let [low, ..] = value.to_le_bytes();
@@ -45,7 +48,6 @@ pub(super) fn varint_len(input: &mut &[u8]) -> Option<usize> {
 /// longer. There is no branch for each byte that could be guessed wrong.
 #[inline]
 pub(super) fn short_varint(input: &[u8; 8]) -> Option<(u64, usize)> {
-    const MORE: u64 = 0x8080_8080_8080_8080;
     let bytes = u64::from_le_bytes(*input);
     let ends = !bytes & MORE;
     if ends == 0 {
@@ -62,6 +64,13 @@ pub(super) fn short_varint(input: &[u8; 8]) -> Option<(u64, usize)> {
     let fours = (twos & 0x0000_3fff_0000_3fff) | (twos & 0x3fff_0000_3fff_0000) >> 2;
     let eights = (fours & 0x0fff_ffff) | (fours & 0x0fff_ffff_0000_0000) >> 4;
     Some((eights, ends.trailing_zeros() as usize / 8 + 1))
+}
+
+/// How many bytes such a number takes.
+#[inline]
+pub(super) fn short_varint_len(input: &[u8; 8]) -> Option<usize> {
+    let ends = !u64::from_le_bytes(*input) & MORE;
+    (ends != 0).then(|| ends.trailing_zeros() as usize / 8 + 1)
 }
 
 #[cfg(test)]
@@ -112,6 +121,8 @@ mod tests {
                 let at_once = bytes.first_chunk().and_then(short_varint);
                 let expected = (len <= 8).then_some((number, len));
                 assert_eq!(at_once, expected, "{number}");
+                let alone = bytes.first_chunk().and_then(short_varint_len);
+                assert_eq!(alone, expected.map(|(_, len)| len), "{number}");
                 assert_eq!(varint(&mut &bytes[..]), Some(number));
             }
         }

@@ -4,13 +4,10 @@
 //! So what is found counts only where verified blocks of keys, which name their neighbours, say that it is between
 //! what lies on both sides.
 
+use super::ahead::WINDOW;
 use super::block::{Block, Coded, Records, SortKey};
 use super::file::{Leaf, Run, astray};
 use super::{Damage, KeyRecord, NAMESPACE_LEN, namespace_bytes};
-
-/// Bytes that are asked for from the disk ahead of a place that moves. A list of a thousand keys is about
-/// as long; a run is mapped without any reading ahead of the system's, which is right for a single key.
-const AHEAD: usize = 64 << 10;
 
 /// A place that moves to higher keys. A block is read as the place moves through it.
 pub(crate) struct Forward<'a> {
@@ -21,17 +18,33 @@ pub(crate) struct Forward<'a> {
     key: SortKey,
     /// The record at the place; `None` at the end.
     record: Option<Coded<'a>>,
-    /// Where what was asked for from the disk ends.
+    /// Where what was asked for from the disk ends, and what time it is.
     ahead: usize,
+    now: u64,
 }
 
 impl<'a> Forward<'a> {
     /// Returns the place of the first record that is not before (or with `after_equal`, after) a sort key.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn seek(
         run: &'a Run,
         namespace: u32,
         key: &[u8],
         after_equal: bool,
+    ) -> Result<Forward<'a>, Damage> {
+        let sort_key = sort_key(namespace, key);
+        let found = run.find(&sort_key)?;
+        Forward::seek_from(run, found, &sort_key, after_equal, 0)
+    }
+
+    /// Returns the place of the first record that is not before (or with `after_equal`, after) a sort key, for which
+    /// the run [found](Run::find) a block.
+    pub(crate) fn seek_from(
+        run: &'a Run,
+        found: Option<usize>,
+        sort_key: &[u8],
+        after_equal: bool,
+        now: u64,
     ) -> Result<Forward<'a>, Damage> {
         let mut place = Forward {
             run,
@@ -40,28 +53,27 @@ impl<'a> Forward<'a> {
             key: SortKey::default(),
             record: None,
             ahead: 0,
+            now,
         };
-        let sort_key = sort_key(namespace, key);
-        if let Some(leaf) = run.leaf(&sort_key)? {
-            place.enter(leaf)?;
-            let mut is_first = true;
-            let found = place
-                .records
-                .seek(&sort_key, !after_equal, |_| is_first = false);
-            match found.map_err(|_| place.malformed())? {
-                Some((shared, record)) => {
-                    if is_first {
-                        place.check_before(&sort_key, after_equal)?;
-                    }
-                    if !place.key.set(&sort_key, shared, &record) {
-                        return Err(place.malformed());
-                    }
-                    place.record = Some(record);
+        let Some(start) = found else {
+            return Ok(place);
+        };
+        place.enter(run.leaf_at(start)?)?;
+        let found = place.records.seek(sort_key, !after_equal);
+        let found = found.map_err(|_| place.malformed())?;
+        match found.record {
+            Some((shared, record)) => {
+                if found.before.is_none() {
+                    place.check_before(sort_key, after_equal)?;
                 }
-                None => {
-                    place.key.set_to(&sort_key);
-                    place.next_block()?;
+                if !place.key.set(sort_key, shared, &record) {
+                    return Err(place.malformed());
                 }
+                place.record = Some(record);
+            }
+            None => {
+                place.key.set_to(sort_key);
+                place.next_block()?;
             }
         }
         Ok(place)
@@ -92,6 +104,19 @@ impl<'a> Forward<'a> {
 
     #[inline]
     pub(crate) fn advance(&mut self) -> Result<(), Damage> {
+        match self.records.next_short() {
+            Some(record) if self.key.follow(&record) => {
+                self.record = Some(record);
+                Ok(())
+            }
+            Some(_) => Err(self.malformed()),
+            None => self.advance_far(),
+        }
+    }
+
+    /// To a record that is not like most, or into the next block.
+    #[inline(never)]
+    fn advance_far(&mut self) -> Result<(), Damage> {
         match self.records.next() {
             Ok(Some(record)) if self.key.follow(&record) => {
                 self.record = Some(record);
@@ -104,16 +129,22 @@ impl<'a> Forward<'a> {
 
     fn next_block(&mut self) -> Result<(), Damage> {
         self.record = None;
+        if self.leaf.end == 0 {
+            // There are no blocks.
+            return Ok(());
+        }
         let Some(leaf) = self.run.after(&self.leaf)? else {
             return Ok(());
         };
         debug_assert!(leaf.start >= self.leaf.end, "blocks follow each other");
-        if leaf.end + AHEAD / 2 > self.ahead {
-            let from = self.ahead.max(leaf.start);
-            self.run.will_need(from, AHEAD);
-            self.ahead = from + AHEAD;
+        if leaf.end + WINDOW / 2 > self.ahead {
+            let end = leaf.end + WINDOW / 2;
+            self.run.will_need(leaf.start..end, self.now);
+            self.ahead = end.next_multiple_of(WINDOW);
         }
         self.enter(leaf)?;
+        // Who goes on once will most likely go on again.
+        self.run.prefetch(leaf.end);
         match self.records.next() {
             Ok(Some(record)) if self.key.begin(&record) => {
                 self.record = Some(record);
@@ -153,8 +184,9 @@ pub(crate) struct Backward<'a> {
     block: Block<'a>,
     /// Of the block's records those that are not behind the place; 0 at the end.
     left: usize,
-    /// Where what was asked for from the disk begins.
+    /// Where what was asked for from the disk begins, and what time it is.
     ahead: usize,
+    now: u64,
 }
 
 impl<'a> Backward<'a> {
@@ -194,11 +226,17 @@ impl<'a> Backward<'a> {
             block: Block::default(),
             left: 0,
             ahead: usize::MAX,
+            now: 0,
         };
         if let Some(leaf) = leaf {
             place.enter(leaf)?;
         }
         Ok(place)
+    }
+
+    /// The same place for who has the time.
+    pub(crate) fn at_time(self, now: u64) -> Backward<'a> {
+        Backward { now, ..self }
     }
 
     pub(crate) fn run(&self) -> &'a Run {
@@ -227,10 +265,10 @@ impl<'a> Backward<'a> {
         let (namespace, key) = (first.namespace, first.key.to_vec());
         if let Some(leaf) = self.run.before(&self.leaf)? {
             debug_assert!(leaf.end <= self.leaf.start, "blocks precede each other");
-            if leaf.start.saturating_sub(AHEAD / 2) < self.ahead {
-                let end = self.ahead.min(leaf.end);
-                self.ahead = end.saturating_sub(AHEAD);
-                self.run.will_need(self.ahead, end - self.ahead);
+            let start = leaf.start.saturating_sub(WINDOW / 2);
+            if start < self.ahead {
+                self.run.will_need(start..leaf.end, self.now);
+                self.ahead = start / WINDOW * WINDOW;
             }
             self.enter(leaf)?;
             if self.block.seek(namespace, &key, false) < self.left {
@@ -249,6 +287,6 @@ impl<'a> Backward<'a> {
     }
 }
 
-fn sort_key(namespace: u32, key: &[u8]) -> Vec<u8> {
+pub(crate) fn sort_key(namespace: u32, key: &[u8]) -> Vec<u8> {
     [&namespace_bytes(namespace), key].concat()
 }

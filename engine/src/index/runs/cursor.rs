@@ -8,8 +8,7 @@
 //! key. So a cursor is good for the listing it was issued for and no other, for ever, and costs the
 //! store nothing to keep. The key in it can be read by whoever holds it: they were shown it anyway.
 
-use siphasher::sip128::{Hasher128, SipHasher24};
-use std::hash::Hasher;
+use siphasher::sip128::SipHasher24;
 
 const TAG_LEN: usize = 16;
 /// Longer text was never issued: a key is below 64 KiB.
@@ -54,18 +53,19 @@ pub(crate) fn decode(secret: &[u8; 16], query: &Fingerprint<'_>, cursor: &str) -
 }
 
 fn tag(secret: &[u8; 16], query: &Fingerprint<'_>, key: &[u8]) -> [u8; TAG_LEN] {
-    let mut hasher = SipHasher24::new_with_key(secret);
-    hasher.write(b"rimstone list cursor 1");
-    hasher.write(&query.namespace.to_le_bytes());
-    hasher.write(&[u8::from(query.reverse)]);
+    // At once: the hasher is slow with many short pieces.
+    let mut text = Vec::with_capacity(128 + key.len());
+    text.extend_from_slice(b"rimstone list cursor 1");
+    text.extend_from_slice(&query.namespace.to_le_bytes());
+    text.push(u8::from(query.reverse));
     // Lengths first, so that no two queries give the same bytes.
     for part in [Some(query.prefix), query.start, query.end, Some(key)] {
-        hasher.write(&[u8::from(part.is_some())]);
+        text.push(u8::from(part.is_some()));
         let part = part.unwrap_or_default();
-        hasher.write(&(part.len() as u64).to_le_bytes());
-        hasher.write(part);
+        text.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        text.extend_from_slice(part);
     }
-    let hash = hasher.finish128();
+    let hash = SipHasher24::new_with_key(secret).hash(&text);
     let mut tag = [0; TAG_LEN];
     let (low, high) = tag.split_at_mut(8);
     low.copy_from_slice(&hash.h1.to_le_bytes());
@@ -76,19 +76,22 @@ fn tag(secret: &[u8; 16], query: &Fingerprint<'_>, key: &[u8]) -> [u8; TAG_LEN] 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 fn to_base64url(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let bits = group
-            .iter()
-            .zip([16, 8, 0])
-            .fold(0u32, |bits, (&b, at)| bits | u32::from(b) << at);
-        for at in [18, 12, 6, 0].into_iter().take(group.len() + 1) {
-            debug_assert!(bits < 1 << 24, "three bytes are four digits");
-            let digit = ALPHABET.get((bits >> at & 63) as usize);
-            text.push(char::from(digit.copied().unwrap_or_default()));
-        }
+    let mut text = Vec::with_capacity(bytes.len().div_ceil(3) * 4);
+    let digits = |a: u8, b: u8, c: u8| {
+        let bits = u32::from_le_bytes([c, b, a, 0]);
+        let digit = |at: u32| ALPHABET.get((bits >> at & 63) as usize);
+        [18, 12, 6, 0].map(|at| digit(at).copied().unwrap_or_default())
+    };
+    let (groups, rest) = bytes.as_chunks();
+    for &[a, b, c] in groups {
+        text.extend_from_slice(&digits(a, b, c));
     }
-    text
+    match *rest {
+        [a] => text.extend_from_slice(digits(a, 0, 0).get(..2).unwrap_or_default()),
+        [a, b] => text.extend_from_slice(digits(a, b, 0).get(..3).unwrap_or_default()),
+        _ => {}
+    }
+    String::from_utf8(text).unwrap_or_default()
 }
 
 /// Refuses padding, other alphabets, and bits set beyond the last byte: one text per value.

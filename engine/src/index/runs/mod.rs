@@ -104,8 +104,7 @@ pub(crate) fn list(
     query: &Query<'_>,
     mut emit: impl FnMut(&KeyRecord<'_>),
 ) -> Result<Outcome, RunDamage> {
-    let range = Range::new(query.namespace, query.lower, query.upper, query.reverse);
-    let mut heads = Heads::open(sources, range)?;
+    let mut heads = Heads::open(sources, Range::of(query))?;
     let limit = query.limit.max(1);
     let mut work = query.work.max(1);
     let mut emitted = 0;

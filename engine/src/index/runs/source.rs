@@ -1,10 +1,11 @@
 //! One ordered view of many sorted sources.
 
 use super::memtable::Chunk;
-use super::{KeyRecord, Run, RunDamage, Sources};
-use crate::format::run::{Backward, Damage, Forward};
+use super::{KeyRecord, Query, Run, RunDamage, Sources};
+use crate::format::run::{Backward, Damage, Forward, sort_key};
 use std::cmp::Ordering;
 use std::ops::Bound;
+use std::sync::Arc;
 
 /// The part of the key space a scan covers, and its direction.
 #[derive(Clone, Copy)]
@@ -14,15 +15,12 @@ pub(super) struct Range<'a> {
     lower: Bound<&'a [u8]>,
     upper: Bound<&'a [u8]>,
     reverse: bool,
+    now: u64,
 }
 
 impl<'a> Range<'a> {
-    pub(super) fn new(
-        namespace: u32,
-        lower: Bound<&'a [u8]>,
-        upper: Bound<&'a [u8]>,
-        reverse: bool,
-    ) -> Self {
+    pub(super) fn of(query: &Query<'a>) -> Self {
+        let (lower, upper, reverse) = (query.lower, query.upper, query.reverse);
         // Every key is at or after the empty one; no comparison is needed for that.
         let lower = if lower == Bound::Included(&[]) {
             Bound::Unbounded
@@ -30,10 +28,11 @@ impl<'a> Range<'a> {
             lower
         };
         Range {
-            namespace: Some(namespace),
+            namespace: Some(query.namespace),
             lower,
             upper,
             reverse,
+            now: query.now,
         }
     }
 
@@ -43,6 +42,7 @@ impl<'a> Range<'a> {
             lower: Bound::Unbounded,
             upper: Bound::Unbounded,
             reverse: false,
+            now: 0,
         }
     }
 
@@ -209,20 +209,38 @@ enum Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    fn in_run(run: &'a Run, range: &Range<'_>) -> Result<Self, RunDamage> {
-        let place = match range.begin() {
-            Some((namespace, key, after_equal)) if range.reverse => {
-                Backward::seek(run, namespace, key, after_equal).map(Cursor::Backward)
-            }
-            Some((namespace, key, after_equal)) => {
-                Forward::seek(run, namespace, key, after_equal).map(Cursor::Forward)
-            }
-            None => Backward::last(run).map(Cursor::Backward),
-        };
-        place.map_err(|damage| RunDamage {
+    /// The place in each run where a range begins.
+    fn in_runs(runs: &'a [Arc<Run>], range: &Range<'_>) -> Result<Vec<Self>, RunDamage> {
+        let damaged = |run: &Run, damage| RunDamage {
             run: run.id(),
             damage,
-        })
+        };
+        let begin = range.begin().filter(|_| !range.reverse);
+        let Some((namespace, key, after_equal)) = begin else {
+            let place = |run: &'a Arc<Run>| {
+                let place = match range.begin() {
+                    Some((namespace, key, equal)) => Backward::seek(run, namespace, key, equal),
+                    None => Backward::last(run),
+                };
+                let place = place.map_err(|damage| damaged(run, damage))?;
+                Ok(Cursor::Backward(place.at_time(range.now)))
+            };
+            return runs.iter().map(place).collect();
+        };
+        let key = sort_key(namespace, key);
+        let find = |run: &'a Arc<Run>| {
+            let found = run.find(&key).map_err(|damage| damaged(run, damage))?;
+            Ok((run, found))
+        };
+        // First in all of them, so that the blocks come to the cache at the same time.
+        let found: Result<Vec<_>, _> = runs.iter().map(find).collect();
+        let place = |(run, found): (&'a Arc<Run>, _)| {
+            let place = Forward::seek_from(run, found, &key, after_equal, range.now);
+            place
+                .map(Cursor::Forward)
+                .map_err(|damage| damaged(run, damage))
+        };
+        found?.into_iter().map(place).collect()
     }
 
     #[inline]
@@ -381,8 +399,8 @@ impl<'a> Heads<'a> {
         for chunk in sources.memtable.chunks().chain(frozen) {
             heads.add(Cursor::Chunk(InChunk::seek(chunk, &range)));
         }
-        for run in &sources.runs {
-            heads.add(Cursor::in_run(run, &range)?);
+        for cursor in Cursor::in_runs(&sources.runs, &range)? {
+            heads.add(cursor);
         }
         heads.choose_base();
         debug_assert_eq!(heads.cursors.len(), heads.ranks.len(), "a rank for each");
