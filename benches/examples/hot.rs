@@ -6,7 +6,8 @@
 //!   for all. Gets of 100 bytes, of 4 KiB and of 1 MiB, skewed (zipf 0.99), uniform
 //!   and missing; processor time for each get, medians of rounds in turns, and times of single gets.
 //! - `starved [BYTES]`: some 800 MB of values of so many bytes (100 unless said otherwise), read by processes
-//!   that have 224 MiB, the page cache included, in turns: one without a cache, one with 96 MiB of it. Needs
+//!   that have 224 MiB, the page cache included, in turns: one without a cache, one with 96 MiB of it. Skewed,
+//!   uniform, and skewed in batches of 100, each of which counts as one. Needs
 //!   the memory controller of cgroup v1 or v2, and root.
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
 #![allow(
@@ -97,6 +98,17 @@ impl Arm<'_> {
         let sum = |e: rimstone::EntryRef<'_>| black_box(e.value()).len();
         let read = self.ns.read_with(key(id), &self.options, sum);
         black_box(read.expect("a read")).is_some()
+    }
+
+    /// One get, or many at once.
+    fn read(&self, ids: &[u64]) {
+        if let [id] = ids {
+            self.get(*id);
+        } else {
+            let keys: Vec<[u8; 17]> = ids.iter().map(|id| key(*id)).collect();
+            let sum = |_, e: rimstone::EntryRef<'_>| _ = black_box(e.value()).len();
+            self.ns.read_many(&keys, sum).expect("a read");
+        }
     }
 
     fn round(&mut self, ids: &[u64]) {
@@ -204,7 +216,7 @@ fn starved(len: u64) -> Result<()> {
     println!(
         "| gets | cache MiB | CPU µs | µs | p50 µs | p99 µs | device bytes | hits |\n|---|---|---|---|---|---|---|---|"
     );
-    for gets in ["zipf", "uniform"] {
+    for gets in ["zipf", "uniform", "batches"] {
         for cache in [0, STARVED_CACHE, 0, STARVED_CACHE] {
             forget(dir.path())?;
             let limit = Limit::new()?;
@@ -263,9 +275,10 @@ fn arm(dir: &Path, cache: u64, keys: u64, gets: &str) -> Result<()> {
     let (store, ns) = open(dir, cache)?;
     let count = 600_000;
     let ids = match gets {
-        "zipf" => sequences::zipf(keys, count, 2),
-        _ => sequences::uniform(keys, count, 3),
+        "uniform" => sequences::uniform(keys, count, 3),
+        _ => sequences::zipf(keys, count, 2),
     };
+    let batch = if gets == "batches" { 100 } else { 1 };
     let arm = Arm {
         name: "",
         ns: &ns,
@@ -277,9 +290,9 @@ fn arm(dir: &Path, cache: u64, keys: u64, gets: &str) -> Result<()> {
     let mut times = Vec::new();
     let run = |seconds: u64, times: &mut Vec<u64>| {
         let began = Instant::now();
-        for id in ids.iter().cycle() {
+        for ids in ids.chunks(batch).cycle() {
             let get = Instant::now();
-            arm.get(*id);
+            arm.read(ids);
             times.push(u64::try_from(get.elapsed().as_nanos()).unwrap_or(0));
             if began.elapsed() > Duration::from_secs(seconds) {
                 break;
