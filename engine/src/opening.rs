@@ -109,8 +109,7 @@ impl Options {
     /// What is read is the same with and without it, also while others write. It pays where what is
     /// stored does not fit into the memory of the machine, and for values above some KiB that are verified
     /// on every read. Reads with a [`cache_ttl`](crate::ReadOptions::cache_ttl) always use it, others where
-    /// they gain by it, which is measured while they are served. Reads of many keys use it where
-    /// they would wait for the disk.
+    /// they gain by it, which is measured while they are served. Reads of many keys go around it.
     #[must_use]
     pub fn cache(mut self, bytes: u64) -> Options {
         self.cache = bytes;
