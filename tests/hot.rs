@@ -125,70 +125,6 @@ fn a_store_without_a_cache_says_so() {
     assert_eq!(store.stats().cache, None);
 }
 
-/// How each of some keys is read together with the others.
-fn statuses(ns: &Namespace, keys: &[String]) -> Vec<CacheStatus> {
-    let mut statuses = Vec::new();
-    let note = |_, entry: rimstone::EntryRef<'_>| statuses.push(entry.cache_status());
-    ns.read_many(keys, note).unwrap();
-    statuses
-}
-
-/// Where a read of many keys would wait for the disk, it looks into the cache first, and fills it as other reads do.
-#[test]
-fn many_keys_are_looked_for_in_the_cache_where_they_are_not_in_memory() {
-    let (dir, gate) = (tempdir().unwrap(), Gate::default());
-    let options = options(&Clock::manual(1_000)).vfs(Arc::new(gate.clone()));
-    let store = options.open(dir.path()).unwrap();
-    let ns = store.namespace("n").unwrap();
-    let keys: Vec<String> = (0..40).map(|n| n.to_string()).collect();
-    for (n, key) in keys.iter().enumerate() {
-        let len = if n == 39 { 100_000 } else { 100 };
-        ns.put(key, vec![7; len]).unwrap();
-    }
-    assert_eq!(statuses(&ns, &keys), [CacheStatus::Miss; 40]);
-    assert_eq!(cached(&store).entries, 0, "from memory it fills nothing");
-    let around = ns.get_many(&keys).unwrap();
-    for key in &keys[20..] {
-        status(&ns, key);
-    }
-    assert_eq!(statuses(&ns, &keys), [CacheStatus::Miss; 40]);
-    gate.fail(Doing::IsResident, "");
-    let mut expected = [CacheStatus::Miss; 40];
-    expected[20..].fill(CacheStatus::Hit);
-    assert_eq!(statuses(&ns, &keys), expected);
-    assert_eq!(ns.get_many(&keys).unwrap(), around);
-    let few = statuses(&ns, &keys[30..34]);
-    assert_eq!(few, [CacheStatus::Miss; 4], "too few to ask for");
-    let all = [CacheStatus::Hit; 40];
-    let filled = (0..1_000).any(|_| statuses(&ns, &keys) == all);
-    assert!(filled, "one read in four fills");
-    assert_eq!(ns.get_many(&keys).unwrap(), around);
-}
-
-#[test]
-fn a_reader_of_many_may_write_those_that_are_to_come() {
-    let (dir, gate) = (tempdir().unwrap(), Gate::default());
-    let options = options(&Clock::manual(1_000)).vfs(Arc::new(gate.clone()));
-    let store = options.open(dir.path()).unwrap();
-    let ns = store.namespace("n").unwrap();
-    let keys: Vec<String> = (0..9).map(|n| n.to_string()).collect();
-    for key in &keys {
-        ns.put(key, "old").unwrap();
-        status(&ns, key);
-    }
-    gate.fail(Doing::IsResident, "");
-    let mut seen = Vec::new();
-    let note = |place: usize, entry: rimstone::EntryRef<'_>| {
-        seen.push(entry.value().to_vec());
-        if place < 8 {
-            put(&ns, &keys[place + 1]);
-        }
-    };
-    ns.read_many(&keys, note).unwrap();
-    assert_eq!(seen[0], b"old");
-    assert!(seen[1..].iter().all(|value| value == b"new"), "{seen:?}");
-}
-
 /// An acknowledged write is what the next read sees, whatever the `cache_ttl`.
 #[test]
 fn a_read_after_a_write_sees_it_whatever_the_cache_ttl() {
@@ -232,23 +168,13 @@ fn a_read_after_a_write_sees_it_whatever_the_cache_ttl() {
         ),
     ];
     for (write, expected) in writes {
-        let (dir, gate) = (tempdir().unwrap(), Gate::default());
-        let options = options(&Clock::manual(1_000)).vfs(Arc::new(gate.clone()));
-        let store = options.open(dir.path()).unwrap();
-        let ns = store.namespace("n").unwrap();
-        // What is read together is looked for in the cache if it is not in memory.
-        gate.fail(Doing::IsResident, "");
-        let together = ["k"; 8].map(String::from);
+        let dir = tempdir().unwrap();
+        let (store, ns) = open(dir.path());
         ns.put("k", "old").unwrap();
         status(&ns, "k");
         assert_eq!(status(&ns, "k"), CacheStatus::Hit);
-        assert_eq!(statuses(&ns, &together), [CacheStatus::Hit; 8]);
         write(&store, &ns);
         for _ in 0..3 {
-            for seen in ns.get_many(&together).unwrap() {
-                let seen = seen.map(|entry| entry.value().to_vec());
-                assert_eq!(seen.as_deref(), expected.map(str::as_bytes));
-            }
             let seen = read(&ns, "k", &hot()).map(|(value, _)| value);
             assert_eq!(seen.as_deref(), expected.map(str::as_bytes));
         }

@@ -150,8 +150,7 @@ impl User {
                 .read_with(name, &options, |e| version(e.value(), e.generation()))
                 .unwrap(),
             1 => {
-                // So many are looked for in the hot cache, if nothing else is in memory.
-                let found = ns.get_many(&[name; 8]).unwrap().remove(7);
+                let found = ns.get_many(&[name]).unwrap().remove(0);
                 found.map(|entry| version(entry.value(), entry.generation()))
             }
             _ => {
@@ -252,8 +251,6 @@ fn open(disk: &SimDisk, cache: u64) -> Store {
 /// Two threads read and write two keys while a third does so, too, or compacts and makes checkpoints.
 fn readers_writers_and_maintenance(cache: u64) {
     let disk = SimDisk::new();
-    // Reads of many keys that wait for the disk look into the hot cache.
-    disk.set_slow(cache > 0);
     let store = alone(|| open(&disk, cache));
     let ns = store.namespace("n").unwrap();
     let seen = Seen::new();

@@ -42,7 +42,10 @@ impl Hot {
         options: &'r ReadOptions,
         now: u64,
     ) -> HotRead<'r> {
-        self.tick(now);
+        // One who finds it behind moves it, once a second.
+        if self.clock.now() < now {
+            self.clock.set(now);
+        }
         let way = match options.cache_ttl {
             Some(_) => Way::asked_for(),
             None => self.admission.way(),
@@ -52,36 +55,6 @@ impl Hot {
             key,
             options,
             way,
-        }
-    }
-
-    /// Begins a read of one of many keys that wait for the disk, as if it was asked for; none while plain reads
-    /// do not use the cache.
-    pub(crate) fn begin_cold<'r>(
-        &'r self,
-        key: Key<'r>,
-        options: &'r ReadOptions,
-        now: u64,
-    ) -> Option<HotRead<'r>> {
-        self.tick(now);
-        self.admission.uses().then(|| HotRead {
-            hot: self,
-            key,
-            options,
-            way: Way::asked_for(),
-        })
-    }
-
-    /// Whether such a read would be answered. Leaves no trace.
-    pub(crate) fn holds(&self, key: Key<'_>, now: u64) -> bool {
-        self.tick(now);
-        self.admission.uses() && self.cache.contains_key(key, None)
-    }
-
-    /// Who finds the cache's clock behind moves it, once a second.
-    fn tick(&self, now: u64) {
-        if self.clock.now() < now {
-            self.clock.set(now);
         }
     }
 

@@ -7,7 +7,7 @@ use crate::core::Found;
 use crate::entry::{Entry, EntryRef, Value};
 use crate::error::Result;
 use crate::format::record::{Kind, Record};
-use crate::hot::{self, CacheStatus, Hot, HotRead};
+use crate::hot::{self, CacheStatus, HotRead};
 use crate::namespace::{COPY_MAX, Namespace, inline};
 use crate::namespaces::View;
 use crate::options::{ReadOptions, Verify};
@@ -23,34 +23,13 @@ impl Namespace {
         key: &'r [u8],
         options: &'r ReadOptions,
     ) -> Option<HotRead<'r>> {
-        let key = Key::from((view.number, key));
-        Some(self.hot()?.begin(key, options, self.core().clock.now()))
-    }
-
-    /// Begins a read of one of many keys that wait for the disk, by way of the hot cache, if that is in use.
-    pub(crate) fn cold_read<'r>(
-        &'r self,
-        view: &View,
-        key: &'r [u8],
-        options: &'r ReadOptions,
-    ) -> Option<HotRead<'r>> {
-        let key = Key::from((view.number, key));
-        let now = self.core().clock.now();
-        self.hot()?.begin_cold(key, options, now)
-    }
-
-    /// Whether the hot cache would answer such a read.
-    pub(crate) fn is_held(&self, view: &View, key: &[u8]) -> bool {
-        let key = Key::from((view.number, key));
-        let now = self.core().clock.now();
-        self.hot().is_some_and(|hot| hot.holds(key, now))
-    }
-
-    /// The hot cache, if there is one and this process may use it.
-    #[inline]
-    fn hot(&self) -> Option<&Hot> {
         let core = self.core();
-        core.hot.as_ref().filter(|_| !core.origin.is_elsewhere())
+        let hot = core.hot.as_ref()?;
+        if core.origin.is_elsewhere() {
+            return None;
+        }
+        let key = Key::from((view.number, key));
+        Some(hot.begin(key, options, core.clock.now()))
     }
 
     /// What the hot cache holds of a key.

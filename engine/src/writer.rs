@@ -165,7 +165,7 @@ impl Core {
             // One alone has nothing to wait for meanwhile.
             if ops.len() > 1 {
                 let hashes: Vec<u64> = ops.iter().map(|op| op.hash).collect();
-                self.prefetch(&hashes, |_| false, &guard);
+                self.prefetch(&hashes, &guard);
             }
             for op in ops.iter_mut().filter(|op| !op.key().is_empty()) {
                 let found = self.find(op.namespace, op.key(), op.hash, &guard);

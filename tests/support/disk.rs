@@ -47,7 +47,6 @@ struct State {
     failures: u64,
     capacity: Option<u64>,
     hold_syncs: bool,
-    is_slow: bool,
 }
 
 /// A file as the running program sees it.
@@ -272,11 +271,6 @@ impl SimDisk {
     pub fn hold_syncs(&self, hold: bool) {
         self.state().hold_syncs = hold;
         self.0.released.notify_all();
-    }
-
-    /// Whether it says that nothing of it is in memory.
-    pub fn set_slow(&self, is_slow: bool) {
-        self.state().is_slow = is_slow;
     }
 
     /// The files that exist.
@@ -657,7 +651,7 @@ impl VfsFile for SimFile {
     }
 
     fn is_resident(&self, _offset: u64, _len: usize) -> bool {
-        !self.disk.state().is_slow
+        true
     }
 }
 
