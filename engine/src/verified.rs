@@ -33,7 +33,6 @@ impl Verified {
     }
 
     pub(crate) fn add(&self, piece: usize) {
-        debug_assert!(piece < self.pieces, "there is a bit for it");
         let words = self.words.get_or_init(|| {
             let words = self.pieces.div_ceil(64);
             debug_assert!(words > 0, "what has no pieces has none verified");
