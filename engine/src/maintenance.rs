@@ -30,7 +30,7 @@ const CHECKPOINT_SHARE: u64 = 5;
 /// this fraction of what is live, and this many times the table's size, whichever is most.
 const RETIRED_MIN: u64 = 32 << 20;
 const RETIRED_SHARE: u64 = 16;
-const RETIRED_TABLES: u64 = 4;
+const RETIRED_TABLES: u64 = 8;
 /// So much when there is nothing else to do.
 const RETIRED_IDLE: u64 = 4 << 20;
 /// On closing a checkpoint is made after this much log, so that opening replays a few milliseconds' worth

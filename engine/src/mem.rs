@@ -176,6 +176,10 @@ pub(crate) struct Bucket(pub(crate) [AtomicU64; 8]);
 
 /// Anonymous memory that begins as zeroes, in huge pages where the system gives them: a probe that
 /// misses the caches then waits for one line of memory instead of for its page tables, too.
+#[cfg_attr(
+    feature = "loom",
+    allow(dead_code, reason = "its atomics are no words of memory")
+)]
 struct Region {
     raw: MmapRaw,
     /// Where the first huge page begins.
@@ -187,6 +191,10 @@ struct Region {
 /// The size of a huge page, and the alignment that lets the system use one.
 const HUGE_PAGE: usize = 2 << 20;
 
+#[cfg_attr(
+    feature = "loom",
+    allow(dead_code, reason = "its atomics are no words of memory")
+)]
 impl Region {
     /// `None` if the system has no address space left.
     fn new(len: usize) -> Option<Region> {
@@ -223,6 +231,10 @@ const REGION_SHARE: usize = 4;
 pub(crate) struct Arena(Mutex<Vec<Part>>);
 
 /// A region of an arena.
+#[cfg_attr(
+    feature = "loom",
+    allow(dead_code, reason = "its atomics are no words of memory")
+)]
 struct Part {
     region: Region,
     /// What nobody uses, in buckets: where it begins and ends. In order, and never side by side.
@@ -231,6 +243,10 @@ struct Part {
     reached: usize,
 }
 
+#[cfg_attr(
+    feature = "loom",
+    allow(dead_code, reason = "its atomics are no words of memory")
+)]
 impl Part {
     /// The first hole that is large enough.
     fn take(&mut self, len: usize) -> Option<usize> {
@@ -270,7 +286,19 @@ impl Part {
 }
 
 impl Arena {
+    /// The atomics of `loom` are no words of memory.
+    #[cfg(feature = "loom")]
+    pub(crate) fn buckets(self: &Arc<Arena>, len: usize) -> Option<BucketMemory> {
+        let buckets: Box<[Bucket]> = (0..len).map(|_| Bucket::default()).collect();
+        Some(BucketMemory {
+            first: NonNull::new(Box::leak(buckets).as_mut_ptr())?,
+            len,
+            owner: Owner::Boxed,
+        })
+    }
+
     /// Buckets with whatever words were there before; `None` if the system has no address space for them.
+    #[cfg(not(feature = "loom"))]
     pub(crate) fn buckets(self: &Arc<Arena>, len: usize) -> Option<BucketMemory> {
         let bytes = len.checked_mul(size_of::<Bucket>())?;
         let mut parts = self.0.lock();
@@ -299,17 +327,6 @@ impl Arena {
             first: NonNull::new(part.region.first_bucket().wrapping_add(first))?,
             len,
             owner: Owner::Arena(Arc::clone(self)),
-        })
-    }
-
-    /// The atomics of `loom` are no words of memory.
-    #[cfg(feature = "loom")]
-    fn memory(self: &Arc<Arena>, _: &Part, _: usize, len: usize) -> Option<BucketMemory> {
-        let buckets: Box<[Bucket]> = (0..len).map(|_| Bucket::default()).collect();
-        Some(BucketMemory {
-            first: NonNull::new(Box::leak(buckets).as_mut_ptr())?,
-            len,
-            owner: Owner::Boxed,
         })
     }
 
@@ -404,7 +421,7 @@ impl Drop for BucketMemory {
             #[cfg(feature = "loom")]
             Owner::Boxed => {
                 let buckets = std::ptr::slice_from_raw_parts_mut(self.first.as_ptr(), self.len);
-                // SAFETY: `Arena::memory` leaked the box, and nobody else drops it.
+                // SAFETY: `Arena::buckets` leaked the box, and nobody else drops it.
                 drop(unsafe { Box::from_raw(buckets) });
             }
         }
