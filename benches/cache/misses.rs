@@ -273,14 +273,14 @@ fn misses(policy: &mut dyn Policy, workload: &Workload) -> f64 {
 pub type Row = (String, Vec<Option<f64>>);
 
 /// `caches` are parts of the names of those that run.
-fn row(workload: &Workload, caches: &str) -> Row {
+pub fn row(workload: &Workload, caches: &str) -> Row {
     let chosen = |name: &str| caches.split(',').any(|part| name.contains(part));
     let run = |(policy, name): (Option<Box<dyn Policy>>, &str)| {
         let policy = policy.filter(|_| chosen(name));
         policy.map(|mut policy| misses(&mut *policy, workload))
     };
     let policies = policies(workload).into_iter().zip(NAMES);
-    (workload.name.to_owned(), policies.map(run).collect())
+    (workload.name.clone(), policies.map(run).collect())
 }
 
 pub fn run(part: &str, caches: &str) {
@@ -315,7 +315,7 @@ pub fn run(part: &str, caches: &str) {
 pub fn trace(file: &str, entries: &str) {
     let capacity = entries.parse().expect("a number of entries");
     let workload = Workload {
-        name: "trace",
+        name: "trace".to_owned(),
         requests: workload::read(file),
         capacity,
         sized: false,
@@ -331,7 +331,7 @@ pub fn trace(file: &str, entries: &str) {
         / workload.requests.len() as u64;
     let capacity = capacity * (mean + OVERHEAD);
     let workload = Workload {
-        name: "trace, sizes",
+        name: "trace, sizes".to_owned(),
         capacity,
         sized: true,
         ..workload

@@ -52,7 +52,7 @@ pub fn size_of(key: u64) -> u32 {
 
 /// A workload: its name, its requests, and how many entries (or bytes, with sizes) fit.
 pub struct Workload {
-    pub name: &'static str,
+    pub name: String,
     pub requests: Vec<Request>,
     pub capacity: u64,
     pub sized: bool,
@@ -66,6 +66,8 @@ impl Workload {
         match self {
             Workload { sized: true, .. } => "with sizes",
             Workload { name, .. } if name.starts_with("unseen") => "unseen",
+            Workload { name, .. } if name.starts_with("drawn") => "drawn",
+            Workload { name, .. } if name.starts_with("tuned") => "tuned",
             Workload { .. } => "unit sizes",
         }
     }
@@ -74,14 +76,14 @@ impl Workload {
 const REQUESTS: usize = 1_000_000;
 const KEYS: usize = 200_000;
 
-fn unit(name: &'static str, capacity: u64, keys: impl Iterator<Item = u64>) -> Workload {
+fn unit(name: &str, capacity: u64, keys: impl Iterator<Item = u64>) -> Workload {
     let request = |key| Request {
         time: 0,
         key: scramble(key),
         size: 1,
     };
     Workload {
-        name,
+        name: name.to_owned(),
         requests: keys.take(REQUESTS).map(request).collect(),
         capacity,
         sized: false,
@@ -89,7 +91,7 @@ fn unit(name: &'static str, capacity: u64, keys: impl Iterator<Item = u64>) -> W
     }
 }
 
-fn zipf(name: &'static str, skew: f64, capacity: u64) -> Workload {
+fn zipf(name: &str, skew: f64, capacity: u64) -> Workload {
     let (zipf, mut rng) = (Zipf::new(KEYS, skew), Rng::with_seed(1));
     unit(
         name,
@@ -179,7 +181,7 @@ fn short_lived() -> Workload {
 }
 
 /// The same keys with sizes over six orders of magnitude, and room for this part of all bytes.
-fn with_sizes(mut workload: Workload, name: &'static str, part: f64) -> Workload {
+fn with_sizes(mut workload: Workload, name: &str, part: f64) -> Workload {
     let mut total = 0;
     let mut seen = std::collections::HashSet::new();
     for request in &mut workload.requests {
@@ -191,7 +193,7 @@ fn with_sizes(mut workload: Workload, name: &'static str, part: f64) -> Workload
         };
     }
     Workload {
-        name,
+        name: name.to_owned(),
         capacity: (total as f64 * part) as u64,
         sized: true,
         ..workload
@@ -281,6 +283,138 @@ pub fn unseen() -> Vec<Workload> {
         unit("unseen: walk over too many", 12_000, walk_over_too_many()),
         unit("unseen: news", 8_000, news()),
     ]
+}
+
+type Keys = Box<dyn Iterator<Item = u64>>;
+
+/// A part of a drawn workload: what it is, in words, and its keys. `capacity` entries fit.
+fn drawn_part(kind: usize, capacity: u64, draw: &mut Rng) -> (String, Keys) {
+    let mut rng = Rng::with_seed(draw.u64(..));
+    let skew = 0.6 + 0.6 * draw.f64();
+    let zipf = Zipf::new(KEYS, skew);
+    let mut between = |least: f64, most: f64| least * (most / least).powf(draw.f64());
+    let requests = 0u64..;
+    match kind {
+        0 => (
+            format!("zipf {skew:.2}"),
+            Box::new(requests.map(move |_| zipf.draw(&mut rng))),
+        ),
+        1 => {
+            let every = between(3.0, 300.0) as u64;
+            (
+                format!("zipf {skew:.2} drifts by one in {every}"),
+                Box::new(requests.map(move |at| zipf.draw(&mut rng) + at / every)),
+            )
+        }
+        2 => {
+            let every = between(10_000.0, 300_000.0) as u64;
+            (
+                format!("zipf {skew:.2} becomes others in {every}"),
+                Box::new(
+                    requests.map(move |at| scramble(zipf.draw(&mut rng) ^ (at / every) << 40)),
+                ),
+            )
+        }
+        3 => {
+            let scan = between(0.3, 5.0) * capacity as f64;
+            let (scan, pause) = (scan as u64 + 1, (between(0.5, 5.0) * scan) as u64 + 1);
+            (
+                format!("zipf {skew:.2}, scans of {scan} after {pause}"),
+                Box::new(requests.map(move |at| match at % (scan + pause) < scan {
+                    true => 1 << 40 | at,
+                    false => zipf.draw(&mut rng),
+                })),
+            )
+        }
+        4 => {
+            let len = between(0.8, 2.0) * capacity as f64;
+            let len = len as u64 + 1;
+            (
+                format!("a loop of {len}"),
+                Box::new(requests.map(move |at| 1 << 41 | at % len)),
+            )
+        }
+        5 => {
+            let reads = between(2.0, 8.0) as u64;
+            let within = between(0.2, 5.0) * capacity as f64;
+            (
+                format!("bursts of {reads} within {within:.0}"),
+                Box::new(requests.map(move |at| {
+                    let age = (rng.f64().powi(3) * within) as u64;
+                    1 << 42 | at.saturating_sub(age) / reads
+                })),
+            )
+        }
+        6 => {
+            let farthest = between(1.5, 20.0) * capacity as f64;
+            let mut past = Vec::new();
+            (
+                format!("read again within {farthest:.0}"),
+                Box::new(requests.map(move |at| {
+                    let distance = farthest.powf(rng.f64()) as usize;
+                    let old = past.len().checked_sub(1 + distance);
+                    let key = old.map_or(1 << 43 | at, |old| past[old]);
+                    past.push(key);
+                    key
+                })),
+            )
+        }
+        7 => {
+            let every = between(2.0, 20.0) as u64;
+            (
+                format!("news, one in {every}"),
+                Box::new(requests.map(move |at| {
+                    let age = (rng.f64() * (KEYS as f64).ln()).exp() as u64;
+                    (1 << 44) + at / every - age
+                })),
+            )
+        }
+        _ => {
+            let part = between(0.1, 0.6);
+            (
+                format!("zipf {skew:.2}, {:.0} % come once", 100.0 * part),
+                Box::new(requests.map(move |at| match rng.f64() < part {
+                    true => 1 << 45 | at,
+                    false => zipf.draw(&mut rng),
+                })),
+            )
+        }
+    }
+}
+
+/// Workloads whose parameters are drawn: one of each kind, then mixtures and turns of two kinds.
+fn drawn(name: &str, seed: u64) -> Vec<Workload> {
+    let mut draw = Rng::with_seed(seed);
+    let workload = |at: usize| {
+        let capacity = (KEYS as f64 * 0.001 * 200f64.powf(draw.f64())) as u64;
+        let (first, mut keys) = drawn_part(if at < 9 { at } else { draw.usize(..9) }, capacity, &mut draw);
+        let (second, mut others) = drawn_part(draw.usize(..9), capacity, &mut draw);
+        let turn = 1 << draw.u32(14..18);
+        let (name, keys): (String, Keys) = match at {
+            0..9 => (format!("{name}: {first}"), keys),
+            9..12 => {
+                let mut rng = Rng::with_seed(draw.u64(..));
+                let mixed = std::iter::from_fn(move || if rng.bool() { keys.next() } else { others.next() });
+                (format!("{name}: {first} and {second}"), Box::new(mixed))
+            }
+            _ => {
+                let turns = (0u32..).map_while(move |at| if at / turn % 2 == 0 { keys.next() } else { others.next() });
+                (format!("{name}: {first}, then {second} in turns of {turn}"), Box::new(turns))
+            }
+        };
+        unit(&format!("{name}, {capacity} fit"), capacity, keys)
+    };
+    (0..15).map(workload).collect()
+}
+
+/// Workloads that settings are chosen by.
+pub fn tuned() -> Vec<Workload> {
+    drawn("tuned", 1)
+}
+
+/// Workloads of the same kinds that no setting was chosen by.
+pub fn drawn_unseen() -> Vec<Workload> {
+    drawn("drawn", 2)
 }
 
 /// Reads a trace: a request a line, `time key size`, separated by blanks; time in seconds, a key of

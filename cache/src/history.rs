@@ -34,6 +34,14 @@ pub(crate) enum Left {
     Main,
 }
 
+/// How a key that left comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Back {
+    /// So soon that a little more room would have kept it.
+    Soon(Left),
+    Late,
+}
+
 /// Frequencies of keys (a count-min sketch of four bits), and which ones left not long ago. All that
 /// is known of a key is in one line of memory.
 #[derive(Debug)]
@@ -169,8 +177,9 @@ impl History {
         ghosts[0] = new;
     }
 
-    /// Which queue the key left not long ago. It is then forgotten.
-    pub(crate) fn comes_back(&mut self, hash: u32) -> Option<Left> {
+    /// How the key comes back to a shard that holds so many, if it is known to have left. That is then
+    /// forgotten.
+    pub(crate) fn comes_back(&mut self, hash: u32, held: usize) -> Option<Back> {
         let now = self.ghost(hash, Left::Small);
         let at = self.line(hash);
         let ghosts = &mut self.lines[at].ghosts;
@@ -179,10 +188,12 @@ impl History {
         let ghost = ghosts[found];
         ghosts.copy_within(found + 1.., found);
         ghosts[KEYS_PER_LINE - 1] = 0;
-        // Who left longer ago is no sign that there was too little room.
-        let recent = age(ghost, now) <= GHOST_TICKS / 2;
-        let main = ghost & GHOST_MAIN != 0;
-        recent.then_some(if main { Left::Main } else { Left::Small })
+        let others = age(ghost, now) as usize * (self.len() / GHOST_TICKS as usize);
+        Some(match ghost & GHOST_MAIN {
+            _ if others > held / 2 => Back::Late,
+            0 => Back::Soon(Left::Small),
+            _ => Back::Soon(Left::Main),
+        })
     }
 
     /// A ghost that leaves now: 22 bits of the hash, one that is set, one for the queue, and eight of
@@ -225,12 +236,26 @@ mod tests {
         let mut history = History::default();
         history.leave(hash(1), Left::Small);
         history.leave(hash(2), Left::Main);
-        assert_eq!(history.comes_back(hash(1)), Some(Left::Small));
-        assert_eq!(history.comes_back(hash(1)), None);
-        assert_eq!(history.comes_back(hash(2)), Some(Left::Main));
-        assert_eq!(history.comes_back(hash(3)), None);
-        history.leave(hash(1), Left::Small);
-        (100..100 + LEN_MIN as u32).for_each(|key| history.leave(hash(key), Left::Main));
-        assert_eq!(history.comes_back(hash(1)), None, "too long ago");
+        let mut back = |key| history.comes_back(hash(key), 20);
+        assert_eq!(back(1), Some(Back::Soon(Left::Small)));
+        assert_eq!(back(1), None);
+        assert_eq!(back(2), Some(Back::Soon(Left::Main)));
+        assert_eq!(back(3), None);
+    }
+
+    #[test]
+    fn a_ghost_is_late_after_half_as_many_as_are_held() {
+        let mut history = History::default();
+        for (held, others, late) in [(40, 20, false), (40, 21, true), (60, 30, false)] {
+            history.leave(hash(1), Left::Main);
+            // They leave elsewhere: a line forgets its oldest ghost.
+            (1..=others).for_each(|key| history.leave(key, Left::Small));
+            let back = history.comes_back(hash(1), held);
+            let soon = Back::Soon(Left::Main);
+            assert_eq!(back, Some(if late { Back::Late } else { soon }), "{held}");
+        }
+        history.leave(1, Left::Main);
+        (2..=9).for_each(|key| history.leave(key, Left::Small));
+        assert_eq!(history.comes_back(1, 100), None, "eight others of its line");
     }
 }

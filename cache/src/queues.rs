@@ -7,12 +7,12 @@
 //!    since it was placed, it is placed again with what it is worth now; else it leaves, and its stamp
 //!    is the new age (GreedyDual: what is not read is overtaken by what is). How much frequency counts for worth is
 //!    learned at these looks.
-//! 3. A newcomer that left a moment ago goes to main at once, and moves the share of `small`: up, if
-//!    it had left there too soon, else down (as ARC does).
+//! 3. A newcomer that left a moment ago moves the share of `small`: up, if it had left there too soon,
+//!    and then it goes to main at once; down, if it had left main (as ARC does), or left long ago.
 #![allow(clippy::indexing_slicing, reason = "a class is below 64")]
 
 use crate::cost::{CLASSES, Ranking};
-use crate::history::{FREQUENCY_MAX, Left};
+use crate::history::{Back, FREQUENCY_MAX, Left};
 use crate::index::{Index, Spot};
 use crate::rates::Rates;
 use crate::slots::{List, Place, QUEUE, Slots};
@@ -21,8 +21,11 @@ use crate::slots::{List, Place, QUEUE, Slots};
 const SHARE: f64 = 0.1;
 const SHARE_MIN: f64 = 0.01;
 const SHARE_MAX: f64 = 0.75;
-/// How far one entry that comes back moves the share, however heavy it is.
+/// How far an entry that comes back moves the share, for each that is held, and how far at most.
+const STEP: f64 = 6.0;
 const STEP_MAX: f64 = 0.005;
+/// What one that comes back late counts of that.
+const LATE: f64 = 0.01;
 /// In victims' worth.
 const SLACK: f64 = 4.0;
 
@@ -47,7 +50,7 @@ pub(crate) struct Queues {
     /// The class of the least stamp; any, if main is empty.
     least: usize,
     age: f64,
-    /// How many left `small` and main of late.
+    /// The weight that left `small` and main of late.
     left: [f64; 2],
     /// How many left, ever: the time by which entries of main wait.
     departures: u32,
@@ -99,28 +102,39 @@ impl Queues {
         &mut self,
         slots: &mut Slots,
         at: u32,
-        left: Option<Left>,
+        back: Option<Back>,
         ranking: Ranking,
     ) {
-        let Some(left) = left else {
-            return self.push_small(slots, at);
-        };
-        let step = f64::from(slots.get(at).weight) / (self.weight as f64).max(1.0);
-        // The rarer of the two kinds of ghosts says more when it comes back.
-        let [of_small, of_main] = self.left.map(|left| left + 1.0);
-        let moved = match left {
-            Left::Small => (step * (of_main / of_small).max(1.0)).min(STEP_MAX),
-            Left::Main => -(step * (of_small / of_main).max(1.0)).min(STEP_MAX),
-        };
-        self.small_share = (self.small_share + moved).clamp(SHARE_MIN, SHARE_MAX);
-        self.push_main(slots, at, ranking);
+        if let Some(back) = back {
+            self.move_share(slots.used(), back);
+        }
+        // What left main was not read there: it has to be read again before it goes back, else those of
+        // a loop push each other out.
+        match back {
+            Some(Back::Soon(Left::Small)) => self.push_main(slots, at, ranking),
+            _ => self.push_small(slots, at),
+        }
     }
 
-    /// Counts who leaves; half of it is forgotten after as many as there are entries.
-    fn count_left(&mut self, slots: &Slots, left: Left) {
+    /// Moves the share of `small` until as many come back for each byte that left it as for one that
+    /// left main. A step is the same for all, so that the small ones, of which more fit, count for more.
+    fn move_share(&mut self, held: u32, back: Back) {
+        let step = (STEP / f64::from(held)).min(STEP_MAX);
+        let [of_small, of_main] = self.left.map(|left| left + 1.0);
+        let moved = match back {
+            Back::Soon(Left::Small) => of_main / (of_small + of_main),
+            Back::Soon(Left::Main) => -of_small / (of_small + of_main),
+            // No `small` would have kept it, main might: without this a loop never gets what `small` has.
+            Back::Late => -LATE,
+        };
+        self.small_share = (self.small_share + step * moved).clamp(SHARE_MIN, SHARE_MAX);
+    }
+
+    /// Counts who leaves; half of it is forgotten after as much as there is.
+    fn count_left(&mut self, weight: u32, left: Left) {
         self.departures = self.departures.wrapping_add(1);
-        self.left[left as usize] += 1.0;
-        if self.left.iter().sum::<f64>() > f64::from(slots.used()) {
+        self.left[left as usize] += f64::from(weight);
+        if self.left.iter().sum::<f64>() > self.weight as f64 {
             self.left = self.left.map(|left| left / 2.0);
         }
     }
@@ -211,6 +225,11 @@ impl Queues {
     }
 
     #[cfg(test)]
+    pub(crate) fn small_share(&self) -> f64 {
+        self.small_share
+    }
+
+    #[cfg(test)]
     pub(crate) fn rates(&self) -> &Rates {
         &self.rates
     }
@@ -229,7 +248,7 @@ impl Queues {
         ranking: Ranking,
     ) -> Option<Victim> {
         let victim = self.choose(slots, index, ranking)?;
-        self.count_left(slots, victim.left);
+        self.count_left(slots.get(victim.at).weight, victim.left);
         Some(victim)
     }
 

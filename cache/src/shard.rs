@@ -138,8 +138,8 @@ impl Shard {
         slot.hash = hash;
         slot.weight = entry.weight();
         slot.frequency = (self.history.frequency(hash) + 1).min(FREQUENCY_MAX);
-        let left = self.history.comes_back(hash);
-        self.queues.admit(&mut self.slots, at, left, ranking);
+        let back = self.history.comes_back(hash, self.slots.used() as usize);
+        self.queues.admit(&mut self.slots, at, back, ranking);
         entry.0.set_slot(at);
         self.set_timer(at, &entry);
         self.index.insert(entry);
@@ -375,15 +375,16 @@ mod tests {
         }
     }
 
-    /// Hits in the second half of a loop over twice as many as fit.
-    fn hits_of_a_loop(secret: u64) -> u32 {
+    /// Reads these keys through a shard that holds a thousand, and returns it with the hits in the second
+    /// half of the reads.
+    fn read(keys: &[u64], secret: u64) -> (Shard, u32) {
         let ranking = Ranking::new(MissCost::objects());
         let (mut shard, mut hits) = (Shard::default(), 0);
-        for n in 0..100_000u64 {
-            let (hash, entry) = entry(n % 2_000, secret);
+        for (at, key) in keys.iter().enumerate() {
+            let (hash, entry) = entry(*key, secret);
             if let Some(held) = shard.find(hash, entry.key()) {
                 held.0.touch();
-                hits += u32::from(n >= 50_000);
+                hits += u32::from(at >= keys.len() / 2);
                 continue;
             }
             shard.insert(hash, entry, ranking);
@@ -391,7 +392,35 @@ mod tests {
                 shard.evict(ranking);
             }
         }
-        hits
+        shard.validate();
+        (shard, hits)
+    }
+
+    /// Hits in the second half of a loop over twice as many as fit.
+    fn hits_of_a_loop(secret: u64) -> u32 {
+        let keys: Vec<u64> = (0..100_000).map(|n| n % 2_000).collect();
+        read(&keys, secret).1
+    }
+
+    /// Newcomers have little room where they come back too late for any, or come once while others stay,
+    /// and much where all are soon read again and then no more.
+    #[test]
+    fn the_room_for_newcomers_is_as_much_as_they_use() {
+        let scrambled = |n: u64| n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        let small_share = |key: &dyn Fn(u64) -> u64| {
+            let keys: Vec<u64> = (0..100_000).map(key).collect();
+            read(&keys, 0).0.queues.small_share()
+        };
+        let looped = small_share(&|n| n % 1_500);
+        let once = small_share(&|n| match n % 2 {
+            0 => n + 100_000,
+            _ => scrambled(n) * scrambled(n + 1) % 2_000 * (scrambled(n + 2) % 2_000) / 2_000,
+        });
+        let soon = small_share(&|n| n - scrambled(n) % 700.min(n + 1));
+        assert!(
+            looped < 0.05 && once < 0.1 && soon > 0.3,
+            "{looped} {once} {soon}"
+        );
     }
 
     /// Of a loop over more than fits a part stays and is read each time, whatever its keys' hashes are.
