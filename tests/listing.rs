@@ -120,6 +120,9 @@ impl Drop for End<'_> {
     }
 }
 
+/// Batches before the first scan of the test below.
+const WRITTEN: u32 = 50;
+
 /// Keys that nobody touches are in a scan exactly once and in order, whatever else is put, deleted, merged and
 /// compacted between its pages, and what one batch wrote is on one page as that batch left it.
 #[test]
@@ -129,25 +132,30 @@ fn a_scan_beside_writers_shows_each_untouched_key_once() {
     for key in &still {
         ns.put(key, "v").unwrap();
     }
+    // Between those that stay: one key that comes and goes, and two that one batch writes.
+    let write = |number: u32| {
+        let place = number * 7 % 300;
+        let mut batch = WriteBatch::new();
+        let written = PutOptions::new().metadata(number.to_le_bytes());
+        batch.put_with(&ns, format!("{place:03} twin a"), "v", &written);
+        batch.put_with(&ns, format!("{place:03} twin b"), "v", &written);
+        store.write(batch).unwrap();
+        ns.put(format!("{place:03} once"), "v").unwrap();
+        ns.delete(format!("{:03} once", (place + 150) % 300))
+            .unwrap();
+        if number.is_multiple_of(90) {
+            ns.delete_prefix(format!("{place:03} twin")).unwrap();
+        }
+    };
+    // Some at first, as all scans may be over before another thread has its turn.
+    (0..WRITTEN).for_each(write);
     let scans_left = AtomicU32::new(40);
     let goes_on = || scans_left.load(Relaxed) > 0;
     let pairs = thread::scope(|scope| {
-        // Between those that stay: one key that comes and goes, and two that one batch writes.
         scope.spawn(|| {
-            for number in (0..u32::MAX).take_while(|_| goes_on()) {
-                let place = number * 7 % 300;
-                let mut batch = WriteBatch::new();
-                let written = PutOptions::new().metadata(number.to_le_bytes());
-                batch.put_with(&ns, format!("{place:03} twin a"), "v", &written);
-                batch.put_with(&ns, format!("{place:03} twin b"), "v", &written);
-                store.write(batch).unwrap();
-                ns.put(format!("{place:03} once"), "v").unwrap();
-                ns.delete(format!("{:03} once", (place + 150) % 300))
-                    .unwrap();
-                if number % 90 == 0 {
-                    ns.delete_prefix(format!("{place:03} twin")).unwrap();
-                }
-            }
+            (WRITTEN..u32::MAX)
+                .take_while(|_| goes_on())
+                .for_each(write)
         });
         scope.spawn(|| {
             while goes_on() {
