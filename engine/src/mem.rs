@@ -221,8 +221,10 @@ impl Region {
 }
 
 /// Bytes of the first region of an arena.
+#[cfg(not(feature = "loom"))]
 const REGION_MIN: usize = 1 << 20;
 /// A further one is this fraction of all before it, so that its unused end is little.
+#[cfg(not(feature = "loom"))]
 const REGION_SHARE: usize = 4;
 
 /// The memory of all buckets of a table. Partitions grow by small steps, one by one: what one leaves is

@@ -314,7 +314,7 @@ fn replay_from(
         Some(base) => {
             let header = base.checkpoint.header;
             clock.raise(header.time);
-            maintenance.kept = base.kept(vfs, dir, files)?;
+            maintenance.kept = base.kept(vfs, dir, files);
             debug_assert_eq!(maintenance.kept.last().map(|kept| kept.id), id);
             let chain = Chain::read(vfs, files, header.position.segment, Err)?;
             (Replay::from(base.checkpoint, base.runs), chain)
@@ -502,27 +502,21 @@ impl Base {
     }
 
     /// This checkpoint, and before it the one to fall back to.
-    ///
-    /// # Errors
-    /// When that cannot be read now: it may be good, and what is not kept is removed.
-    fn kept(&self, vfs: &dyn Vfs, dir: &Path, files: &Files) -> Result<Vec<Kept>> {
+    fn kept(&self, vfs: &dyn Vfs, dir: &Path, files: &Files) -> Vec<Kept> {
         let Checkpoint { header, meta, .. } = &self.checkpoint;
-        let mut all = Vec::new();
-        for (id, _) in files.checkpoints.range(..header.id).rev() {
-            match checkpoint::read(vfs, dir, *id) {
-                Ok((header, meta, _)) => all.push(kept(&header, &meta)),
-                Err(error) if may_fall_back(&error) => continue,
-                Err(error) => return Err(error),
-            }
-            break;
-        }
+        let older = files.checkpoints.range(..header.id).rev();
+        let older = older.filter_map(|(id, _)| {
+            let (header, meta, _) = checkpoint::read(vfs, dir, *id).ok()?;
+            Some(kept(&header, &meta))
+        });
+        let mut all: Vec<_> = older.take(1).collect();
         all.push(kept(header, meta));
         debug_assert!(all.is_sorted_by_key(|kept| kept.id), "the older one first");
         debug_assert!(
             (1..=2).contains(&all.len()),
             "the one that is used, and one before it"
         );
-        Ok(all)
+        all
     }
 }
 
