@@ -273,7 +273,7 @@ fn misses(policy: &mut dyn Policy, workload: &Workload) -> f64 {
 pub type Row = (String, Vec<Option<f64>>);
 
 /// `caches` are parts of the names of those that run.
-pub fn row(workload: &Workload, caches: &str) -> Row {
+fn row(workload: &Workload, caches: &str) -> Row {
     let chosen = |name: &str| caches.split(',').any(|part| name.contains(part));
     let run = |(policy, name): (Option<Box<dyn Policy>>, &str)| {
         let policy = policy.filter(|_| chosen(name));
@@ -287,14 +287,15 @@ pub fn run(part: &str, caches: &str) {
     println!("\nMisses in percent of the requests:\n");
     let mut rows = Vec::new();
     head();
-    for workload in workload::all().into_iter().chain(workload::unseen()) {
+    let fixed = workload::all().into_iter().chain(workload::unseen());
+    for workload in fixed.chain(workload::tuned()).chain(workload::drawn()) {
         if workload.name.contains(part) {
             let row = row(&workload, caches);
             print_row(&row);
             rows.push((row, workload.kind()));
         }
     }
-    for kind in ["unit sizes", "with sizes", "unseen"] {
+    for kind in ["unit sizes", "with sizes", "unseen", "tuned", "drawn"] {
         let rows: Vec<Row> = rows
             .iter()
             .filter(|row| row.1 == kind)
@@ -305,7 +306,11 @@ pub fn run(part: &str, caches: &str) {
         }
     }
     if part.is_empty() && caches.is_empty() {
-        let rows: Vec<Row> = rows.into_iter().map(|row| row.0).collect();
+        // Those that are drawn are many, and their names long.
+        let named = rows
+            .into_iter()
+            .filter(|row| !matches!(row.1, "tuned" | "drawn"));
+        let rows: Vec<Row> = named.map(|row| row.0).collect();
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/cache-misses.svg");
         std::fs::write(file, plot::misses(&rows)).expect("a picture");
         println!("\nDrawn in {file}");

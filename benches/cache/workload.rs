@@ -288,7 +288,7 @@ pub fn unseen() -> Vec<Workload> {
 type Keys = Box<dyn Iterator<Item = u64>>;
 
 /// A part of a drawn workload: what it is, in words, and its keys. `capacity` entries fit.
-fn drawn_part(kind: usize, capacity: u64, draw: &mut Rng) -> (String, Keys) {
+fn draw_part(kind: usize, capacity: u64, draw: &mut Rng) -> (String, Keys) {
     let mut rng = Rng::with_seed(draw.u64(..));
     let skew = 0.6 + 0.6 * draw.f64();
     let zipf = Zipf::new(KEYS, skew);
@@ -383,23 +383,42 @@ fn drawn_part(kind: usize, capacity: u64, draw: &mut Rng) -> (String, Keys) {
 }
 
 /// Workloads whose parameters are drawn: one of each kind, then mixtures and turns of two kinds.
-fn drawn(name: &str, seed: u64) -> Vec<Workload> {
+fn draw_all(name: &str, seed: u64) -> Vec<Workload> {
     let mut draw = Rng::with_seed(seed);
     let workload = |at: usize| {
         let capacity = (KEYS as f64 * 0.001 * 200f64.powf(draw.f64())) as u64;
-        let (first, mut keys) = drawn_part(if at < 9 { at } else { draw.usize(..9) }, capacity, &mut draw);
-        let (second, mut others) = drawn_part(draw.usize(..9), capacity, &mut draw);
+        let (first, mut keys) = draw_part(
+            if at < 9 { at } else { draw.usize(..9) },
+            capacity,
+            &mut draw,
+        );
+        let (second, mut others) = draw_part(draw.usize(..9), capacity, &mut draw);
         let turn = 1 << draw.u32(14..18);
         let (name, keys): (String, Keys) = match at {
             0..9 => (format!("{name}: {first}"), keys),
             9..12 => {
                 let mut rng = Rng::with_seed(draw.u64(..));
-                let mixed = std::iter::from_fn(move || if rng.bool() { keys.next() } else { others.next() });
+                let mixed = std::iter::from_fn(move || {
+                    if rng.bool() {
+                        keys.next()
+                    } else {
+                        others.next()
+                    }
+                });
                 (format!("{name}: {first} and {second}"), Box::new(mixed))
             }
             _ => {
-                let turns = (0u32..).map_while(move |at| if at / turn % 2 == 0 { keys.next() } else { others.next() });
-                (format!("{name}: {first}, then {second} in turns of {turn}"), Box::new(turns))
+                let turns = (0u32..).map_while(move |at| {
+                    if at / turn % 2 == 0 {
+                        keys.next()
+                    } else {
+                        others.next()
+                    }
+                });
+                (
+                    format!("{name}: {first}, then {second} in turns of {turn}"),
+                    Box::new(turns),
+                )
             }
         };
         unit(&format!("{name}, {capacity} fit"), capacity, keys)
@@ -409,12 +428,12 @@ fn drawn(name: &str, seed: u64) -> Vec<Workload> {
 
 /// Workloads that settings are chosen by.
 pub fn tuned() -> Vec<Workload> {
-    drawn("tuned", 1)
+    draw_all("tuned", 1)
 }
 
 /// Workloads of the same kinds that no setting was chosen by.
-pub fn drawn_unseen() -> Vec<Workload> {
-    drawn("drawn", 2)
+pub fn drawn() -> Vec<Workload> {
+    draw_all("drawn", 2)
 }
 
 /// Reads a trace: a request a line, `time key size`, separated by blanks; time in seconds, a key of

@@ -65,8 +65,9 @@ impl Cache {
         Cache::builder(max_weight).build()
     }
 
-    /// Begins a cache of at most `max_weight` bytes: keys, values, metadata, and 96 bytes with each
-    /// entry for tables and counts. An entry that is being stored may come on top of it.
+    /// Begins a cache of at most `max_weight` bytes: keys, values, metadata, and 144 bytes with each
+    /// entry for tables and counts; 8 more with a version, and 32 more if the value stays the `Bytes` that
+    /// it came in. An entry that is being stored may come on top of it.
     pub fn builder(max_weight: u64) -> Builder {
         Builder::new(max_weight)
     }

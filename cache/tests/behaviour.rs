@@ -33,6 +33,20 @@ fn bytes(entry: Option<Entry>) -> Option<Bytes> {
 }
 
 #[test]
+fn an_entry_weighs_what_it_holds_and_144_bytes() {
+    let cache = Cache::with_max_weight(1 << 20);
+    let weight = |value: Value| {
+        cache.insert("name", value);
+        cache.weight() - 4
+    };
+    assert_eq!(weight(Value::from("")), 144);
+    assert_eq!(weight(Value::from("value").metadata(b"meta")), 144 + 5 + 4);
+    assert_eq!(weight(Value::from("value").version(7)), 144 + 5 + 8);
+    let kept = Bytes::from(vec![7; 20_000]);
+    assert_eq!(weight(Value::from(kept)), 144 + 20_000 + 32);
+}
+
+#[test]
 fn an_entry_is_what_was_put() {
     let cache = Cache::with_max_weight(1 << 20);
     for value in [Bytes::from_static(b"short"), vec![7; 20_000].into()] {
