@@ -30,6 +30,8 @@ const UNFLUSHED_MIN: u64 = 1 << 20;
 /// Once so much is not flushed, records are written through memory. The system then writes a huge page out
 /// as a whole, which is too much where every few records are flushed.
 const MAPPED_FROM: u64 = 4 << 20;
+/// What is longer is written the usual way, which takes no more time then.
+const MAPPED_MAX: usize = 64 << 10;
 /// Bytes of log after which maintenance looks whether something is due.
 const MAINTENANCE: u64 = 4 << 20;
 /// Where that is limited, a segment leads to this many times its length of large values.
@@ -323,7 +325,8 @@ impl Appender {
     /// it takes an eighth of the time.
     fn write_buffer(&mut self) -> std::io::Result<()> {
         let file = &self.segment.file;
-        if self.end.saturating_sub(self.flushed) >= MAPPED_FROM {
+        let unflushed = self.end.saturating_sub(self.flushed);
+        if unflushed >= MAPPED_FROM && self.buffer.len() <= MAPPED_MAX {
             let len = usize::try_from(SEGMENT_LEN).unwrap_or(usize::MAX);
             let map = self.map.get_or_init(|| file.map_to_write(len)).as_ref();
             if map.is_some_and(|map| map.write(&self.buffer, self.end)) {
