@@ -93,4 +93,4 @@ pub use repair::{LostKey, Repaired};
 pub use space::SegmentSpace;
 pub use store::{Stats, Store};
 pub use stream::{ValueStream, ValueWriter};
-pub use vfs::{Map, OsVfs, Vfs, VfsFile};
+pub use vfs::{Map, OsVfs, Vfs, VfsFile, WritableMap};

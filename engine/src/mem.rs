@@ -110,6 +110,33 @@ impl Map {
     }
 }
 
+/// A mapping through which the end of a file is written.
+pub struct WritableMap(MmapRaw);
+
+impl WritableMap {
+    /// Wraps a mapping of a file that nobody else writes to.
+    pub(crate) fn new(raw: MmapRaw) -> WritableMap {
+        WritableMap(raw)
+    }
+
+    /// Copies `bytes` to the file, behind all that anybody has a slice of. False, and nothing is written, if the
+    /// system has no pages for them: who touches such a page is killed, and who asks for it is told.
+    pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> bool {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let end = start.saturating_add(bytes.len());
+        let advice = memmap2::Advice::PopulateWrite;
+        if end > self.0.len() || self.0.advise_range(advice, start, bytes.len()).is_err() {
+            return false;
+        }
+        // SAFETY: `start` is within the mapping, checked above.
+        let to = unsafe { self.0.as_mut_ptr().add(start) };
+        // SAFETY: the range is within the mapping, checked above, and apart from `bytes`, which are not in a file.
+        // No slice of it exists: only what was published is lent, and that is written once (design rule 6).
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        true
+    }
+}
+
 impl AsRef<[u8]> for Map {
     fn as_ref(&self) -> &[u8] {
         self.slice(0, self.len()).unwrap_or_default()

@@ -1,11 +1,13 @@
 //! The active segment: the one place that writes to the log.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result, io_error};
 use crate::format::record::{self, Address};
 use crate::format::segment::{HEADER_LEN, Header, Kind, SEGMENT_LEN, StoreId};
+use crate::mem::WritableMap;
 use crate::vfs::{Vfs, VfsFile};
 
 use super::segment::{Segment, Segments, segment_path, unfinished_path};
@@ -25,6 +27,11 @@ const AHEAD: u64 = 8 << 20;
 /// segment's end, where writers wait for them.
 const UNFLUSHED_MAX: u64 = 32 << 20;
 const UNFLUSHED_MIN: u64 = 1 << 20;
+/// Once so much is not flushed, records are written through memory. The system then writes a huge page out
+/// as a whole, which is too much where every few records are flushed.
+const MAPPED_FROM: u64 = 4 << 20;
+/// What is longer is written the usual way, which takes no more time then.
+const MAPPED_MAX: usize = 64 << 10;
 /// Bytes of log after which maintenance looks whether something is due.
 const MAINTENANCE: u64 = 4 << 20;
 /// Where that is limited, a segment leads to this many times its length of large values.
@@ -39,6 +46,8 @@ const _: () = {
         "a new segment has more than what is kept back"
     );
     assert!(AHEAD < SEGMENT_LEN);
+    // Of twice its size at most.
+    assert!(MAPPED_FROM >= 2 << 20);
     assert!(UNFLUSHED_MIN < UNFLUSHED_MAX && UNFLUSHED_MAX < SEGMENT_LEN);
 };
 
@@ -49,6 +58,8 @@ pub(crate) struct Appender {
     store: StoreId,
     epoch: u64,
     segment: Arc<Segment>,
+    /// What it is written through, once that is worth it and where it can be.
+    map: OnceCell<Option<WritableMap>>,
     /// Its name until it is linked.
     unlinked: PathBuf,
     number: u32,
@@ -128,6 +139,7 @@ impl Appender {
             store: start.store,
             epoch: start.epoch,
             segment,
+            map: OnceCell::new(),
             number,
             unlinked,
             end: HEADER_LEN as u64,
@@ -162,6 +174,7 @@ impl Appender {
             dir,
             store,
             epoch: segment.id >> 32,
+            map: OnceCell::new(),
             unlinked: PathBuf::new(),
             number,
             end: segment.published(),
@@ -299,9 +312,7 @@ impl Appender {
             u64::from(next.offset) <= self.allocated,
             "space is reserved before anything is written"
         );
-        self.segment
-            .file
-            .write_at(&self.buffer, self.end)
+        self.write_buffer()
             .map_err(|e| io_error("writing", &self.segment.path, e))?;
         let len = u64::try_from(self.buffer.len()).unwrap_or(0);
         self.end = self.end.saturating_add(len);
@@ -313,6 +324,23 @@ impl Appender {
         self.segment.publish(self.end);
         debug_assert_eq!(self.segment.published(), self.end);
         Ok(())
+    }
+
+    /// Single records lie in a huge page, all blocks of which the system looks at with each write: through memory
+    /// it takes an eighth of the time.
+    fn write_buffer(&mut self) -> std::io::Result<()> {
+        let file = &self.segment.file;
+        let unflushed = self.end.saturating_sub(self.flushed);
+        if unflushed >= MAPPED_FROM && self.buffer.len() <= MAPPED_MAX {
+            let len = usize::try_from(SEGMENT_LEN).unwrap_or(usize::MAX);
+            let map = self.map.get_or_init(|| file.map_to_write(len)).as_ref();
+            if map.is_some_and(|map| map.write(&self.buffer, self.end)) {
+                return Ok(());
+            }
+            // Not tried again; what is wrong the system says below.
+            self.map = OnceCell::from(None);
+        }
+        file.write_at(&self.buffer, self.end)
     }
 
     /// Whether enough was written since the last yes that maintenance may have something to do.
@@ -468,6 +496,7 @@ impl Appender {
         );
         self.number = segments.add(Arc::clone(&next.segment));
         self.segment = next.segment;
+        self.map = OnceCell::new();
         self.unlinked = next.unlinked;
         self.end = HEADER_LEN as u64;
         self.large = 0;

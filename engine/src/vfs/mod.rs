@@ -9,7 +9,7 @@ mod output;
 use std::io;
 use std::path::Path;
 
-pub use crate::mem::Map;
+pub use crate::mem::{Map, WritableMap};
 pub use os::OsVfs;
 pub(crate) use output::Output;
 
@@ -125,6 +125,12 @@ pub trait VfsFile: Send + Sync {
     /// # Errors
     /// What the operating system says.
     fn map(&self, len: usize) -> io::Result<Map>;
+    /// Maps the first `len` bytes, so that those that were reserved can be written through memory. `None`, also where
+    /// this is left out, if what was written so could not be written out later for want of space.
+    fn map_to_write(&self, len: usize) -> Option<WritableMap> {
+        let _ = len;
+        None
+    }
     /// Maps the whole file copy-on-write: changes stay in memory.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
-use super::{Map, UNMAPPABLE, Vfs, VfsFile};
+use super::{Map, UNMAPPABLE, Vfs, VfsFile, WritableMap};
 use crate::mem::{Origin, READ_AHEAD};
 
 /// The operating system's file system.
@@ -238,6 +238,13 @@ impl VfsFile for OsFile {
         Ok(Map::new(raw))
     }
 
+    fn map_to_write(&self, len: usize) -> Option<WritableMap> {
+        let kind = rustix::fs::fstatfs(&self.file).ok()?.f_type;
+        // Without extents, as in a file system that was ext3, nothing can be reserved.
+        let reserves = || rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, 1).is_ok();
+        (kind == EXT4 && reserves()).then(|| writable(&self.file, len))?
+    }
+
     fn map_private(&self) -> io::Result<Map> {
         if self.is_unmappable {
             let len = usize::try_from(self.len()?).unwrap_or(usize::MAX);
@@ -271,6 +278,17 @@ impl VfsFile for OsFile {
             let _ = rustix::fs::fadvise(&self.file, at, len, rustix::fs::Advice::WillNeed);
         }
     }
+}
+
+/// What `f_type` says of the file system in which reserved blocks stay a file's own whatever is written where. Others
+/// write elsewhere what is written again, which takes space.
+const EXT4: i64 = 0xef53;
+
+fn writable(file: &File, len: usize) -> Option<WritableMap> {
+    let raw = MmapOptions::new().len(len).map_raw(file).ok()?;
+    // Small pages do, too.
+    let _ = raw.advise(Advice::HugePage);
+    Some(WritableMap::new(raw))
 }
 
 /// The size of a huge page.
@@ -323,6 +341,26 @@ fn map_copy(file: &File) -> io::Result<Map> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_through_memory_is_in_the_file_and_what_has_no_page_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let file = OsVfs.create(&path).unwrap();
+        file.allocate(1 << 20).unwrap();
+        let map = writable(
+            &File::options().read(true).write(true).open(&path).unwrap(),
+            4 << 20,
+        );
+        let map = map.unwrap();
+        assert!(map.write(b"seen", 9_000));
+        let mut found = [0; 4];
+        file.read_at(&mut found, 9_000).unwrap();
+        assert_eq!(&found, b"seen");
+        assert!(!map.write(b"no", 2 << 20), "the file ends before it");
+        assert!(!map.write(b"no", (4 << 20) - 1), "the mapping does");
+        assert_eq!(file.len().unwrap(), 1 << 20);
+    }
 
     /// Otherwise two would write: who holds the lock of the old directory believes to have that of the new one.
     #[test]
