@@ -62,7 +62,7 @@ const _: () = {
         MAX_MULTIPLE <= 1 << TAG_BITS,
         "a tag tells buckets of a stretch apart"
     );
-    assert!(MAX_MULTIPLE as u64 <= u64::MAX >> HINT_SHIFT);
+    assert!(MAX_MULTIPLE as u64 <= u64::MAX >> HINT_SHIFT && SLOTS == 8);
     assert!(PARTITIONS.is_power_of_two() && PARTITIONS.is_multiple_of(BASES.len()));
 };
 
@@ -264,7 +264,7 @@ impl Buckets {
     #[inline]
     pub(super) fn hinted(hint: u64, partition: usize, hash: u64) -> u64 {
         let (first, multiple) = (hint & ((1 << HINT_SHIFT) - 1), hint >> HINT_SHIFT);
-        let home = position(hash, partition) * multiple >> TAG_BITS;
+        let home = (position(hash, partition) * multiple) >> TAG_BITS;
         first.wrapping_add(home * size_of::<Bucket>() as u64)
     }
 
@@ -273,7 +273,7 @@ impl Buckets {
     pub(super) fn spot(&self, hash: u64) -> (usize, u64) {
         let position = position(hash, self.partition);
         // At most 21 + 14 bits.
-        let home = position * u64::from(self.multiple) >> TAG_BITS;
+        let home = (position * u64::from(self.multiple)) >> TAG_BITS;
         debug_assert!(home < self.len() as u64, "every hash has a home");
         (
             (home & 0xFFFF_FFFF) as usize,
@@ -406,7 +406,7 @@ impl Buckets {
 
     /// The place of a tag in its stretch.
     fn place_of(&self, tag: u64) -> usize {
-        (tag * u64::from(self.multiple) >> TAG_BITS) as usize
+        ((tag * u64::from(self.multiple)) >> TAG_BITS) as usize
     }
 
     /// Whether all words within reach share the home of `hash` however large the partition is.
@@ -475,12 +475,12 @@ fn multiples(first: u32) -> impl Iterator<Item = u32> {
 
 /// Where a hash belongs in its partition: the stretch, then the tag.
 fn position(hash: u64, partition: usize) -> u64 {
-    (hash >> 22 & 0xFFFF_FFFF) * u64::from(BASES[partition & 3]) >> (u32::BITS - TAG_BITS)
+    ((hash >> 22 & 0xFFFF_FFFF) * u64::from(BASES[partition & 3])) >> (u32::BITS - TAG_BITS)
 }
 
 /// The slot whose mark says whether a key with this tag passed the bucket.
 fn marker(bucket: &Bucket, tag: u64) -> &AtomicU64 {
-    &bucket.0[tag as usize % SLOTS]
+    &bucket.0[(tag & 7) as usize]
 }
 
 /// A bucket as a checkpoint holds it.

@@ -389,6 +389,10 @@ impl Table {
 
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "tests start threads")]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "numbers of tests are small"
+)]
 mod tests {
     use std::collections::HashMap;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -591,14 +595,14 @@ mod tests {
     /// The partitions of a checkpoint of version 1 with the keys that have room, and how many of these are
     /// not at home.
     fn images_of_version_1(multiple: u32, found: &mut [bool]) -> (Vec<Image>, usize) {
-        let count = |p| Buckets::count(p, multiple).unwrap();
+        let count = |p| Buckets::count(p, multiple).expect("a size");
         let mut words: Vec<Vec<u64>> = (0..PARTITIONS).map(|p| vec![0; count(p) * SLOTS]).collect();
         let (mut entries, mut displaced) = (vec![0; PARTITIONS], 0);
         for (id, found) in found.iter_mut().enumerate() {
             let hash = mix(id as u64);
             let partition = super::partition_of(hash);
             let product = (hash >> 22 & 0xFFFF_FFFF) * (4 + partition as u64 % 4);
-            let home = (product * u64::from(multiple) >> 32) as usize;
+            let home = ((product * u64::from(multiple)) >> 32) as usize;
             let words = &mut words[partition];
             let at = |displacement| (home + displacement) * SLOTS % words.len();
             let free = (0..4).find_map(|displacement| {
