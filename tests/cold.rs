@@ -14,6 +14,7 @@ fn store() -> (TempDir, Gate, Store, Namespace) {
     let store = options.vfs(Arc::new(disk.clone())).open(dir.path());
     let store = store.unwrap();
     let ns = store.namespace("n").unwrap();
+    let _opening_asks_too = disk.failed();
     (dir, disk, store, ns)
 }
 

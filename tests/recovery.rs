@@ -217,7 +217,7 @@ fn a_checkpoint_that_counts_more_than_a_segment_holds_is_refused() {
     let lists = usize::try_from(lists).unwrap()..usize::try_from(lists + len).unwrap();
     // The live bytes of its first segment.
     let live_bytes = lists.start + 32;
-    assert_eq!(word(&bytes, live_bytes), 80, "a header, a key and a value");
+    assert_eq!(word(&bytes, live_bytes), 72, "a header, a key and a value");
     bytes[live_bytes..live_bytes + 8].fill(0xff);
     let crc = crc32(&bytes[lists]);
     bytes[92..96].copy_from_slice(&crc.to_le_bytes());
