@@ -222,7 +222,9 @@ impl Core {
             let is_there = |(location, _): &(Location, _)| self.holds(hash, *location, guard);
             if others.iter().all(is_there) {
                 let damage = others.into_iter().find_map(|(_, error)| error);
-                return damage.map_or(Ok(None), Err);
+                // Behind them a page of the table may be damaged.
+                let is_missing = || self.check_table(hash, guard).map(|()| None);
+                return damage.map_or_else(is_missing, Err);
             }
         }
     }

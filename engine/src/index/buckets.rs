@@ -316,7 +316,18 @@ impl Buckets {
                 break;
             }
         }
+        if self.are_saved() {
+            self.verify_reach(home);
+        }
         None
+    }
+
+    /// Verifies all that a key may sit in. Who finds it nowhere may put it there, and then nobody asks any more
+    /// whether a page is damaged.
+    #[cold]
+    fn verify_reach(&self, home: usize) {
+        let intact = self.within_reach(home).count();
+        debug_assert!(intact == self.reach() || self.are_damaged(), "it is noted");
     }
 
     /// The buckets that a key may sit in, with their displacements, up to one that is damaged. For the writer.

@@ -395,17 +395,22 @@ impl Table {
 )]
 mod tests {
     use std::collections::HashMap;
+    use std::path::Path;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     use proptest::prelude::*;
 
-    use super::{Arc, Buckets, Image, Location, Map, PARTITIONS, SLOTS, Table};
+    use super::{
+        Arc, Bucket, Buckets, CHUNK_LEN, Image, Location, Map, PARTITION_SHIFT, PARTITIONS, SLOTS,
+        Table, partition_of, saved_size,
+    };
     use crate::format::checkpoint::{DATA_START, Header, Meta, PartitionEntry, file_name};
     use crate::format::record::Address;
     use crate::format::segment::StoreId;
     use crate::index::checkpoint;
     use crate::sync::epoch;
     use crate::vfs::OsVfs;
+    use crate::{Durability, Error, Namespace, Options, Store};
 
     /// The record of key `id` in its `version`: a location that tells whose it is.
     fn at(version: u32, id: u64) -> Location {
@@ -719,6 +724,123 @@ mod tests {
         let partitions = images.iter().map(|image| (image.multiple, image.entries));
         let table = Table::mapped(&map, 0, partitions, &crcs).expect("a table");
         assert!(!table.settle_version_1());
+    }
+
+    /// Who finds no key may put one there: so a page that it may come to is verified, also beyond that of its
+    /// home.
+    #[test]
+    fn a_damaged_page_is_met_by_who_finds_no_key_and_may_put_one_there() {
+        let mut images = images(&Table::new());
+        // 80 buckets, of which 64 are a page.
+        let multiple = 16;
+        let (len, _) = saved_size(1, multiple).expect("a size");
+        images[1] = Image {
+            entries: 0,
+            multiple,
+            bytes: vec![0; len],
+        };
+        let crcs: Vec<u32> = images.iter().flat_map(Image::crcs).collect();
+        images[1].bytes[CHUNK_LEN] ^= 1;
+        let bytes: Vec<u8> = images.iter().flat_map(|i| i.bytes.clone()).collect();
+        let map = Arc::new(Map::from_bytes(&bytes).expect("memory"));
+        let partitions = images.iter().map(|image| (image.multiple, image.entries));
+        let table = Table::mapped(&map, 0, partitions, &crcs).expect("a table");
+        let guard = epoch::pin();
+        let hash_at = |bucket| {
+            let mut hashes = (0..).map(|id| 1 << PARTITION_SHIFT | mix(id) >> 10);
+            let home = |hash: &u64| table.partition(*hash).buckets.load(&guard).spot(*hash).0;
+            hashes.find(|hash| home(hash) == bucket).expect("a hash")
+        };
+        let (far, near) = (hash_at(40), hash_at(63));
+        assert_eq!(find(&table, far, 0), None);
+        assert!(!table.is_damaged_at(far, &guard));
+        assert_eq!(find(&table, near, 0), None);
+        assert!(table.is_damaged_at(near, &guard));
+    }
+
+    fn open(dir: &Path) -> (Store, Namespace) {
+        let options = Options::new()
+            .durability(Durability::None)
+            .without_threads();
+        let store = options.open(dir).expect("a store");
+        let namespace = store.namespace("n").expect("a namespace");
+        (store, namespace)
+    }
+
+    /// The keys of a store whose newest checkpoint has a large table with a damaged page, and one of those whose
+    /// slots are there: its home, in the page before, is full of slots with its tag.
+    fn store_with_a_damaged_table(dir: &Path) -> (Vec<String>, String) {
+        let (store, ns) = open(dir);
+        let keys: Vec<String> = (0..2000).map(|n| n.to_string()).collect();
+        for first in [0, 1000] {
+            for key in &keys[first..] {
+                ns.put(key, key).expect("a put");
+            }
+            store.checkpoint().expect("a checkpoint");
+        }
+        let slots: Vec<(u64, Location)> = {
+            let (core, guard) = (ns.core(), epoch::pin());
+            let slot = |key: &String| {
+                let hash = core.hash(1, key.as_bytes());
+                let found = core.find(1, key.as_bytes(), hash, &guard);
+                (hash, found.expect("intact").expect("it is there").location)
+            };
+            keys.iter().map(slot).collect()
+        };
+        drop(ns);
+        store.close().expect("closed");
+
+        let id = checkpoint::current(&OsVfs, dir).expect("it is read");
+        let id = id.expect("a checkpoint");
+        let saved = checkpoint::load(&OsVfs, dir, id).expect("a checkpoint");
+        let (table, others) = (Table::new(), slots[0].1);
+        (0..500_000).for_each(|id| assert!(table.insert(mix(id), others)));
+        for (hash, location) in &slots {
+            assert!(table.insert(*hash, *location));
+        }
+        let guard = epoch::pin();
+        let buckets = |partition: usize| table.partitions[partition].buckets.load(&guard);
+        let ends_a_page = |hash: u64| {
+            let buckets = buckets(partition_of(hash));
+            buckets.spot(hash).0 == 63 && buckets.len() > 64
+        };
+        let lost = (1..keys.len()).find(|key| {
+            let (hash, location) = slots[*key];
+            if !ends_a_page(hash) {
+                return false;
+            }
+            assert!(table.remove(hash, location));
+            (0..SLOTS).for_each(|_| assert!(table.insert(hash, others)));
+            assert!(table.insert(hash, location));
+            ends_a_page(hash)
+        });
+        let lost = lost.expect("a key");
+        let path = dir.join(file_name(id));
+        std::fs::remove_file(&path).expect("it is removed");
+        let meta = Meta {
+            partitions: Vec::new(),
+            chunks: Vec::new(),
+            ..saved.meta
+        };
+        table.begin_capture();
+        checkpoint::save(&OsVfs, dir, saved.header, meta, &table, |_| Ok(())).expect("saved");
+
+        let before = (0..partition_of(slots[lost].0)).map(|partition| buckets(partition).len());
+        let before = before.sum::<usize>() * size_of::<Bucket>();
+        let mut bytes = std::fs::read(&path).expect("it is read");
+        bytes[DATA_START as usize + before + CHUNK_LEN] ^= 1;
+        std::fs::write(&path, bytes).expect("it is written");
+        let lost = keys[lost].clone();
+        (keys, lost)
+    }
+
+    #[test]
+    fn a_key_in_a_damaged_page_is_not_missing_where_others_of_its_tag_are_found() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (_, lost) = store_with_a_damaged_table(dir.path());
+        let (_store, ns) = open(dir.path());
+        let found = ns.get(&lost).map(|value| value.is_some());
+        assert!(matches!(found, Err(Error::Corrupt { .. })), "{found:?}");
     }
 
     #[test]
