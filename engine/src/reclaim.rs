@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::filters::{Filters, Reading};
 use crate::format::checkpoint::Retired;
 use crate::format::segment::SEGMENT_LEN;
+use crate::index::checkpoint::damaged_table;
 use crate::index::table::Location;
 use crate::log::class::{ClassFiles, Classes, Source};
 use crate::log::segment::Segment;
@@ -334,6 +335,10 @@ impl Log<'_> {
                     let offset = found.location.offset();
                     return Err(segment.damage(offset, "compaction left a live record behind"));
                 }
+            }
+            if self.core.table.is_damaged() {
+                // Nobody knows what of it lives. The next open does, and replay would repeat the retirement.
+                return Err(damaged_table(&self.core.dir));
             }
         }
         Ok(())

@@ -844,6 +844,22 @@ mod tests {
     }
 
     #[test]
+    fn no_segment_is_given_up_while_a_damaged_table_says_what_lives_in_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (keys, _) = store_with_a_damaged_table(dir.path());
+        let (store, ns) = open(dir.path());
+        // What is dead goes, but for the checkpoints that this needs.
+        assert!(matches!(store.compact(), Err(Error::Corrupt { .. })));
+        drop(ns);
+        store.close().expect("closed");
+        let (_store, ns) = open(dir.path());
+        for key in &keys {
+            let value = ns.get(key).expect("intact");
+            assert_eq!(value.as_deref(), Some(key.as_bytes()), "{key}");
+        }
+    }
+
+    #[test]
     fn a_table_of_more_or_fewer_partitions_is_none() {
         let mut images = images(&Table::new());
         assert!(mapped(&images).is_some());
