@@ -9,6 +9,7 @@ mod kill;
 mod limits;
 mod power;
 mod rot;
+mod stream;
 mod syskill;
 
 use std::io::{BufRead, BufReader};

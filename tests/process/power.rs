@@ -18,13 +18,13 @@ use super::{Ran, check, command, has, run};
 const ACTS: usize = 40;
 
 /// A file system in a file, mounted as long as it lives.
-struct Disk {
+pub(super) struct Disk {
     directory: TempDir,
 }
 
 impl Disk {
     /// One that this program makes, `None` without the rights or the program.
-    fn new(mkfs: &str) -> Option<Disk> {
+    pub(super) fn new(mkfs: &str) -> Option<Disk> {
         // In memory, if there is such a place: what counts is what the file system wrote.
         let shared = Path::new("/dev/shm");
         let directory = if shared.is_dir() {
@@ -47,7 +47,7 @@ impl Disk {
         self.directory.path().join("image")
     }
 
-    fn mounted(&self) -> PathBuf {
+    pub(super) fn mounted(&self) -> PathBuf {
         self.directory.path().join("mounted")
     }
 
@@ -69,13 +69,13 @@ impl Disk {
     }
 
     /// Nothing reaches the disk from now on; what it holds already is all there is.
-    fn cut(&self) {
+    pub(super) fn cut(&self) {
         let root = File::open(self.mounted()).unwrap();
         shut_down(&root).unwrap();
     }
 
     /// Whoever used the disk is gone: the power comes back.
-    fn come_back(&self) {
+    pub(super) fn come_back(&self) {
         assert!(patiently(|| self.unmount()), "the disk is let go");
         assert!(patiently(|| self.mount()), "the disk comes back");
     }

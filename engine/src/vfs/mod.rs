@@ -1,7 +1,8 @@
 //! The few file operations the engine needs, so that tests can put a failing disk under it.
 //!
 //! Only what changes or finds files crosses this seam. Reads do not: a file hands out a [`Map`] once,
-//! and a get reads its slices without a virtual call.
+//! and a get reads its slices without a virtual call. Nor do records that are written through a
+//! [`WritableMap`], which a file system may do without.
 
 mod os;
 mod output;
