@@ -310,12 +310,18 @@ impl Meta {
         };
         // A file that slots may name is not one to be removed.
         let retired: HashSet<u64> = meta.retired.iter().map(|retired| retired.id).collect();
-        let is_sound = meta
-            .segments
-            .iter()
-            .all(|entry| !retired.contains(&entry.id));
+        let segments = || meta.segments.iter();
+        let is_sound = segments().all(|entry| !retired.contains(&entry.id))
+            && are_different(segments().map(|entry| u64::from(entry.number)))
+            && are_different(segments().map(|entry| entry.id))
+            && are_different(meta.runs.iter().copied());
         (from.0.is_empty() && is_sound).then_some(meta)
     }
+}
+
+fn are_different(mut ids: impl Iterator<Item = u64>) -> bool {
+    let mut seen = HashSet::new();
+    ids.all(|id| seen.insert(id))
 }
 
 fn len(out: &mut Vec<u8>, len: usize) {
@@ -517,6 +523,24 @@ mod tests {
         let mut meta = lists();
         meta.retired.push(Retired { id: 2, seqno: 20 });
         assert_eq!(Meta::decode(&meta.encode()), None);
+    }
+
+    #[test]
+    fn each_segment_number_and_run_is_named_once() {
+        let is_read = |change: fn(&mut Meta)| {
+            let mut meta = lists();
+            meta.segments.push(SegmentEntry {
+                number: 30,
+                id: 31,
+                ..meta.segments[0].clone()
+            });
+            change(&mut meta);
+            Meta::decode(&meta.encode()).is_some()
+        };
+        assert!(is_read(|_| {}));
+        assert!(!is_read(|meta| meta.segments[1].number = 1));
+        assert!(!is_read(|meta| meta.segments[1].id = 2));
+        assert!(!is_read(|meta| meta.runs.push(22)));
     }
 
     #[test]

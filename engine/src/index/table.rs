@@ -26,6 +26,7 @@ use crate::worker::both;
 
 #[derive(Default)]
 struct PartState {
+    /// As far as the checkpoint, which is where it was counted first, is right.
     entries: usize,
     /// The last capture that has this partition.
     captured: u64,
@@ -223,7 +224,7 @@ impl Table {
             for slot in buckets.slots() {
                 if Location::of(slot).is_some_and(|location| numbers.contains(&location.number())) {
                     set(slot, 0);
-                    state.entries -= 1;
+                    state.entries = state.entries.saturating_sub(1);
                 }
             }
         }
@@ -351,7 +352,7 @@ impl Table {
     pub(crate) fn remove(&self, hash: u64, old: Location) -> bool {
         self.change(hash, old, |slot, state| {
             set(slot, 0);
-            state.entries -= 1;
+            state.entries = state.entries.saturating_sub(1);
         })
     }
 
@@ -857,6 +858,24 @@ mod tests {
             let value = ns.get(key).expect("intact");
             assert_eq!(value.as_deref(), Some(key.as_bytes()), "{key}");
         }
+    }
+
+    /// Whoever forges how many entries a partition has gets a wrong number, and no more.
+    #[test]
+    fn a_forged_number_of_entries_is_a_wrong_number_alone() {
+        let table = Table::new();
+        for id in 0..2 {
+            assert!(table.insert(mix(id), at(1, id)));
+        }
+        let forge = |image| Image {
+            entries: 0,
+            ..image
+        };
+        let forged: Vec<_> = images(&table).into_iter().map(forge).collect();
+        let table = mapped(&forged).expect("a table");
+        assert!(table.remove(mix(0), at(1, 0)));
+        table.sweep(&[1]);
+        assert_eq!((table.len(), find(&table, mix(1), 1)), (0, None));
     }
 
     #[test]

@@ -255,6 +255,7 @@ impl SegmentFile {
                 .map_err(|e| io_error("reading", &path, e))?;
         }
         let reason = match Header::decode(&bytes) {
+            Ok(header) if header.previous >= header.id => "the segment follows a later one",
             Ok(header) if is_records(&header) && header.id == id && len <= SEGMENT_LEN => {
                 debug_assert!(len >= HEADER_LEN as u64, "zeros are no header");
                 return Ok(SegmentFile {
@@ -290,7 +291,11 @@ fn is_records(header: &Header) -> bool {
 #[allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::format::lists::Retire;
+    use crate::format::record;
+    use crate::log::commit::Op;
     use crate::vfs::OsVfs;
+    use crate::{Clock, Options};
 
     fn listed(names: &[&str]) -> Result<Files> {
         let dir = tempfile::tempdir().unwrap();
@@ -333,6 +338,54 @@ mod tests {
         assert!(pointless.ends_with("0000000100000005.pread"));
         assert_eq!(files.missing_end(0), Some(1 << 32));
         assert_eq!(files.missing_end(1), None);
+    }
+
+    #[test]
+    fn a_segment_that_follows_itself_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = 1 << 32;
+        let header = |previous| Header {
+            kind: Kind::Front,
+            salt: 1,
+            store: StoreId {
+                id: [1; 16],
+                secret: [2; 32],
+            },
+            id,
+            epoch: 1,
+            previous,
+            previous_len: HEADER_LEN as u64,
+            time: 1,
+        };
+        for (previous, is_front) in [(0, true), (id, false), (id + 1, false)] {
+            let path = segment_path(dir.path(), id);
+            std::fs::write(path, header(previous).encode()).unwrap();
+            let files = Files::list(&OsVfs, dir.path()).unwrap();
+            let chain = Chain::read(&OsVfs, &files, 0, Err);
+            assert_eq!(chain.is_ok(), is_front, "{previous}");
+        }
+    }
+
+    /// No store says that, but whoever forges a log can.
+    #[test]
+    fn a_log_that_retires_the_segment_in_which_it_ends_opens() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = || Options::new().clock(Clock::manual(1));
+        let store = options().open(dir.path()).unwrap();
+        let ns = store.namespace("n").unwrap();
+        ns.put("key", "value").unwrap();
+        let retire = Retire {
+            victims: vec![ns.core().log.lock().active().1.id],
+            ..Retire::default()
+        };
+        let op = Op::keyless(record::Kind::Retire, 0, retire.encode());
+        ns.core().commit(vec![op], true).unwrap();
+        drop(ns);
+        store.close().unwrap();
+        let store = options().open(dir.path()).unwrap();
+        store.checkpoint().unwrap();
+        store.close().unwrap();
+        options().open(dir.path()).unwrap();
     }
 
     #[test]

@@ -98,10 +98,6 @@ pub(crate) fn open(
         seqno: replay.durable,
         time: clock.confirmed(),
     };
-    debug_assert!(
-        start.previous == 0 || replay.numbers.contains_key(&start.previous) || tail.empty.is_some(),
-        "it follows a segment that is there"
-    );
     let mut log = Appender::start(Arc::clone(&vfs), dir.into(), &replay.segments, &start)?;
     replay.rewrite_tail(&mut log, &tail)?;
     debug_assert!(log.durable >= log.seqno, "recovery ends durable (rule 6)");

@@ -140,6 +140,9 @@ impl Run {
             _ => return Err(Damage::at(8, "unknown version of the run format")),
         };
         debug_assert!(footer_at >= HEADER_LEN && footer.len() == FOOTER_LEN);
+        if summary.records > summary.bytes {
+            return Err(Damage::at(footer_at, "number of records of a run"));
+        }
         let blocks = summary.records / u64::from(BLOCK_RECORDS);
         let blocks = usize::try_from(blocks).unwrap_or(usize::MAX);
         let run = Run {

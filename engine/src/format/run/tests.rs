@@ -207,6 +207,19 @@ fn a_footer_that_leads_out_of_its_run_is_refused() {
     }
 }
 
+/// Numbers of records are added up.
+#[test]
+fn more_records_than_bytes_are_refused() {
+    for file in [tree(40), flat(40)] {
+        let (mut most, mut more) = (file.clone(), file);
+        let len = most.len() as u64;
+        set_footer(&mut most, 16, len);
+        assert!(open(most).is_ok());
+        set_footer(&mut more, 16, len + 1);
+        assert_eq!(refused(more), "number of records of a run");
+    }
+}
+
 #[test]
 fn a_length_that_leads_elsewhere_is_damage() {
     let file = tree(96);

@@ -526,11 +526,12 @@ fn common_len<'a>(mut keys: impl Iterator<Item = (u32, &'a [u8])>) -> usize {
     len
 }
 
-/// Chunks, newest first, as one; none if there are none.
+/// How many entries chunks have. Asked by assertions alone.
 fn entries_of(chunks: &[Arc<Chunk>]) -> usize {
     chunks.iter().map(|chunk| chunk.len()).sum()
 }
 
+/// Chunks, newest first, as one; none if there are none.
 pub(super) fn all_merged(newest_first: &[Arc<Chunk>]) -> Vec<Arc<Chunk>> {
     let mut chunks = newest_first.to_vec();
     while chunks.len() > 1 {
