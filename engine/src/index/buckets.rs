@@ -436,18 +436,25 @@ impl Buckets {
             })
     }
 
-    /// A larger copy that also holds `location` for `hash`; `None` if no permitted size has room.
+    /// A larger copy, or one as large if that may be and has room, that also holds `location` for `hash`; `None`
+    /// if no permitted size has room.
     pub(super) fn grown(
         &self,
         hash: u64,
         location: Location,
+        may_be_as_large: bool,
         arena: &Arc<Arena>,
     ) -> Option<Buckets> {
         debug_assert!(!self.are_saved(), "what grows does not lie in a checkpoint");
         if self.hopeless(hash) {
             return None;
         }
-        multiples(larger(self.multiple)).find_map(|multiple| {
+        let first = if may_be_as_large {
+            self.multiple
+        } else {
+            larger(self.multiple)
+        };
+        multiples(first).find_map(|multiple| {
             let new = self.placed_again(multiple, arena)?;
             let (home, tag) = new.spot(hash);
             new.place(home, tag, location).then_some(new)

@@ -28,6 +28,8 @@ use crate::worker::both;
 struct PartState {
     /// As far as the checkpoint, which is where it was counted first, is right.
     entries: usize,
+    /// Entries that were taken away since its buckets were made. The marks that they left stay until then.
+    gone: usize,
     /// The last capture that has this partition.
     captured: u64,
     /// The partition as it was when that capture began, if it was changed before it was visited.
@@ -225,6 +227,7 @@ impl Table {
                 if Location::of(slot).is_some_and(|location| numbers.contains(&location.number())) {
                     set(slot, 0);
                     state.entries = state.entries.saturating_sub(1);
+                    state.gone += 1;
                 }
             }
         }
@@ -312,9 +315,13 @@ impl Table {
         let guard = epoch::pin();
         let buckets = partition.buckets.load(&guard);
         state.keep_aside(buckets, self.capture.load(Ordering::Acquire));
-        let crowded = (state.entries + 1) * 4 > buckets.len() * SLOTS * 3;
+        let slots = buckets.len() * SLOTS;
+        let crowded = (state.entries + 1) * 4 > slots * 3;
+        // Where keys come and go, sooner or later all buckets are marked, and who looks for a missing key goes
+        // through all that it may sit in. A copy has the marks of those alone that are there.
+        let worn = state.gone > slots;
         let (home, tag) = buckets.spot(hash);
-        if !crowded && buckets.place(home, tag, location) {
+        if !crowded && !worn && buckets.place(home, tag, location) {
             state.entries += 1;
             return true;
         }
@@ -325,11 +332,12 @@ impl Table {
             // Another part of it is damaged, or there is no memory.
             None
         } else {
-            buckets.grown(hash, location, &self.arena)
+            buckets.grown(hash, location, worn && !crowded, &self.arena)
         };
+        state.gone = 0;
         let Some(grown) = grown else {
-            // A crowded partition grows first, but if it cannot, it may fill up.
-            let placed = crowded && buckets.place(home, tag, location);
+            // A crowded partition grows first, but if it cannot, it may fill up; a worn one stays so.
+            let placed = (crowded || worn) && buckets.place(home, tag, location);
             state.entries += usize::from(placed);
             return placed;
         };
@@ -353,6 +361,7 @@ impl Table {
         self.change(hash, old, |slot, state| {
             set(slot, 0);
             state.entries = state.entries.saturating_sub(1);
+            state.gone += 1;
         })
     }
 
@@ -488,6 +497,30 @@ mod tests {
             assert_eq!(find(&table, hash(id), id), Some(at(1, id)));
         }
         assert!(table.bytes() >= 4 * 1024 * 64);
+    }
+
+    /// Marks of keys that are gone do not pile up.
+    #[test]
+    fn marks_stay_few_where_keys_come_and_go() {
+        const KEYS: u64 = 100_000;
+        let table = Table::new();
+        for id in 0..12 * KEYS {
+            assert!(table.insert(mix(id), at(1, id)));
+            if id >= KEYS {
+                assert!(table.remove(mix(id - KEYS), at(1, id - KEYS)));
+            }
+        }
+        let images = images(&table);
+        let words = || images.iter().flat_map(|image| image.bytes.chunks(8));
+        let marks = words().filter(|word| word[5] & 8 != 0).count();
+        assert!(
+            marks * 3 < words().count(),
+            "{marks} of {}",
+            words().count()
+        );
+        for id in 11 * KEYS..12 * KEYS {
+            assert_eq!(find(&table, mix(id), id), Some(at(1, id)));
+        }
     }
 
     /// At any number of keys, whose partitions do not all grow at once.

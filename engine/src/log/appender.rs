@@ -32,6 +32,8 @@ const UNFLUSHED_MIN: u64 = 1 << 20;
 const MAPPED_FROM: u64 = 4 << 20;
 /// What is longer is written the usual way, which takes no more time then.
 const MAPPED_MAX: usize = 64 << 10;
+/// The largest page of a file's end.
+const PAGE_MAX: u64 = 64 << 10;
 /// Bytes of log after which maintenance looks whether something is due.
 const MAINTENANCE: u64 = 4 << 20;
 /// Where that is limited, a segment leads to this many times its length of large values.
@@ -331,7 +333,10 @@ impl Appender {
     fn write_buffer(&mut self) -> std::io::Result<()> {
         let file = &self.segment.file;
         let unflushed = self.end.saturating_sub(self.flushed);
-        if unflushed >= MAPPED_FROM && self.buffer.len() <= MAPPED_MAX {
+        let len = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
+        // Not in the page in which the file ends, which ext4 of some kernels protects no more once it grew.
+        let is_inside = self.end.saturating_add(len).next_multiple_of(PAGE_MAX) <= self.allocated;
+        if unflushed >= MAPPED_FROM && self.buffer.len() <= MAPPED_MAX && is_inside {
             let len = usize::try_from(SEGMENT_LEN).unwrap_or(usize::MAX);
             let map = self.map.get_or_init(|| file.map_to_write(len)).as_ref();
             if map.is_some_and(|map| map.write(&self.buffer, self.end)) {
