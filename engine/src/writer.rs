@@ -543,7 +543,7 @@ impl Core {
                 });
                 published.lists_alike = is_replaced && header.replaced.lists_alike;
                 if !is_found {
-                    // More than 32 keys of one hash: nobody meets that by chance. The write is in
+                    // More than 128 keys of one hash: nobody meets that by chance. The write is in
                     // the log but cannot be found, so no later one may build on it.
                     self.poison();
                 }
