@@ -133,6 +133,14 @@ fn a_flipped_bit_in_a_value_behind_a_checkpoint_never_serves_the_older_one() {
     a_flipped_bit_hides_the_value(true);
 }
 
+/// The store in files that fail on demand.
+fn open_gated(dir: &Path, clock: &Clock, gate: &Gate) -> (Store, Namespace) {
+    let options = Options::new().vfs(Arc::new(gate.clone()));
+    let store = options.clock(clock.clone()).open(dir).unwrap();
+    let ns = store.namespace("n").unwrap();
+    (store, ns)
+}
+
 /// What a process leaves that was killed after it retired a segment, before the next checkpoint.
 fn killed_after_a_retirement(clock: &Clock) -> TempDir {
     let (dir, gate) = (tempdir().unwrap(), Gate::default());
@@ -145,9 +153,7 @@ fn killed_after_a_retirement(clock: &Clock) -> TempDir {
     }
     store.checkpoint().unwrap();
     drop((store, ns));
-    let options = Options::new().vfs(Arc::new(gate.clone()));
-    let store = options.clock(clock.clone()).open(dir.path()).unwrap();
-    let ns = store.namespace("n").unwrap();
+    let (store, ns) = open_gated(dir.path(), clock, &gate);
     ns.put("other", "value").unwrap();
     clock.advance(LATER);
     gate.fail(Doing::Create, ".ckpt");
@@ -316,9 +322,7 @@ fn killed_after_a_move(clock: &Clock) -> TempDir {
     store.checkpoint().unwrap();
     drop(ns);
     store.close().unwrap();
-    let options = Options::new().vfs(Arc::new(gate.clone()));
-    let store = options.clock(clock.clone()).open(dir.path()).unwrap();
-    let ns = store.namespace("n").unwrap();
+    let (store, ns) = open_gated(dir.path(), clock, &gate);
     ns.put("key", "the new value").unwrap();
     for _ in 0..2 {
         ns.put("other", [7; 1000]).unwrap();
@@ -389,9 +393,7 @@ fn a_retirement_that_is_replayed_takes_large_values_along() {
     store.checkpoint().unwrap();
     drop(ns);
     store.close().unwrap();
-    let options = Options::new().vfs(Arc::new(gate.clone()));
-    let store = options.clock(clock.clone()).open(dir.path()).unwrap();
-    let ns = store.namespace("n").unwrap();
+    let (store, ns) = open_gated(dir.path(), &clock, &gate);
     ns.put("other", "value").unwrap();
     clock.advance(LATER);
     gate.fail(Doing::Create, ".ckpt");

@@ -15,11 +15,12 @@ mod turns;
 
 use crate::bench::Bench;
 
-/// Loading comes first, and what changes the files most comes last.
+/// Loading comes first, then what needs everything in memory: opening empties the page cache, and what is read
+/// back comes in small pages. What changes the files most comes last.
 pub const ALL: &[fn(&mut Bench)] = &[
     load::run,
-    open::run,
     reads::run,
+    open::run,
     puts::run,
     large::run,
     cold::run,
