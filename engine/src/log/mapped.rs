@@ -7,8 +7,10 @@ use crate::sync::Mutex;
 
 use super::large::Large;
 
-/// Each takes a mapping, of which a process has some 65,000.
-const MAPPED_MAX: usize = 256;
+/// Each takes a mapping, of which a process has some 65,000, and its verified chunks are known as long as it stays.
+const MAPPED_MAX: usize = 4096;
+/// The system keeps 8 bytes for each page of 4 KiB that was touched: 16 MiB for all.
+const BYTES_MAX: u64 = if cfg!(test) { 64 << 10 } else { 8 << 30 };
 
 /// The large values that were read last.
 #[derive(Default)]
@@ -18,11 +20,20 @@ pub(crate) struct Mapped(Mutex<State>);
 struct State {
     /// By id, each with the time when it was asked for last.
     larges: HashMap<u64, (Arc<Large>, u64)>,
+    /// Of all of them.
+    bytes: u64,
     /// Counts what was asked for.
     time: u64,
 }
 
 impl State {
+    fn remove(&mut self, id: u64) -> Option<Arc<Large>> {
+        let (large, _) = self.larges.remove(&id)?;
+        debug_assert!(self.bytes >= large.len(), "the sum of all of them");
+        self.bytes = self.bytes.saturating_sub(large.len());
+        Some(large)
+    }
+
     fn oldest(&self) -> Option<u64> {
         let oldest = self.larges.iter().min_by_key(|(_, (_, asked))| *asked);
         oldest.map(|(id, _)| *id)
@@ -39,27 +50,27 @@ impl Mapped {
         Some(Arc::clone(large))
     }
 
-    /// Keeps a value in the place of the one that was not asked for the longest.
+    /// Keeps a value in the place of those that were not asked for the longest.
     pub(crate) fn insert(&self, id: u64, large: Arc<Large>) {
         let mut state = self.0.lock();
-        let is_full = state.larges.len() >= MAPPED_MAX && !state.larges.contains_key(&id);
-        let evicted = if is_full { state.oldest() } else { None };
-        let evicted = evicted.and_then(|id| state.larges.remove(&id));
-        debug_assert!(
-            evicted.is_some() == is_full,
-            "one goes where there is no room"
-        );
+        let mut gone = Vec::from_iter(state.remove(id));
+        while state.larges.len() >= MAPPED_MAX || state.bytes + large.len() > BYTES_MAX {
+            let Some(oldest) = state.oldest() else { break };
+            gone.extend(state.remove(oldest));
+        }
+        state.time += 1;
         let time = state.time;
-        let before = state.larges.insert(id, (large, time));
-        debug_assert!(state.larges.len() <= MAPPED_MAX);
+        state.bytes += large.len();
+        state.larges.insert(id, (large, time));
+        debug_assert!(state.larges.len() <= MAPPED_MAX && state.bytes <= BYTES_MAX);
         // Unmapping takes its time: not under the lock.
         drop(state);
-        drop((evicted, before));
+        drop(gone);
     }
 
     /// Lets go of a value whose file is being removed; who reads it keeps it.
     pub(crate) fn forget(&self, id: u64) {
-        let forgotten = self.0.lock().larges.remove(&id);
+        let forgotten = self.0.lock().remove(id);
         drop(forgotten);
     }
 }
@@ -73,20 +84,25 @@ mod tests {
     use crate::mem::Origin;
     use crate::options::Verify;
     use crate::vfs::OsVfs;
+    use std::path::Path;
 
-    #[test]
-    fn only_so_many_stay_mapped_and_those_that_were_asked_for_last() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, vfs) = (dir.path().join("large"), Arc::new(OsVfs));
+    fn large(dir: &Path, id: u64, value: &[u8]) -> Arc<Large> {
+        let (path, vfs) = (dir.join(id.to_string()), Arc::new(OsVfs));
         let store = StoreId {
             id: [0; 16],
             secret: [0; 32],
         };
         let origin = Arc::new(Origin::here());
-        let mut writer = LargeWriter::new(vfs.clone(), origin, path.clone(), 1, store).unwrap();
-        writer.write(b"value").unwrap();
+        let mut writer = LargeWriter::new(vfs.clone(), origin, path.clone(), id, store).unwrap();
+        writer.write(value).unwrap();
         let pointer = writer.finish().unwrap();
-        let large = Large::open(&*vfs, path, pointer, Verify::FirstRead).unwrap();
+        Large::open(&*vfs, path, pointer, Verify::FirstRead).unwrap()
+    }
+
+    #[test]
+    fn only_so_many_stay_mapped_and_those_that_were_asked_for_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let large = large(dir.path(), 1, b"value");
         let (mapped, ids) = (Mapped::default(), 0..MAPPED_MAX as u64 * 2);
         for id in ids.clone() {
             mapped.insert(id, Arc::clone(&large));
@@ -97,5 +113,23 @@ mod tests {
         assert_eq!(kept.last(), Some(&(MAPPED_MAX as u64 * 2 - 1)));
         mapped.forget(0);
         assert!(mapped.get(0).is_none());
+    }
+
+    #[test]
+    fn only_so_many_bytes_stay_mapped() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mapped, ids) = (Mapped::default(), 1..=4);
+        for id in ids.clone() {
+            let large = large(dir.path(), id, &[7; 20_000]);
+            mapped.insert(id, Arc::clone(&large));
+            mapped.insert(id, large);
+        }
+        assert!(
+            ids.map(|id| mapped.get(id).is_some())
+                .eq([false, true, true, true])
+        );
+        mapped.forget(2);
+        mapped.insert(5, large(dir.path(), 5, &[7; 20_000]));
+        assert!(mapped.get(3).is_some(), "there was room");
     }
 }
