@@ -74,3 +74,39 @@ fn where_nobody_can_tell_what_is_in_memory_opening_opens_each_segment_once() {
     let ns = store.find_namespace("n").unwrap();
     assert_eq!(&ns.get("k").unwrap().unwrap()[..], b"value");
 }
+
+/// How often this thread waited for a page from a disk.
+fn major_faults() -> usize {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+    let mut fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+    fields.nth(9).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_value_on_the_disk_is_not_waited_for_page_by_page() {
+    // The directory for temporary files may be in memory.
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let values = [("in a record", 60_000), ("in a file", 4 << 20)];
+    let store = Store::open(dir.path()).unwrap();
+    let ns = store.namespace("n").unwrap();
+    for (key, len) in values {
+        ns.put(key, vec![7; len]).unwrap();
+    }
+    // Opening reads what comes after it.
+    store.checkpoint().unwrap();
+    drop(ns);
+    store.close().unwrap();
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let file = std::fs::File::open(file.unwrap().path()).unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    }
+    let store = Store::open(dir.path()).unwrap();
+    let ns = store.namespace("n").unwrap();
+    for (key, len) in values {
+        let before = major_faults();
+        assert!(ns.get(key).unwrap().unwrap().iter().all(|byte| *byte == 7));
+        let (faults, pages) = (major_faults() - before, len / 4096);
+        assert!(faults > 0, "{key}: it was in memory");
+        assert!(faults * 3 < pages, "{key}: {faults} of {pages}");
+    }
+}

@@ -22,6 +22,9 @@ use crate::verified::Verified;
 /// What is wrong where a large value has no file.
 pub(crate) const MISSING: &str = "the file of a large value is missing";
 
+/// Bytes that a stream has the disk read ahead, once it gets to what is not in memory.
+const AHEAD: u64 = 1 << 20;
+
 /// A large value being written.
 pub(crate) struct LargeWriter {
     vfs: Arc<dyn Vfs>,
@@ -247,9 +250,10 @@ impl Large {
     pub(crate) fn range(self: &Arc<Large>, start: u64, end: u64) -> Result<Bytes> {
         let end = end.min(self.len());
         let start = start.min(end);
+        self.fetch(start, end);
         let mut chunk = start / CHUNK as u64;
         while chunk.saturating_mul(CHUNK as u64) < end {
-            self.verify(chunk)?;
+            self.verify(chunk, end)?;
             chunk = chunk.saturating_add(1);
         }
         debug_assert!(start <= end && end <= self.len());
@@ -261,13 +265,23 @@ impl Large {
         Ok(Bytes::from_owner(slice))
     }
 
-    fn verify(&self, chunk: u64) -> Result<()> {
+    /// Has the disk read what is asked for from here to there, and something more, if it begins on the disk.
+    fn fetch(&self, from: u64, end: u64) {
+        let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let len = end.saturating_sub(from).max(AHEAD);
+        self.map
+            .fetch(at(LARGE_START.saturating_add(from)), at(len));
+    }
+
+    /// Verifies a chunk of a range that ends there.
+    fn verify(&self, chunk: u64, end: u64) -> Result<()> {
         let piece = usize::try_from(chunk).unwrap_or(usize::MAX);
         if self.verify == Verify::FirstRead && self.verified.has(piece) {
             return Ok(());
         }
         let from = chunk.saturating_mul(CHUNK as u64);
         debug_assert!(from < self.len(), "a chunk of the value");
+        self.fetch(from, end);
         let len = self.len().saturating_sub(from).min(CHUNK as u64);
         let offset = LARGE_START.saturating_add(from);
         let bytes = usize::try_from(offset)

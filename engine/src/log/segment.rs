@@ -24,6 +24,10 @@ const LINES_VERIFIED: usize = 12;
 /// The most where it is known how long the record is. Beyond, the processor notices what comes next.
 const LINES_MAX: usize = 24;
 const LINE: usize = 64;
+/// A body that is longer than this is asked for as a whole if its second page comes from the disk.
+const FETCHED: usize = 16 << 10;
+const PAGE: usize = 4096;
+const _: () = assert!(FETCHED > PAGE, "there is a second page");
 const _: () = assert!(LINES < LINES_VERIFIED && LINES_VERIFIED < LINES_MAX);
 const _: () = assert!(
     HEADER_LEN <= LINES * LINE,
@@ -197,6 +201,12 @@ impl Segment {
     /// Whether the body of the record at `offset` has its checksum, or had it as the policy asks.
     #[inline]
     pub(crate) fn body_is_intact(&self, offset: u64, record: &Record<'_>, verify: Verify) -> bool {
+        if record.body.len() > FETCHED {
+            let second = usize::try_from(offset)
+                .unwrap_or(usize::MAX)
+                .saturating_add(PAGE);
+            self.map.fetch(second, record.body.len());
+        }
         if verify == Verify::Always {
             return record.body_is_intact();
         }
