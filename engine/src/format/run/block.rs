@@ -152,6 +152,11 @@ impl<'a> Records<'a> {
         })
     }
 
+    /// How many records are still to be read.
+    pub(super) fn left(&self) -> u8 {
+        self.left
+    }
+
     /// The next record if it is like nearly all; `None` is no answer.
     ///
     /// Apart from [`next`](Records::next), as what comes from two places is put together in memory, from where it is
