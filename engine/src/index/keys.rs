@@ -521,7 +521,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
-    use crate::{Durability, ListOptions, Namespace, Options, Store};
+    use crate::{Durability, ListOptions, Namespace, Options, Store, Verify};
 
     fn keys(ns: &Namespace) -> Vec<Vec<u8>> {
         let page = ns.list(&ListOptions::new().limit(2000)).unwrap();
@@ -558,6 +558,36 @@ mod tests {
         let store = options.open(dir.path()).unwrap();
         assert_eq!(store.stats().runs, 1, "a checkpoint keeps it");
         assert_eq!(keys(&store.namespace("n").unwrap()), all);
+    }
+
+    #[test]
+    fn what_pages_do_not_verify_again_is_verified_before_it_is_copied() {
+        for is_opened_again in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let options = Options::new().durability(Durability::None);
+            let options = options.verify(Verify::FirstRead);
+            let (mut store, mut ns, all) = two_runs(&options, dir.path());
+            if is_opened_again {
+                drop(ns);
+                store.close().unwrap();
+                store = options.open(dir.path()).unwrap();
+                ns = store.namespace("n").unwrap();
+                (0..4).for_each(|_| assert_eq!(keys(&ns), all));
+            }
+            for id in ns.core().keys.run_ids() {
+                let path = dir.path().join(format!("{id:016x}.run"));
+                let mut bytes = std::fs::read(&path).unwrap();
+                // Of the length of the block before the first, which nobody who goes forward asks for.
+                bytes[70] ^= 1;
+                let file = std::fs::OpenOptions::new().write(true).open(&path);
+                std::io::Write::write_all(&mut file.unwrap(), &bytes).unwrap();
+            }
+            assert_eq!(keys(&ns), all, "they were verified");
+            ns.core().maintain(true);
+            assert_eq!(store.stats().runs, 2);
+            let error = store.stats().maintenance_error.unwrap();
+            assert!(error.contains("checksum of a run block"), "{error}");
+        }
     }
 
     #[test]
