@@ -7,7 +7,8 @@
 //!
 //! All blocks are alike: up to 32 front-coded records, and at once what a search reads from beginning to end.
 //! One of the index has for each of up to 32 blocks the shortest key that is not after it and after all before
-//! it. So a search reads one block of each level, however much the keys have in common.
+//! it. So a search reads one block of each level, however much the keys have in common; those of the index stay in
+//! memory as nodes (`node.rs`).
 //!
 //! Version 1, which is read and not written any more, has a flat index of the first 8 bytes of each block.
 

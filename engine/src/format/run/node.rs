@@ -16,7 +16,8 @@ use crate::mem::prefetch;
 /// Bytes that separators are compared by before their numbers.
 const COMMON_MAX: usize = 48;
 const CHILDREN: usize = BLOCK_RECORDS as usize;
-const _: () = assert!(CHILDREN == 32 && COMMON_MAX <= 48, "what a search assumes");
+const _: () = assert!(CHILDREN == 32, "five halvings find one of them");
+const _: () = assert!(size_of::<Node>() <= 9 * LINE, "576 bytes");
 
 /// A node that is made when it is first needed.
 pub(super) type Slot = OnceLock<Box<Node>>;
