@@ -147,8 +147,11 @@ impl Options {
     /// `Locked`, `NotAStore`, `UnsupportedFormat`, `Corrupt` if the log has a hole, or an I/O error.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
         let path: PathBuf = path.as_ref().into();
-        let core =
+        let mut core =
             crate::recovery::open(self.vfs, &path, self.clock, self.durability, self.create)?;
+        if self.verify == Verify::FirstRead {
+            core.keys.verify_once();
+        }
         // The owner first: it stops the threads that were started, should another not start.
         let owner = Arc::new(Owner::of(Core {
             verify: self.verify,

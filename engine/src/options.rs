@@ -21,8 +21,9 @@ pub enum Verify {
     #[default]
     Always,
     /// On the first read since the store was opened; a large value, which is verified in pieces of
-    /// 64 KiB, also when it was not read for long. Header and key are verified on every read. What the
-    /// disk changes after that first read, and the system reads again, is served as it is.
+    /// 64 KiB, also when it was not read for long. Header and key are verified on every read. Lists verify
+    /// what they read of the ordered index likewise. What the disk changes after that first read, and the
+    /// system reads again, is served as it is.
     FirstRead,
 }
 

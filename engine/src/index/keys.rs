@@ -36,6 +36,8 @@ pub(crate) struct Keys {
     /// Held by the thread that merges what lies in memory.
     merging: Mutex<()>,
     older: RwLock<Older>,
+    /// Whether pages verify a block of a run when it is first read, rather than whenever it is.
+    verifies_once: bool,
     /// Records that were worth merging into one run, for all the runs that pages asked since that was done.
     asked: AtomicU64,
 }
@@ -59,8 +61,28 @@ impl Keys {
             memtable: Memtable::new(),
             merging: Mutex::default(),
             older: RwLock::new(older),
+            verifies_once: false,
             asked: AtomicU64::new(0),
         }
+    }
+
+    /// Has pages verify a block of a run when it is first read.
+    pub(crate) fn verify_once(&mut self) {
+        self.verifies_once = true;
+        self.older
+            .read()
+            .runs
+            .iter()
+            .for_each(|run| run.verify_once());
+    }
+
+    /// A run that pages will read, if there is one.
+    fn listed(&self, run: Option<Arc<Run>>) -> Option<Arc<Run>> {
+        run.inspect(|run| {
+            if self.verifies_once {
+                run.verify_once();
+            }
+        })
     }
 
     /// Takes changes in sequence order; a page sees all of a call or nothing.
@@ -132,7 +154,7 @@ impl Keys {
         );
         let left = older.frozen.len().saturating_sub(count);
         older.frozen.truncate(left);
-        older.runs.splice(0..0, run);
+        older.runs.splice(0..0, self.listed(run));
         debug_assert!(are_different(&older.runs), "each run once");
         Ok(())
     }
@@ -182,8 +204,19 @@ impl Keys {
             self.asked.store(0, Ordering::Relaxed);
         }
         let bottom = picked.end == runs.len();
+        // What became damaged since a page verified it must not get a checksum that is right.
+        let again = |run: &Arc<Run>| {
+            let again = run.verified_always().map(Arc::new);
+            again.map_err(|damage| {
+                corrupt(&RunDamage {
+                    run: run.id(),
+                    damage,
+                })
+            })
+        };
+        let merged = runs.get(picked.clone()).unwrap_or_default();
         let sources = Sources {
-            runs: runs.get(picked.clone()).unwrap_or_default().to_vec(),
+            runs: merged.iter().map(again).collect::<Result<_>>()?,
             ..Sources::default()
         };
         let Written::All(run) = files.write(&sources, bottom, is_dead)? else {
@@ -191,7 +224,7 @@ impl Keys {
         };
         let mut older = self.older.write();
         debug_assert_eq!(older.runs.len(), runs.len(), "nobody else changes the runs");
-        older.runs.splice(picked, run);
+        older.runs.splice(picked, self.listed(run));
         debug_assert!(are_different(&older.runs), "each run once");
         debug_assert!(older.runs.len() < runs.len(), "fewer than before");
         Ok(true)
@@ -488,7 +521,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
-    use crate::{Durability, ListOptions, Namespace, Options, Store};
+    use crate::{Durability, ListOptions, Namespace, Options, Store, Verify};
 
     fn keys(ns: &Namespace) -> Vec<Vec<u8>> {
         let page = ns.list(&ListOptions::new().limit(2000)).unwrap();
@@ -525,6 +558,36 @@ mod tests {
         let store = options.open(dir.path()).unwrap();
         assert_eq!(store.stats().runs, 1, "a checkpoint keeps it");
         assert_eq!(keys(&store.namespace("n").unwrap()), all);
+    }
+
+    #[test]
+    fn what_pages_do_not_verify_again_is_verified_before_it_is_copied() {
+        for is_opened_again in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let options = Options::new().durability(Durability::None);
+            let options = options.verify(Verify::FirstRead);
+            let (mut store, mut ns, all) = two_runs(&options, dir.path());
+            if is_opened_again {
+                drop(ns);
+                store.close().unwrap();
+                store = options.open(dir.path()).unwrap();
+                ns = store.namespace("n").unwrap();
+                (0..4).for_each(|_| assert_eq!(keys(&ns), all));
+            }
+            for id in ns.core().keys.run_ids() {
+                let path = dir.path().join(format!("{id:016x}.run"));
+                let mut bytes = std::fs::read(&path).unwrap();
+                // Of the length of the block before the first, which nobody who goes forward asks for.
+                bytes[70] ^= 1;
+                let file = std::fs::OpenOptions::new().write(true).open(&path);
+                std::io::Write::write_all(&mut file.unwrap(), &bytes).unwrap();
+            }
+            assert_eq!(keys(&ns), all, "they were verified");
+            ns.core().maintain(true);
+            assert_eq!(store.stats().runs, 2);
+            let error = store.stats().maintenance_error.unwrap();
+            assert!(error.contains("checksum of a run block"), "{error}");
+        }
     }
 
     #[test]

@@ -43,6 +43,11 @@ impl BlockBuilder {
         self.records.len() == usize::from(BLOCK_RECORDS)
     }
 
+    /// Bytes of suffixes and metadata.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Adds a record, whose own key and namespace do not count, under a sort key.
     pub(super) fn push(&mut self, sort_key: &[u8], record: &KeyRecord<'_>) {
         debug_assert!(!self.is_full(), "a full block is written first");
@@ -150,6 +155,11 @@ impl<'a> Records<'a> {
             base_seqno,
             base_expiration,
         })
+    }
+
+    /// How many records are still to be read.
+    pub(super) fn left(&self) -> u8 {
+        self.left
     }
 
     /// The next record if it is like nearly all; `None` is no answer.

@@ -1,17 +1,18 @@
 //! An open run.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::ahead::Ahead;
 use super::block::{BLOCK_RECORDS, Block, Malformed, Records};
 use super::flat::Flat;
-use super::tree::Tree;
+use super::tree::{Place, Tree};
 use super::{
-    CRC_LEN, Damage, FOOTER_LEN, FOOTER_MAGIC, HEADER_LEN, MAGIC, Summary, VERSION, block_crc,
-    field_u16, field_u32, field_u64, footer_crc,
+    BLOCK_LEN_MIN, CRC_LEN, Damage, FOOTER_LEN, FOOTER_MAGIC, HEADER_LEN, MAGIC, Summary, VERSION,
+    block_crc, field_u16, field_u32, field_u64, footer_crc,
 };
 use crate::mem::prefetch;
+use crate::verified::Verified;
 
 /// The bytes of a run: a mapped file, or a buffer.
 pub(crate) trait RunBytes: AsRef<[u8]> + Send + Sync {
@@ -34,8 +35,8 @@ pub(crate) struct Run {
     index: Index,
     summary: Summary,
     ahead: Ahead,
-    /// Of a block of keys, about.
-    block_len: usize,
+    /// The blocks of keys that were verified, if once is enough: a bit for each 64 bytes, in which at most one begins.
+    seen: OnceLock<Verified>,
 }
 
 /// How blocks of keys are found, by version.
@@ -49,6 +50,7 @@ enum Index {
 pub(super) struct File<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) run_id: u64,
+    seen: Option<&'a Verified>,
 }
 
 /// A block of keys, verified.
@@ -72,9 +74,9 @@ impl Leaf<'_> {
     }
 }
 
-const LINE: usize = 64;
-/// A block of keys of average length is brought to the cache at once, up to so many bytes.
-const FETCHED_MAX: usize = 4 << 10;
+pub(super) const LINE: usize = 64;
+/// A block of keys is brought to the cache at once, up to so many bytes.
+pub(super) const FETCHED_MAX: usize = 4 << 10;
 
 impl<'a> File<'a> {
     /// Starts to bring some bytes into the cache, if there are as many.
@@ -85,6 +87,20 @@ impl<'a> File<'a> {
             .chunks(LINE)
             .take(len.div_ceil(LINE))
             .for_each(prefetch);
+    }
+
+    /// The content of a block of keys, which may have been verified before.
+    pub(super) fn leaf(&self, start: usize, end: usize) -> Result<&'a [u8], Damage> {
+        let piece = start / BLOCK_LEN_MIN;
+        if self.seen.is_some_and(|seen| seen.has(piece)) {
+            let content = self.bytes.get(start..end - CRC_LEN);
+            return Ok(content.unwrap_or_default());
+        }
+        let content = self.verified(start, end)?;
+        if let Some(seen) = self.seen {
+            seen.add(piece);
+        }
+        Ok(content)
     }
 
     /// What the checksum behind it says is right.
@@ -143,8 +159,6 @@ impl Run {
         if summary.records > summary.bytes {
             return Err(Damage::at(footer_at, "number of records of a run"));
         }
-        let blocks = summary.records / u64::from(BLOCK_RECORDS);
-        let blocks = usize::try_from(blocks).unwrap_or(usize::MAX);
         let run = Run {
             bytes: Arc::clone(&shared),
             store_id,
@@ -152,7 +166,7 @@ impl Run {
             index,
             summary,
             ahead: Ahead::of(bytes.len()),
-            block_len: (bytes.len() / blocks.max(1)).min(FETCHED_MAX),
+            seen: OnceLock::new(),
         };
         match &run.index {
             Index::Flat(flat) if flat.len() <= EAGER_MAX => {
@@ -166,6 +180,17 @@ impl Run {
             _ => {}
         }
         Ok(run)
+    }
+
+    /// From now on a block of keys is verified when it is first read.
+    pub(crate) fn verify_once(&self) {
+        let blocks = (*self.bytes).as_ref().len().div_ceil(BLOCK_LEN_MIN);
+        self.seen.get_or_init(|| Verified::none(blocks));
+    }
+
+    /// The same run for who copies it: each block is verified whenever it is read.
+    pub(crate) fn verified_always(&self) -> Result<Run, Damage> {
+        Run::open(Arc::clone(&self.bytes))
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -212,17 +237,19 @@ impl Run {
 
     /// Where the block begins in which a search for a sort key goes on: if any record is after it, then one of this
     /// block or the first of the next. `None` in an empty run.
-    ///
-    /// The block is on its way to the cache.
     pub(crate) fn find(&self, sort_key: &[u8]) -> Result<Option<usize>, Damage> {
-        let found = match &self.index {
-            Index::Flat(flat) => flat.find(self.file(), sort_key),
-            Index::Tree(tree) => tree.find(self.file(), Some(sort_key)),
-        }?;
-        if let Some(start) = found {
-            self.prefetch(start);
-        }
-        Ok(found)
+        let mut search = self.search(sort_key)?;
+        while search.step(sort_key)? {}
+        Ok(search.found())
+    }
+
+    /// The beginning of such a search.
+    pub(crate) fn search(&self, sort_key: &[u8]) -> Result<Search<'_>, Damage> {
+        let place = match &self.index {
+            Index::Flat(flat) => flat.find(self.file(), sort_key)?.map(Place::leaf),
+            Index::Tree(tree) => tree.top(),
+        };
+        Ok(Search { run: self, place })
     }
 
     /// The block that begins there.
@@ -251,10 +278,11 @@ impl Run {
     pub(super) fn last(&self) -> Result<Option<Leaf<'_>>, Damage> {
         let last = match &self.index {
             Index::Flat(flat) => flat.last(self.file()),
-            Index::Tree(tree) => match tree.find(self.file(), None)? {
-                Some(start) => tree.leaf_at(self.file(), start).map(Some),
-                None => Ok(None),
-            },
+            Index::Tree(tree) => {
+                let last = tree.last(self.file())?;
+                last.map(|start| tree.leaf_at(self.file(), start))
+                    .transpose()
+            }
         }?;
         if let Some(leaf) = &last
             && let Some(after) = self.after(leaf)?
@@ -271,9 +299,10 @@ impl Run {
         }
     }
 
-    /// Starts to bring the block of keys that begins there into the cache.
-    pub(super) fn prefetch(&self, start: usize) {
-        self.file().prefetch(start, self.block_len);
+    /// Starts to bring the block behind one into the cache, as far as that is likely to be as long.
+    pub(super) fn prefetch_after(&self, leaf: &Leaf<'_>) {
+        let len = (leaf.end - leaf.start).min(FETCHED_MAX);
+        self.file().prefetch(leaf.end, len);
     }
 
     pub(super) fn after(&self, leaf: &Leaf<'_>) -> Result<Option<Leaf<'_>>, Damage> {
@@ -294,7 +323,31 @@ impl Run {
         File {
             bytes: (*self.bytes).as_ref(),
             run_id: self.run_id,
+            seen: self.seen.get(),
         }
+    }
+}
+
+/// A search for the block in which a sort key may be. It goes level by level, so that those in several runs wait for
+/// memory together.
+pub(crate) struct Search<'a> {
+    run: &'a Run,
+    place: Option<Place<'a>>,
+}
+
+impl Search<'_> {
+    /// Goes a level down. Says whether there may be another.
+    #[inline]
+    pub(crate) fn step(&mut self, sort_key: &[u8]) -> Result<bool, Damage> {
+        match (&self.run.index, &mut self.place) {
+            (Index::Tree(tree), Some(place)) => tree.step(self.run.file(), place, Some(sort_key)),
+            _ => Ok(false),
+        }
+    }
+
+    /// Where the search ended, as [`find`](Run::find) says.
+    pub(crate) fn found(&self) -> Option<usize> {
+        self.place.as_ref().map(Place::start)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use super::block::Records;
 use super::file::{File, Leaf};
-use super::{Damage, HEADER_LEN, NAMESPACE_LEN, field_place, field_u32, field_u64};
+use super::{Damage, HEADER_LEN, NAMESPACE_LEN, field_place, field_u32, field_u64, rank};
 
 const ENTRY_LEN: usize = 16;
 const OUT_OF_ORDER: &str = "order of a run index";
@@ -94,7 +94,7 @@ impl Flat {
     /// Where the block of keys begins that holds a sort key if any does.
     pub(super) fn find(&self, file: File<'_>, sort_key: &[u8]) -> Result<Option<usize>, Damage> {
         let index = self.entries(file)?;
-        let prefix = prefix_of(sort_key);
+        let prefix = rank(sort_key);
         let mut low = index.partition_point(|e| prefix_in(e) < prefix);
         let mut high = index.partition_point(|e| prefix_in(e) <= prefix);
         // Among blocks with one prefix only their first keys decide.
@@ -179,17 +179,6 @@ fn adjoins(end: usize, start: usize) -> Result<(), Damage> {
     is_so
         .then_some(())
         .ok_or(Damage::at(end.min(start), OUT_OF_ORDER))
-}
-
-#[allow(
-    clippy::big_endian_bytes,
-    reason = "in a sort key the order of bytes is the order of numbers"
-)]
-fn prefix_of(sort_key: &[u8]) -> u64 {
-    let mut prefix = [0; 8];
-    let bytes = prefix.iter_mut().zip(sort_key);
-    bytes.for_each(|(to, from)| *to = *from);
-    u64::from_be_bytes(prefix)
 }
 
 /// The first sort key of a block's payload, which is stored whole.

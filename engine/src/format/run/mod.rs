@@ -7,7 +7,8 @@
 //!
 //! All blocks are alike: up to 32 front-coded records, and at once what a search reads from beginning to end.
 //! One of the index has for each of up to 32 blocks the shortest key that is not after it and after all before
-//! it. So a search reads one block of each level, however much the keys have in common.
+//! it. So a search reads one block of each level, however much the keys have in common; those of the index stay in
+//! memory as nodes (`node.rs`).
 //!
 //! Version 1, which is read and not written any more, has a flat index of the first 8 bytes of each block.
 
@@ -15,6 +16,7 @@ mod ahead;
 mod block;
 mod file;
 mod flat;
+mod node;
 #[cfg(feature = "fuzzing")]
 mod reseal;
 #[cfg(test)]
@@ -29,7 +31,7 @@ mod varint;
 mod walk;
 mod writer;
 
-pub(crate) use file::{Run, RunBytes};
+pub(crate) use file::{Run, RunBytes, Search};
 #[cfg(feature = "fuzzing")]
 pub(crate) use reseal::reseal;
 pub(crate) use walk::{Backward, Forward, sort_key};
@@ -148,6 +150,26 @@ fn namespace_of(sort_key: &[u8]) -> Option<u32> {
     sort_key
         .first_chunk()
         .map(|bytes| u32::from_be_bytes(*bytes))
+}
+
+/// The first eight bytes, zero-filled, as a number of the same order.
+#[inline]
+#[allow(
+    clippy::big_endian_bytes,
+    reason = "the order of bytes becomes the order of numbers"
+)]
+pub(crate) fn rank(bytes: &[u8]) -> u64 {
+    match bytes.first_chunk() {
+        Some(first) => u64::from_be_bytes(*first),
+        None => {
+            let mut first = [0; 8];
+            first
+                .iter_mut()
+                .zip(bytes)
+                .for_each(|(to, from)| *to = *from);
+            u64::from_be_bytes(first)
+        }
+    }
 }
 
 // Fields of the fixed parts, whose lengths were checked; outside of them everything is 0.

@@ -416,6 +416,61 @@ fn a_flat_index_that_rots_while_it_is_open_is_damage() {
 }
 
 #[test]
+fn a_block_is_verified_once_if_that_is_enough_and_again_by_who_copies_it() {
+    let intact = tree(96);
+    let (_, end) = open(intact.clone()).unwrap().block_ranges()[1];
+    let mut rotten = intact.clone();
+    rotten[end - 1] ^= 1;
+    for once in [false, true] {
+        let bytes = Arc::new(Rotting {
+            versions: [intact.clone(), rotten.clone()],
+            is_rotten: AtomicBool::new(false),
+        });
+        let run = Run::open(bytes.clone()).unwrap();
+        if once {
+            run.verify_once();
+        }
+        let all: Vec<u64> = (1..=96).collect();
+        assert_eq!(forward(&run, b"").unwrap(), all);
+        bytes.is_rotten.store(true, Ordering::Relaxed);
+        assert_eq!(forward(&run, b"").ok(), once.then_some(all));
+        let copied = forward(&run.verified_always().unwrap(), b"");
+        assert_eq!(copied.unwrap_err().reason, "checksum of a run block");
+        let reopened = Run::open(bytes).unwrap();
+        reopened.verify_once();
+        assert!(forward(&reopened, b"").is_err(), "the first time it is");
+    }
+}
+
+#[test]
+fn a_block_of_keys_ends_when_it_is_long() {
+    let (mut file, keys, metadata) = (Vec::new(), keys(300), [7; 100]);
+    let mut writer = writer(&mut file);
+    for (key, seqno) in keys.iter().zip(1..) {
+        let metadata = &metadata[..];
+        let record = KeyRecord {
+            metadata,
+            ..put(key, seqno)
+        };
+        writer.push(&record).unwrap();
+    }
+    writer.finish().unwrap();
+    let run = open(file).unwrap();
+    run.check(|_| {}).unwrap();
+    let ranges = run.block_ranges();
+    let (last, others) = ranges.split_last().unwrap();
+    let lens = others.iter().map(|(start, end)| end - start);
+    assert!(
+        lens.clone().all(|len| (1024..1300).contains(&len)),
+        "{ranges:?}"
+    );
+    assert!(last.1 - last.0 < 1300);
+    for (key, at) in keys.iter().zip(1..) {
+        assert_eq!(forward(&run, key).unwrap(), (at..=300).collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn a_flat_block_without_a_first_key_is_damage() {
     let whole = |key: &[u8]| vec![(sort_key(key), 1)];
     let short = vec![(namespace_bytes(7)[..3].to_vec(), 2)];

@@ -1,14 +1,14 @@
 //! The index of version 2: blocks that lead to blocks.
 
 use super::block::{Malformed, Records};
-use super::file::{File, Leaf};
+use super::file::{FETCHED_MAX, File, Leaf};
+use super::node::{Node, Slot};
 use super::{
     BLOCK_LEN_MIN, CRC_LEN, Damage, HEADER_LEN, LENGTHS_LEN, field_place, field_u32, field_u64,
 };
-use crate::verified::Verified;
 
-/// Bytes of a block of the index that are asked for at once.
-const NODE_LEN: usize = 512;
+/// Bytes of a block of keys that are brought to the cache at once, whatever the index says of its length.
+const LEAF_LEN_MIN: usize = 1 << 10;
 
 pub(super) struct Tree {
     /// Where blocks of keys end and the index begins.
@@ -17,8 +17,31 @@ pub(super) struct Tree {
     end: usize,
     /// The block that leads to all others; 0 in an empty run.
     root: usize,
-    /// A bit for each 64 bytes, in which at most one block begins.
-    verified: Verified,
+    /// The node of the root.
+    top: Slot,
+}
+
+/// Where a search is.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// Where the block begins in which it goes on.
+    start: usize,
+    /// Bytes that this block's separators and the sort key are known to begin with.
+    known: usize,
+    /// Where the node of the block is kept, if it is one of the index.
+    slot: Option<&'a Slot>,
+}
+
+impl Place<'_> {
+    /// In a block of keys.
+    pub(super) fn leaf(start: usize) -> Self {
+        let (known, slot) = (0, None);
+        Place { start, known, slot }
+    }
+
+    pub(super) fn start(&self) -> usize {
+        self.start
+    }
 }
 
 impl Tree {
@@ -33,7 +56,7 @@ impl Tree {
             start,
             end,
             root,
-            verified: Verified::none((end - start).div_ceil(BLOCK_LEN_MIN)),
+            top: Slot::new(),
         })
     }
 
@@ -56,30 +79,59 @@ impl Tree {
         Ok(())
     }
 
-    /// Where the block of keys begins that holds a sort key if any does, the last one without a sort key.
-    pub(super) fn find(
-        &self,
+    /// Where every search begins; `None` in an empty run.
+    pub(super) fn top(&self) -> Option<Place<'_>> {
+        (self.root != 0).then_some(Place {
+            slot: Some(&self.top),
+            ..Place::leaf(self.root)
+        })
+    }
+
+    /// Where the last block of keys begins.
+    pub(super) fn last(&self, file: File<'_>) -> Result<Option<usize>, Damage> {
+        let mut place = self.top();
+        if let Some(place) = &mut place {
+            while self.step(file, place, None)? {}
+        }
+        Ok(place.map(|place| place.start))
+    }
+
+    /// Goes on in the last child whose separator is not after a sort key, or in the last of all. No if this is a block
+    /// of keys. What comes next is on its way to the cache.
+    pub(super) fn step<'a>(
+        &'a self,
         file: File<'_>,
+        place: &mut Place<'a>,
         sort_key: Option<&[u8]>,
-    ) -> Result<Option<usize>, Damage> {
-        if self.root == 0 {
-            return Ok(None);
+    ) -> Result<bool, Damage> {
+        let (start, known) = (place.start, place.known);
+        if start < self.start {
+            return Ok(false);
         }
-        let mut at = self.root;
-        while at >= self.start {
-            // Most are shorter, and all of it is read.
-            file.prefetch(at, NODE_LEN);
-            let payload = self.node(file, at)?;
-            let child = last_child(payload, sort_key);
-            let child = child.map_err(|_| Damage::at(at, "record in a run index"))?;
-            // Children are written first, so that every search ends.
-            let child = usize::try_from(child).unwrap_or(usize::MAX);
-            if child >= at {
-                return Err(Damage::at(at, "order of a run index"));
-            }
-            at = child;
+        let order = Damage::at(start, "order of a run index");
+        let node = self.node(file, start, place.slot.ok_or(order)?)?;
+        let number = match sort_key {
+            Some(sort_key) => match node.find(sort_key, known) {
+                Some(number) => number,
+                None => self.search(file, start, sort_key)?,
+            },
+            None => node.last(),
+        };
+        let (child, len) = node.child(number).ok_or(order)?;
+        // Children are written first, so that every search ends.
+        if child >= start {
+            return Err(order);
         }
-        Ok(Some(at))
+        *place = Place {
+            start: child,
+            known: node.known_below(number, known),
+            slot: node.slot(number),
+        };
+        match place.slot.and_then(Slot::get) {
+            Some(node) => node.prefetch(),
+            None => file.prefetch(child, len.clamp(LEAF_LEN_MIN, FETCHED_MAX)),
+        }
+        Ok(true)
     }
 
     pub(super) fn after<'a>(
@@ -116,7 +168,7 @@ impl Tree {
             return Err(out_of_place(start));
         }
         debug_assert!(end - start >= LENGTHS_LEN + CRC_LEN);
-        let content = file.verified(start, end)?;
+        let content = file.leaf(start, end)?;
         let payload = content.get(LENGTHS_LEN..).unwrap_or_default();
         Ok(Leaf {
             start,
@@ -125,19 +177,27 @@ impl Tree {
         })
     }
 
-    /// What a block of the index says, verified when it is first read.
-    fn node<'a>(&self, file: File<'a>, start: usize) -> Result<&'a [u8], Damage> {
-        let end = self.end_of(file, start)?;
-        debug_assert!(start >= self.start, "leaves are no nodes");
-        let piece = (start - self.start) / BLOCK_LEN_MIN;
-        debug_assert!(
-            end <= self.end && end - start >= BLOCK_LEN_MIN,
-            "a bit of its own"
-        );
-        if !self.verified.has(piece) {
-            file.verified(start, end)?;
-            self.verified.add(piece);
+    /// A block of the index, verified and read when it is first needed.
+    fn node<'a>(&self, file: File<'_>, start: usize, slot: &'a Slot) -> Result<&'a Node, Damage> {
+        if let Some(node) = slot.get() {
+            return Ok(node);
         }
+        file.verified(start, self.end_of(file, start)?)?;
+        let node = Node::read(self.payload(file, start)?, self.start);
+        let node = node.map_err(|_| malformed(start))?;
+        Ok(slot.get_or_init(|| Box::new(node)))
+    }
+
+    /// The last child of a block of the index whose separator is not after a sort key.
+    #[cold]
+    fn search(&self, file: File<'_>, start: usize, sort_key: &[u8]) -> Result<usize, Damage> {
+        let child = last_child(self.payload(file, start)?, sort_key);
+        child.map_err(|_| malformed(start))
+    }
+
+    fn payload<'a>(&self, file: File<'a>, start: usize) -> Result<&'a [u8], Damage> {
+        debug_assert!(start >= self.start, "leaves are no nodes");
+        let end = self.end_of(file, start)?;
         let payload = file.bytes.get(start + LENGTHS_LEN..end - CRC_LEN);
         payload.ok_or(out_of_place(start))
     }
@@ -155,21 +215,14 @@ fn out_of_place(start: usize) -> Damage {
     Damage::at(start, "place of a run block")
 }
 
-/// The last child whose separator is not after a sort key, or the last of all.
-fn last_child(payload: &[u8], sort_key: Option<&[u8]>) -> Result<u64, Malformed> {
+fn malformed(start: usize) -> Damage {
+    Damage::at(start, "record in a run index")
+}
+
+/// The number of the last child whose separator is not after a sort key.
+fn last_child(payload: &[u8], sort_key: &[u8]) -> Result<usize, Malformed> {
     let mut records = Records::new(payload).ok_or(Malformed)?;
-    let child = match sort_key {
-        Some(key) => match records.seek(key, false)?.before {
-            Some(mut records) => records.next()?,
-            None => None,
-        },
-        None => {
-            let mut child = None;
-            while let Some(record) = records.next()? {
-                child = Some(record);
-            }
-            child
-        }
-    };
-    child.map(|child| child.seqno).ok_or(Malformed)
+    let all = records.left();
+    let passed = records.seek(sort_key, false)?.before.ok_or(Malformed)?;
+    Ok(usize::from(all - passed.left()))
 }

@@ -144,7 +144,7 @@ impl<'a> Forward<'a> {
         }
         self.enter(leaf)?;
         // Who goes on once will most likely go on again.
-        self.run.prefetch(leaf.end);
+        self.run.prefetch_after(&leaf);
         match self.records.next() {
             Ok(Some(record)) if self.key.begin(&record) => {
                 self.record = Some(record);

@@ -9,6 +9,10 @@ use super::{
     LENGTHS_LEN, NAMESPACE_LEN, Summary, block_crc, footer_crc, header, namespace_bytes,
 };
 
+/// Bytes of keys and metadata that end a block of keys, however few records they are: whoever seeks one of them reads all of the
+/// block for its checksum.
+const LEAF_BYTES: usize = 1 << 10;
+
 /// Writes a run to a sink, block by block; memory stays at one block and a separator for each.
 pub(crate) struct RunWriter<W: FnMut(&[u8]) -> io::Result<()>> {
     out: BlockOutput<W>,
@@ -66,7 +70,7 @@ impl<W: FnMut(&[u8]) -> io::Result<()>> RunWriter<W> {
         };
         assert!(order.is_lt(), "records out of order");
 
-        if self.block.is_full() {
+        if self.block.is_full() || self.block.bytes() >= LEAF_BYTES {
             self.write_block()?;
         }
         if self.block.is_empty() {

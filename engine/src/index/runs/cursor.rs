@@ -83,9 +83,9 @@ fn to_base64url(bytes: &[u8]) -> String {
         [18, 12, 6, 0].map(|at| digit(at).copied().unwrap_or_default())
     };
     let (groups, rest) = bytes.as_chunks();
-    for &[a, b, c] in groups {
-        text.extend_from_slice(&digits(a, b, c));
-    }
+    text.resize(4 * groups.len(), 0);
+    let whole = text.as_chunks_mut().0.iter_mut().zip(groups);
+    whole.for_each(|(to, &[a, b, c])| *to = digits(a, b, c));
     match *rest {
         [a] => text.extend_from_slice(digits(a, 0, 0).get(..2).unwrap_or_default()),
         [a, b] => text.extend_from_slice(digits(a, b, 0).get(..3).unwrap_or_default()),

@@ -403,7 +403,11 @@ impl Chunk {
         debug_assert!(low <= high && high <= self.ranks.len());
         let ranks = &self.ranks[low..high];
         let from = ranks.partition_point(|&rank| rank < wanted);
-        let same = ranks[from..].partition_point(|&rank| rank <= wanted);
+        // Mostly no other has the same eight bytes, and another search by halves would find that out.
+        let same = match ranks.get(from) {
+            Some(&rank) if rank == wanted => ranks[from..].partition_point(|&rank| rank <= wanted),
+            _ => 0,
+        };
         low += from;
         low + self.entries[low..low + same].partition_point(|entry| {
             let order = self.key(entry).cmp(key);

@@ -2,7 +2,7 @@
 
 use super::memtable::Chunk;
 use super::{KeyRecord, Query, Run, RunDamage, Sources};
-use crate::format::run::{Backward, Damage, Forward, sort_key};
+use crate::format::run::{self, Backward, Damage, Forward, Search};
 use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -104,23 +104,8 @@ fn bytes_of(bound: Bound<&[u8]>) -> Option<&[u8]> {
 
 /// Returns eight bytes of a key, zero-filled, as a number of the same order.
 #[inline]
-#[allow(
-    clippy::big_endian_bytes,
-    reason = "the order of bytes becomes the order of numbers"
-)]
 pub(super) fn rank(key: &[u8], skip: usize) -> u64 {
-    let rest = key.get(skip..).unwrap_or_default();
-    match rest.first_chunk() {
-        Some(bytes) => u64::from_be_bytes(*bytes),
-        None => {
-            let mut bytes = [0; 8];
-            bytes
-                .iter_mut()
-                .zip(rest)
-                .for_each(|(to, from)| *to = *from);
-            u64::from_be_bytes(bytes)
-        }
-    }
+    run::rank(key.get(skip..).unwrap_or_default())
 }
 
 /// A place in one sorted source, which moves in the direction of the scan.
@@ -208,41 +193,7 @@ enum Cursor<'a> {
     Backward(Backward<'a>),
 }
 
-impl<'a> Cursor<'a> {
-    /// The place in each run where a range begins.
-    fn in_runs(runs: &'a [Arc<Run>], range: &Range<'_>) -> Result<Vec<Self>, RunDamage> {
-        let damaged = |run: &Run, damage| RunDamage {
-            run: run.id(),
-            damage,
-        };
-        let begin = range.begin().filter(|_| !range.reverse);
-        let Some((namespace, key, after_equal)) = begin else {
-            let place = |run: &'a Arc<Run>| {
-                let place = match range.begin() {
-                    Some((namespace, key, equal)) => Backward::seek(run, namespace, key, equal),
-                    None => Backward::last(run),
-                };
-                let place = place.map_err(|damage| damaged(run, damage))?;
-                Ok(Cursor::Backward(place.at_time(range.now)))
-            };
-            return runs.iter().map(place).collect();
-        };
-        let key = sort_key(namespace, key);
-        let find = |run: &'a Arc<Run>| {
-            let found = run.find(&key).map_err(|damage| damaged(run, damage))?;
-            Ok((run, found))
-        };
-        // First in all of them, so that the blocks come to the cache at the same time.
-        let found: Result<Vec<_>, _> = runs.iter().map(find).collect();
-        let place = |(run, found): (&'a Arc<Run>, _)| {
-            let place = Forward::seek_from(run, found, &key, after_equal, range.now);
-            place
-                .map(Cursor::Forward)
-                .map_err(|damage| damaged(run, damage))
-        };
-        found?.into_iter().map(place).collect()
-    }
-
+impl Cursor<'_> {
     #[inline]
     fn record(&self) -> Option<KeyRecord<'_>> {
         match self {
@@ -268,6 +219,68 @@ impl<'a> Cursor<'a> {
             Cursor::Backward(place) => place.run().id(),
         };
         RunDamage { run, damage }
+    }
+}
+
+/// Where a range begins in each run, as their indexes say.
+struct Begin<'a> {
+    runs: &'a [Arc<Run>],
+    /// What is sought in a scan forward, and what was found.
+    sort_key: Vec<u8>,
+    searches: Vec<Search<'a>>,
+}
+
+impl<'a> Begin<'a> {
+    /// Looks in the indexes of all runs, so that what they wait for comes to the cache together, and the blocks of keys
+    /// while chunks are searched. Backward there is nothing to look for yet.
+    fn find(runs: &'a [Arc<Run>], range: &Range<'_>) -> Result<Self, RunDamage> {
+        let (mut sort_key, mut searches) = (Vec::new(), Vec::new());
+        if let Some((namespace, key, _)) = range.begin().filter(|_| !range.reverse) {
+            sort_key = run::sort_key(namespace, key);
+            let search =
+                |run: &'a Arc<Run>| run.search(&sort_key).map_err(|damage| damaged(run, damage));
+            searches = runs.iter().map(search).collect::<Result<Vec<_>, _>>()?;
+            let mut goes_on = true;
+            while goes_on {
+                goes_on = false;
+                for (run, search) in runs.iter().zip(&mut searches) {
+                    goes_on |= search
+                        .step(&sort_key)
+                        .map_err(|damage| damaged(run, damage))?;
+                }
+            }
+        }
+        Ok(Begin {
+            runs,
+            sort_key,
+            searches,
+        })
+    }
+
+    /// The place in each run where the range begins.
+    fn places(&self, range: &Range<'_>) -> impl Iterator<Item = Result<Cursor<'a>, RunDamage>> {
+        self.runs.iter().enumerate().map(move |(number, run)| {
+            let place = match (self.searches.get(number), range.begin()) {
+                (Some(search), Some((.., after_equal))) => {
+                    let (found, now) = (search.found(), range.now);
+                    Forward::seek_from(run, found, &self.sort_key, after_equal, now)
+                        .map(Cursor::Forward)
+                }
+                (_, begin) => match begin {
+                    Some((namespace, key, equal)) => Backward::seek(run, namespace, key, equal),
+                    None => Backward::last(run),
+                }
+                .map(|place| Cursor::Backward(place.at_time(range.now))),
+            };
+            place.map_err(|damage| damaged(run, damage))
+        })
+    }
+}
+
+fn damaged(run: &Run, damage: Damage) -> RunDamage {
+    RunDamage {
+        run: run.id(),
+        damage,
     }
 }
 
@@ -395,12 +408,13 @@ impl<'a> Heads<'a> {
         if range.is_empty() {
             return Ok(heads);
         }
+        let begin = Begin::find(&sources.runs, &range)?;
         let frozen = sources.frozen.iter().flat_map(|frozen| frozen.chunks());
         for chunk in sources.memtable.chunks().chain(frozen) {
             heads.add(Cursor::Chunk(InChunk::seek(chunk, &range)));
         }
-        for cursor in Cursor::in_runs(&sources.runs, &range)? {
-            heads.add(cursor);
+        for place in begin.places(&range) {
+            heads.add(place?);
         }
         heads.choose_base();
         debug_assert_eq!(heads.cursors.len(), heads.ranks.len(), "a rank for each");
