@@ -217,8 +217,10 @@ impl SimDisk {
             is_reserved || std::thread::panicking(),
             "up to {end} through memory, in a page that was not reserved as a whole"
         );
-        state.watch(inode, offset, len);
-        true
+        if is_reserved {
+            state.watch(inode, offset, len);
+        }
+        is_reserved
     }
 
     /// The place in the disk's history: how many changes it has seen. Every place up to this one is
