@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use rimstone::Vfs;
-use rimstone_tests::{Cut, DIR, Fault, Names, SimDisk, Unsynced};
+use rimstone::{Clock, Durability, Vfs};
+use rimstone_tests::{Cut, DIR, Fault, Names, SimDisk, Unsynced, open_alone};
 
 const A: &str = "/store/a";
 
@@ -176,6 +176,51 @@ fn a_sector_may_be_written_back_while_it_is_being_filled() {
     };
     let filled: BTreeSet<_> = (0..100).map(filled).collect();
     assert!(filled.len() > 20 && filled.contains(&0) && filled.iter().all(|len| *len <= 100));
+}
+
+/// By a store, as nobody else can.
+#[test]
+fn what_is_written_through_memory_is_a_change_at_its_place() {
+    let disk = SimDisk::new();
+    disk.map_from(Some(0));
+    let store = open_alone(&disk, &Clock::manual(1), Durability::None).unwrap();
+    let ns = store.namespace("n").unwrap();
+    let is_segment = |path: &std::path::PathBuf| path.extension().is_some_and(|e| e == "seg");
+    let segment = disk.files().into_iter().find(is_segment).unwrap();
+    let has = |disk: &SimDisk, byte| {
+        let bytes = disk.bytes(&segment);
+        bytes.windows(700).any(|value| *value == [byte; 700])
+    };
+    let mut places = Vec::new();
+    for byte in 1..=2 {
+        places.push(disk.place());
+        ns.put("k", [byte; 700]).unwrap();
+        assert!(has(&disk, byte), "at once");
+    }
+    assert_eq!(disk.place(), places[1] + 1);
+    assert_eq!(places[1], places[0] + 1);
+    let left = disk.crash_at(places[0], Cut::KEPT);
+    assert!(has(&left, 1) && !has(&left, 2));
+    let bytes = Unsynced::Halves;
+    let torn = |seed| {
+        disk.digest_at(
+            places[1],
+            Cut {
+                bytes,
+                seed,
+                ..Cut::KEPT
+            },
+        )
+    };
+    assert!((0..100).map(torn).collect::<BTreeSet<_>>().len() > 50);
+    assert!(!has(&disk.crash(Cut::LOST), 1));
+    store.sync().unwrap();
+    assert!(has(&disk.crash(Cut::LOST), 1) && has(&disk.crash(Cut::LOST), 2));
+    let mapped = disk.mapped_writes();
+    disk.fail(0, Fault::Io, false);
+    ns.put("k", [3; 700]).unwrap();
+    assert_eq!((disk.failures(), disk.mapped_writes()), (1, mapped));
+    assert!(has(&disk, 3), "by a call, as there are no pages");
 }
 
 #[test]

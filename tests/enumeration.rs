@@ -10,7 +10,7 @@ use std::thread;
 use rimstone::Durability;
 use rimstone_tests::{Cut, Fault, Left, SimDisk, State, say};
 
-use crate::session::{Act, Session};
+use crate::session::{Act, MAPPED_FROM, Session};
 
 fn put(len: usize, durability: Durability) -> Act {
     let (ns, key, ttl) = (0, 1, None);
@@ -57,14 +57,38 @@ fn acts() -> Vec<Act> {
     ]
 }
 
-/// All sequences of up to so many acts, the shorter first.
-fn sequences(length: u32) -> Vec<Vec<Act>> {
+/// Acts, and from where on the log is written through memory.
+#[derive(Debug)]
+struct Sequence {
+    acts: Vec<Act>,
+    mapped_from: Option<u64>,
+}
+
+impl Sequence {
+    /// Begins it on a disk that holds what this one does.
+    fn begin(&self, prepared: &SimDisk) -> Session {
+        let disk = prepared.crash(Cut::KEPT);
+        disk.map_from(self.mapped_from);
+        Session::start(disk, Durability::Immediate)
+    }
+}
+
+/// All sequences of up to so many acts, the shorter first and in every way that the log can be written; of the
+/// longest each in one.
+fn sequences(length: u32) -> Vec<Sequence> {
     let acts = acts();
-    let of_length = |length: u32| {
+    let of_length = |count: u32| {
         let acts = &acts;
-        (0..acts.len().pow(length)).map(move |number| {
+        (0..acts.len().pow(count)).flat_map(move |number| {
             let act = |at| acts[number / acts.len().pow(at) % acts.len()].clone();
-            (0..length).map(act).collect()
+            let acts: Vec<Act> = (0..count).map(act).collect();
+            // Three ways have no factor in common with the number of acts, so that each comes in each place.
+            let ways = (0..).zip(MAPPED_FROM);
+            let wanted = ways.filter(move |(way, _)| count < length || number % 3 == *way);
+            wanted.map(move |(_, mapped_from)| Sequence {
+                acts: acts.clone(),
+                mapped_from,
+            })
         })
     };
     (0..=length).flat_map(of_length).collect()
@@ -82,7 +106,7 @@ impl Drop for LastIfPanicking<'_> {
 }
 
 /// Runs every sequence, on all processors, until one fails.
-fn run_all(sequences: &[Vec<Act>], run: impl Fn(&[Act]) + Sync) {
+fn run_all(sequences: &[Sequence], run: impl Fn(&Sequence) + Sync) {
     let next = AtomicUsize::new(0);
     let work = || {
         let _last = LastIfPanicking(&next);
@@ -117,7 +141,9 @@ impl Revealed {
         if let Some(seen) = self.by_disk.lock().unwrap().get(&digest) {
             return Arc::clone(seen);
         }
-        let (_, seen) = session.reveal(&SimDisk::of(left), context);
+        let disk = SimDisk::of(left);
+        disk.map_from(way_of(digest));
+        let (_, seen) = session.reveal(&disk, context);
         let seen = self.share(seen);
         let mut by_disk = self.by_disk.lock().unwrap();
         by_disk.insert(digest, Arc::clone(&seen));
@@ -140,12 +166,18 @@ impl Revealed {
     }
 }
 
+/// How recovery writes the log of a disk: in each way that of some, and always the same.
+fn way_of(digest: u64) -> Option<u64> {
+    let way = digest % u64::try_from(MAPPED_FROM.len()).unwrap();
+    MAPPED_FROM[usize::try_from(way).unwrap()]
+}
+
 /// Runs a sequence and cuts the power at every place of its last act, in every way. Returns how many cuts
 /// that was. What came before is the end of a shorter sequence.
-fn cut_last_act(prepared: &SimDisk, sequence: &[Act], revealed: &Revealed) -> usize {
-    let mut session = Session::start(prepared.clone(), Durability::Immediate);
+fn cut_last_act(prepared: &SimDisk, sequence: &Sequence, revealed: &Revealed) -> usize {
+    let mut session = sequence.begin(prepared);
     let mut from = 0;
-    for act in sequence {
+    for act in &sequence.acts {
         from = session.disk.place();
         session.run(act);
     }
@@ -163,14 +195,14 @@ fn cut_last_act(prepared: &SimDisk, sequence: &[Act], revealed: &Revealed) -> us
 
 /// Runs a sequence with a fault at its first operation, its second, and so on; reopens, and cuts the
 /// power. Returns how many runs that was.
-fn fail_each_operation(prepared: &SimDisk, sequence: &[Act]) -> usize {
+fn fail_each_operation(prepared: &SimDisk, sequence: &Sequence) -> usize {
     let mut runs = 0;
     for (fault, lasting) in Fault::ALL.iter().flat_map(|f| [(*f, false), (*f, true)]) {
         for skip in 0.. {
             runs += 1;
-            let mut session = Session::start(prepared.crash(Cut::KEPT), Durability::Immediate);
+            let mut session = sequence.begin(prepared);
             session.disk.fail(skip, fault, lasting);
-            sequence.iter().for_each(|act| session.run(act));
+            sequence.acts.iter().for_each(|act| session.run(act));
             let was_hit = session.disk.failures() > 0;
             session.run(&Act::Reopen);
             session.run(&put(10, Durability::Immediate));
@@ -197,15 +229,16 @@ fn every_short_history_survives_a_cut_at_every_operation() {
     let (prepared, revealed) = (prepared(), Revealed::default());
     let (sequences, cuts) = (sequences(length()), AtomicUsize::new(0));
     run_all(&sequences, |sequence| {
-        let disk = prepared.crash(Cut::KEPT);
-        cuts.fetch_add(cut_last_act(&disk, sequence, &revealed), Relaxed);
+        cuts.fetch_add(cut_last_act(&prepared, sequence, &revealed), Relaxed);
     });
     say(&format!(
-        "{} cuts of {} histories left {} different disks",
+        "{} cuts of {} histories left {} different disks; {} writes went through memory",
         cuts.load(Relaxed),
         sequences.len(),
-        revealed.len()
+        revealed.len(),
+        prepared.mapped_writes()
     ));
+    assert!(prepared.mapped_writes() > 0);
 }
 
 /// Rules 1 and 6: whatever a user does, an operation that fails leaves what was acknowledged, readable
@@ -214,20 +247,22 @@ fn every_short_history_survives_a_cut_at_every_operation() {
 fn every_short_history_survives_the_failure_of_every_operation() {
     // Every sequence is run anew for each operation and each way to fail: one act less, and of the longest
     // two of five. That has no factor in common with the number of acts, so that each comes in each place.
-    let mut sequences = sequences(length().saturating_sub(1));
-    let longest = sequences.last().map_or(0, Vec::len);
+    let mut sequences = sequences(length().saturating_sub(1).max(1));
+    let longest = sequences.last().map_or(0, |last| last.acts.len());
     let mut number = 0;
     sequences.retain(|sequence| {
         number += 1;
-        sequence.len() < longest || number % 5 < 2
+        sequence.acts.len() < longest || number % 5 < 2
     });
     let (prepared, runs) = (prepared(), AtomicUsize::new(0));
     run_all(&sequences, |sequence| {
         runs.fetch_add(fail_each_operation(&prepared, sequence), Relaxed);
     });
     say(&format!(
-        "{} runs of {} histories, each with another failing operation",
+        "{} runs of {} histories, each with another failing operation; {} writes went through memory",
         runs.load(Relaxed),
-        sequences.len()
+        sequences.len(),
+        prepared.mapped_writes()
     ));
+    assert!(prepared.mapped_writes() > 0);
 }

@@ -401,6 +401,10 @@ fn keys() -> Vec<Vec<u8>> {
     (0..KEYS).map(|key| vec![key]).collect()
 }
 
+/// How much of the log has to be unflushed until records are written through memory: more than there ever is;
+/// none, so that all are; or some, so that after a flush the first ones are not.
+pub(crate) const MAPPED_FROM: [Option<u64>; 3] = [None, Some(0), Some(1_000)];
+
 /// Durabilities that a store may be opened with.
 pub(crate) const DURABILITIES: [Durability; 3] = [
     Durability::Immediate,

@@ -126,12 +126,31 @@ impl Map {
 }
 
 /// A mapping through which the end of a file is written.
-pub struct WritableMap(MmapRaw);
+pub struct WritableMap {
+    raw: MmapRaw,
+    /// Asked before each write, where the file system is a simulated one.
+    ask: Option<Box<Ask>>,
+}
+
+/// Whether so many bytes from an offset on may be written.
+type Ask = dyn Fn(u64, usize) -> bool + Send + Sync;
 
 impl WritableMap {
     /// Wraps a mapping of a file that nobody else writes to.
     pub(crate) fn new(raw: MmapRaw) -> WritableMap {
-        WritableMap(raw)
+        WritableMap { raw, ask: None }
+    }
+
+    /// The same for a simulation, which is asked whether there are pages for so many bytes from an offset on, and is so
+    /// told where to look for them: they are there once whoever writes them has done anything else.
+    pub fn asking(
+        raw: MmapRaw,
+        ask: impl Fn(u64, usize) -> bool + Send + Sync + 'static,
+    ) -> WritableMap {
+        WritableMap {
+            raw,
+            ask: Some(Box::new(ask)),
+        }
     }
 
     /// Copies `bytes` to the file, behind all that anybody has a slice of. False, and nothing is written, if the
@@ -140,11 +159,15 @@ impl WritableMap {
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         let end = start.saturating_add(bytes.len());
         let advice = memmap2::Advice::PopulateWrite;
-        if end > self.0.len() || self.0.advise_range(advice, start, bytes.len()).is_err() {
+        let refuses = |ask: &Ask| !ask(offset, bytes.len());
+        if end > self.raw.len() || self.ask.as_deref().is_some_and(refuses) {
+            return false;
+        }
+        if self.raw.advise_range(advice, start, bytes.len()).is_err() {
             return false;
         }
         // SAFETY: `start` is within the mapping, checked above.
-        let to = unsafe { self.0.as_mut_ptr().add(start) };
+        let to = unsafe { self.raw.as_mut_ptr().add(start) };
         // SAFETY: the range is within the mapping, checked above, and apart from `bytes`, which are not in a file.
         // No slice of it exists: only what was published is lent, and that is written once (design rule 6).
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };

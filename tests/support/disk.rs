@@ -3,22 +3,30 @@
 //! A running program sees what it wrote. What survives a cut is another matter: bytes are durable once
 //! their file was synced, names once their directory was. Everything random follows from the seed of
 //! the [`Cut`].
+//!
+//! What is written through memory is no operation. The disk is asked for the pages, looks at them whenever
+//! something else happens, and takes what has changed for a write.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use memmap2::{MmapMut, MmapOptions};
-use rimstone::{Map, Vfs, VfsFile};
+use rimstone::{Map, Vfs, VfsFile, WritableMap};
 use rustix::fs::MemfdFlags;
 
 use crate::image::{
     Content, Event, FileChange, Image, Left, NameChange, Node, Timeline, apply_name,
 };
 use crate::{Cut, Dice};
+
+/// The largest page of a system. The one in which a file ends is not to be written through memory: some kernels
+/// do not notice later writes to it once the file grew.
+const PAGE_MAX: u64 = 64 << 10;
 
 /// A disk in memory. Clones are the same disk.
 #[derive(Clone)]
@@ -47,6 +55,20 @@ struct State {
     failures: u64,
     capacity: Option<u64>,
     hold_syncs: bool,
+    /// How much of a file has to be unflushed until it is written to through memory.
+    mapped_from: Option<u64>,
+    /// Where files may be written to through memory now, by number.
+    watched: BTreeMap<u64, Watched>,
+    /// How many writes through memory were seen, here and on the disks that this one was left of.
+    mapped_writes: Arc<AtomicU64>,
+}
+
+/// Bytes of a file that somebody may be writing through memory.
+struct Watched {
+    inode: Arc<Inode>,
+    offset: u64,
+    /// What they were when somebody last looked.
+    seen: Vec<u8>,
 }
 
 /// A file as the running program sees it.
@@ -56,14 +78,16 @@ struct Inode {
     old: Arc<Content>,
     /// Shared memory, so that a mapping shows later writes; made when the file is first written to.
     memory: OnceLock<File>,
+    /// The length up to which space was reserved.
+    reserved: AtomicU64,
 }
 
 /// How operations fail, and which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Any change, with an I/O error: nothing was done.
+    /// Any change, with an I/O error: nothing was done. Pages to write to are refused, too.
     Io,
-    /// Any change, as no space is left: nothing was done.
+    /// Any change, as no space is left: nothing was done. Pages as above.
     Full,
     /// A write, half-way and with an I/O error.
     Partial,
@@ -80,7 +104,7 @@ enum Doing {
     Read,
     Write,
     Sync,
-    /// Changes names or lengths.
+    /// Changes names or lengths, or brings in pages that are to be changed.
     Other,
 }
 
@@ -156,14 +180,9 @@ impl SimDisk {
                 continue;
             };
             let old = image.files.get(&number).cloned().unwrap_or_default();
-            let memory = OnceLock::new();
-            let inode = Inode {
-                number,
-                old,
-                memory,
-            };
             state.names.insert(Arc::clone(path), *node);
-            state.files.insert(number, Arc::new(inode));
+            let inode = Arc::new(Inode::of(number, old));
+            state.files.insert(number, inode);
         }
         // Files without bytes have names alone.
         let named = image.names.values().filter_map(|node| match node {
@@ -180,7 +199,28 @@ impl SimDisk {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.look();
+        state
+    }
+
+    /// Whether there are pages for bytes of a file that are to be written through memory.
+    fn has_pages(&self, inode: &Arc<Inode>, offset: u64, len: usize) -> bool {
+        let mut state = self.state();
+        if state.check(Doing::Other).is_err() {
+            return false;
+        }
+        let end = offset + u64::try_from(len).unwrap_or(0);
+        let is_reserved = end.next_multiple_of(PAGE_MAX) <= inode.reserved.load(Relaxed);
+        // Once: a store that is dropped then writes again.
+        assert!(
+            is_reserved || std::thread::panicking(),
+            "up to {end} through memory, in a page that was not reserved as a whole"
+        );
+        if is_reserved {
+            state.watch(inode, offset, len);
+        }
+        is_reserved
     }
 
     /// The place in the disk's history: how many changes it has seen. Every place up to this one is
@@ -200,7 +240,12 @@ impl SimDisk {
     /// have been done in part.
     #[must_use]
     pub fn crash_at(&self, place: usize, cut: Cut) -> SimDisk {
-        SimDisk::from_image(self.image(place, cut))
+        let left = SimDisk::from_image(self.image(place, cut));
+        let (old, mut new) = (self.state(), left.state());
+        new.mapped_from = old.mapped_from;
+        new.mapped_writes = Arc::clone(&old.mapped_writes);
+        drop(new);
+        left
     }
 
     /// The disk that a cut left, with the power on.
@@ -265,6 +310,18 @@ impl SimDisk {
     #[must_use]
     pub fn bytes_used(&self) -> u64 {
         self.state().bytes_used()
+    }
+
+    /// Has records be written through memory from here on, once so many bytes of their file are not flushed, also on
+    /// the disks that cuts leave of this one. With `None`, as at first, all are written by calls.
+    pub fn map_from(&self, unflushed: Option<u64>) {
+        self.state().mapped_from = unflushed;
+    }
+
+    /// How many writes went through memory, on this disk and those that it was left of and that were left of it.
+    #[must_use]
+    pub fn mapped_writes(&self) -> u64 {
+        self.state().mapped_writes.load(Relaxed)
     }
 
     /// Makes every sync wait until it is called with `false`.
@@ -369,26 +426,70 @@ impl State {
 
     fn write(&mut self, inode: &Inode, bytes: &[u8], offset: u64) -> io::Result<()> {
         inode.memory().write_all_at(bytes, offset)?;
+        self.note_write(inode.number, bytes, offset);
+        match self.watched.get_mut(&inode.number) {
+            // It is known already.
+            Some(watched) => watched.read().map(|now| watched.seen = now),
+            None => Ok(()),
+        }
+    }
+
+    fn note_write(&mut self, file: u64, bytes: &[u8], offset: u64) {
         let (offset, bytes) = (usize::try_from(offset).unwrap_or(0), bytes.into());
-        self.journal.push(Event::Bytes {
-            file: inode.number,
-            change: FileChange::Write { offset, bytes },
-        });
-        Ok(())
+        let change = FileChange::Write { offset, bytes };
+        self.journal.push(Event::Bytes { file, change });
+    }
+
+    /// Expects these bytes of a file to change, and no others.
+    fn watch(&mut self, inode: &Arc<Inode>, offset: u64, len: usize) {
+        let mut watched = Watched {
+            inode: Arc::clone(inode),
+            offset,
+            seen: vec![0; len],
+        };
+        watched.seen = watched.read().expect("memory");
+        self.watched.insert(inode.number, watched);
+    }
+
+    /// Finds what was written through memory since somebody last looked: maybe a part of what will be.
+    fn look(&mut self) {
+        let mut watched = std::mem::take(&mut self.watched);
+        for (file, watched) in &mut watched {
+            let now = watched.read().expect("memory");
+            if now != watched.seen {
+                self.note_write(*file, &now, watched.offset);
+                self.mapped_writes.fetch_add(1, Relaxed);
+                watched.seen = now;
+            }
+        }
+        self.watched = watched;
+    }
+}
+
+impl Watched {
+    fn read(&self) -> io::Result<Vec<u8>> {
+        let mut now = vec![0; self.seen.len()];
+        self.inode.read(&mut now, self.offset)?;
+        Ok(now)
     }
 }
 
 impl Inode {
     /// A new file.
     fn new(number: u64) -> Inode {
-        let (old, memory) = Default::default();
-        let inode = Inode {
+        let inode = Inode::of(number, Arc::default());
+        inode.memory();
+        inode
+    }
+
+    fn of(number: u64, old: Arc<Content>) -> Inode {
+        let (memory, reserved) = Default::default();
+        Inode {
             number,
             old,
             memory,
-        };
-        inode.memory();
-        inode
+            reserved,
+        }
     }
 
     fn memory(&self) -> &File {
@@ -606,6 +707,7 @@ impl VfsFile for SimFile {
             let waited = self.disk.0.released.wait(state);
             state = waited.unwrap_or_else(PoisonError::into_inner);
         }
+        state.look();
         let file = self.inode.number;
         let result = state.call(Doing::Sync);
         match result {
@@ -620,6 +722,7 @@ impl VfsFile for SimFile {
         let mut state = self.disk.state();
         state.check(Doing::Other)?;
         state.check_space(&self.inode, len)?;
+        self.inode.reserved.fetch_max(len, Relaxed);
         if len > self.inode.len()? {
             self.inode.memory().set_len(len)?;
             let change = FileChange::Len(usize::try_from(len).unwrap_or(0));
@@ -640,6 +743,17 @@ impl VfsFile for SimFile {
         };
         let raw = MmapOptions::new().len(len).map_raw_read_only(memory)?;
         Ok(Map::new(raw))
+    }
+
+    fn map_to_write(&self, len: usize) -> Option<WritableMap> {
+        let raw = MmapOptions::new().len(len).map_raw(self.inode.memory());
+        let (disk, inode) = (self.disk.clone(), Arc::clone(&self.inode));
+        let ask = move |offset, len| disk.has_pages(&inode, offset, len);
+        Some(WritableMap::asking(raw.ok()?, ask))
+    }
+
+    fn mapped_from(&self) -> u64 {
+        self.disk.state().mapped_from.unwrap_or(u64::MAX)
     }
 
     fn map_private(&self) -> io::Result<Map> {

@@ -27,10 +27,7 @@ const AHEAD: u64 = 8 << 20;
 /// segment's end, where writers wait for them.
 const UNFLUSHED_MAX: u64 = 32 << 20;
 const UNFLUSHED_MIN: u64 = 1 << 20;
-/// Once so much is not flushed, records are written through memory. The system then writes a huge page out
-/// as a whole, which is too much where every few records are flushed.
-const MAPPED_FROM: u64 = 4 << 20;
-/// What is longer is written the usual way, which takes no more time then.
+/// What is longer than this is not written through memory, as the usual way takes no more time then.
 const MAPPED_MAX: usize = 64 << 10;
 /// The largest page of a file's end.
 const PAGE_MAX: u64 = 64 << 10;
@@ -48,8 +45,6 @@ const _: () = {
         "a new segment has more than what is kept back"
     );
     assert!(AHEAD < SEGMENT_LEN);
-    // Of twice its size at most.
-    assert!(MAPPED_FROM >= 2 << 20);
     assert!(UNFLUSHED_MIN < UNFLUSHED_MAX && UNFLUSHED_MAX < SEGMENT_LEN);
 };
 
@@ -336,7 +331,7 @@ impl Appender {
         let len = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
         // Not in the page in which the file ends, which ext4 of some kernels protects no more once it grew.
         let is_inside = self.end.saturating_add(len).next_multiple_of(PAGE_MAX) <= self.allocated;
-        if unflushed >= MAPPED_FROM && self.buffer.len() <= MAPPED_MAX && is_inside {
+        if unflushed >= file.mapped_from() && self.buffer.len() <= MAPPED_MAX && is_inside {
             let len = usize::try_from(SEGMENT_LEN).unwrap_or(usize::MAX);
             let map = self.map.get_or_init(|| file.map_to_write(len)).as_ref();
             if map.is_some_and(|map| map.write(&self.buffer, self.end)) {

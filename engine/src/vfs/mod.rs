@@ -14,6 +14,13 @@ pub use crate::mem::{Map, WritableMap};
 pub use os::OsVfs;
 pub(crate) use output::Output;
 
+/// So much of a file is not flushed when writing through memory begins to pay, unless its file system says otherwise: the
+/// system then writes huge pages out as a whole, which is too much where every few records are flushed.
+const MAPPED_FROM: u64 = 4 << 20;
+
+// Of twice its size at most.
+const _: () = assert!(MAPPED_FROM >= 2 << 20);
+
 /// What the name of a file is followed by beside one of the same id that must not be mapped any more, since
 /// reading it that way ended a process.
 pub(crate) const UNMAPPABLE: &str = "pread";
@@ -131,6 +138,10 @@ pub trait VfsFile: Send + Sync {
     fn map_to_write(&self, len: usize) -> Option<WritableMap> {
         let _ = len;
         None
+    }
+    /// How many bytes have to wait for a flush until a record is written through memory.
+    fn mapped_from(&self) -> u64 {
+        MAPPED_FROM
     }
     /// Maps the whole file copy-on-write: changes stay in memory.
     ///
