@@ -40,6 +40,7 @@ impl PartState {
     /// Before a change: if a capture has yet to visit the partition, keeps it as it is.
     fn keep_aside(&mut self, buckets: &Buckets, capture: u64) {
         if self.captured < capture {
+            debug_assert!(self.aside.is_none(), "the capture before has ended");
             self.aside = Some(buckets.image(self.entries));
             self.captured = capture;
         }
@@ -72,6 +73,10 @@ impl Partition {
 
 /// What is left of a hash is the number of its partition.
 const PARTITION_SHIFT: u32 = u64::BITS - PARTITIONS.ilog2();
+const _: () = assert!(
+    PARTITION_SHIFT >= 22 + u32::BITS,
+    "of what tells a place in it"
+);
 
 fn partition_of(hash: u64) -> usize {
     let partition = usize::try_from(hash >> PARTITION_SHIFT).unwrap_or_default();
@@ -119,6 +124,7 @@ impl Table {
         // One more is enough to tell that they are too many.
         for (p, (multiple, entries)) in partitions.enumerate().take(PARTITIONS + 1) {
             let (len, chunks) = saved_size(p, multiple)?;
+            debug_assert!(offset.is_multiple_of(size_of::<Bucket>()));
             let (own, rest) = crcs.split_at_checked(chunks)?;
             let buckets = Buckets::mapped(map, offset, p, multiple, own)?;
             mapped.push(Partition::new(buckets));

@@ -9,6 +9,7 @@ use crate::verified::Verified;
 
 /// Bytes of a block of the index that are asked for at once.
 const NODE_LEN: usize = 512;
+const _: () = assert!(NODE_LEN > BLOCK_LEN_MIN);
 
 pub(super) struct Tree {
     /// Where blocks of keys end and the index begins.
@@ -49,7 +50,8 @@ impl Tree {
         while at < self.end {
             let end = self.end_of(file, at)?;
             file.verified(at, end)?;
-            debug_assert!(end > at && end <= self.end, "block by block");
+            debug_assert!(end > at);
+            debug_assert!(end <= self.end, "block by block");
             at = end;
         }
         debug_assert_eq!(at, self.end, "the index ends with a block");
@@ -65,6 +67,7 @@ impl Tree {
         if self.root == 0 {
             return Ok(None);
         }
+        debug_assert!(self.root < self.end, "the index has a root");
         let mut at = self.root;
         while at >= self.start {
             // Most are shorter, and all of it is read.
@@ -87,6 +90,7 @@ impl Tree {
         file: File<'a>,
         leaf: &Leaf<'_>,
     ) -> Result<Option<Leaf<'a>>, Damage> {
+        debug_assert!(leaf.end <= self.start, "keys lie before their index");
         if leaf.end == self.start {
             return Ok(None);
         }
@@ -98,6 +102,7 @@ impl Tree {
         file: File<'a>,
         leaf: &Leaf<'_>,
     ) -> Result<Option<Leaf<'a>>, Damage> {
+        debug_assert!(leaf.start >= HEADER_LEN, "and behind the header");
         if leaf.start == HEADER_LEN {
             return Ok(None);
         }
@@ -130,10 +135,8 @@ impl Tree {
         let end = self.end_of(file, start)?;
         debug_assert!(start >= self.start, "leaves are no nodes");
         let piece = (start - self.start) / BLOCK_LEN_MIN;
-        debug_assert!(
-            end <= self.end && end - start >= BLOCK_LEN_MIN,
-            "a bit of its own"
-        );
+        debug_assert!(end <= self.end);
+        debug_assert!(end - start >= BLOCK_LEN_MIN, "a bit of its own");
         if !self.verified.has(piece) {
             file.verified(start, end)?;
             self.verified.add(piece);
