@@ -14,7 +14,7 @@ use crate::format::checkpoint::{
     DATA_START, HEADER_LEN, Header, Meta, PartitionEntry, VERSION, decode_current, encode_current,
     file_name,
 };
-use crate::format::segment::Refusal;
+use crate::format::segment::{HEADER_LEN as SEGMENT_HEADER_LEN, Refusal, SEGMENT_LEN};
 use crate::vfs::{Map, Output, Vfs};
 
 pub(crate) const CURRENT: &str = "CURRENT";
@@ -225,6 +225,11 @@ pub(crate) fn read(vfs: &dyn Vfs, dir: &Path, id: u64) -> Result<(Header, Meta, 
     })?;
     if header.id != id {
         return Err(damage("the header is another checkpoint's"));
+    }
+    let position = u64::from(header.position.offset);
+    let records = SEGMENT_HEADER_LEN as u64..=SEGMENT_LEN;
+    if !records.contains(&position) || !position.is_multiple_of(8) {
+        return Err(damage("the log goes on where no record begins"));
     }
     let place = usize::try_from(header.meta_offset)
         .ok()

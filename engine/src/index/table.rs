@@ -723,7 +723,10 @@ mod tests {
             },
             id: 1,
             seqno: 1,
-            position: Address::default(),
+            position: Address {
+                segment: 1,
+                offset: 128,
+            },
             epoch: 1,
             time: 1,
             meta_offset: DATA_START + bytes.len() as u64,
@@ -750,6 +753,30 @@ mod tests {
         }
         let scrubbed = checkpoint::scrub(&OsVfs, dir.path(), 1, |_| {});
         assert_eq!(scrubbed.expect("it is intact"), loaded.meta);
+    }
+
+    #[test]
+    fn a_checkpoint_that_goes_on_where_no_record_begins_is_refused() {
+        let (images, _) = images_of_version_1(1, &mut [false; 1000]);
+        let dir = file_of_version_1(&images);
+        let path = dir.path().join(file_name(1));
+        let end = 64 << 20;
+        for (offset, is_sound) in [
+            (0u32, false),
+            (120, false),
+            (128, true),
+            (132, false),
+            (end, true),
+            (end + 8, false),
+        ] {
+            let mut file = std::fs::read(&path).expect("a file");
+            file[88..92].copy_from_slice(&offset.to_le_bytes());
+            let crc = crc32fast::hash(&file[..140]);
+            file[140..144].copy_from_slice(&crc.to_le_bytes());
+            std::fs::write(&path, file).expect("a file");
+            let read = checkpoint::read(&OsVfs, dir.path(), 1);
+            assert_eq!(read.is_ok(), is_sound, "at {offset}");
+        }
     }
 
     #[test]
