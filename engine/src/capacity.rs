@@ -52,7 +52,6 @@ const _: () = {
     assert!(PREALLOCATED as u64 >= STEP, "all of it is counted");
     assert!(BATCH * (HEADER_LEN + KEY_MAX) <= BATCH_MAX);
     assert!(CAPACITY_MIN / BYTES_PER_BIT >= 64);
-    assert!(BITS_MAX >= 64);
     assert!(SAMPLE.is_power_of_two());
     assert!(SAMPLE > 1);
 };

@@ -44,8 +44,6 @@ const _: () = {
     assert!(CLASS_MIN >= SEGMENT_MIN);
     assert!(CLASS_MIN <= SEGMENT_LEN);
     assert!(SEGMENT_MIN >= STEP, "what a new segment takes is counted");
-    assert!(PINS_SHARE > 1);
-    assert!(CLASS_SHARE > 1);
 };
 
 /// What compaction remembers between its steps.

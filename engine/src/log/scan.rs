@@ -48,7 +48,6 @@ impl<'a> Scan<'a> {
 
     /// All records of a class segment, whose valid bytes are published: each of them was durable.
     pub(crate) fn of_class(segment: &'a Segment) -> Self {
-        debug_assert!(segment.class.is_some(), "numbers rise in the others");
         Scan {
             segment,
             offset: SEGMENT_HEADER_LEN as u64,

@@ -46,7 +46,6 @@ const _: () = {
     assert!(CHUNK_BYTES_MAX <= u32::MAX as usize, "offsets have 32 bits");
     assert!(ARRIVAL_BYTES * FANOUT <= CHUNK_BYTES_MAX);
     assert!(CHUNKS_MIN < FANOUT);
-    assert!(GROWTH > 1);
     assert!(ARRIVALS * FANOUT <= STEP * (FANOUT / 2));
     assert!(ARRIVALS <= u32::MAX as usize, "so are arrivals");
     assert!(KEY_LEN_MAX <= u16::MAX as usize, "lengths 16");
