@@ -52,6 +52,10 @@ const _: () = {
         GRACE == rimstone_compaction::GRACE,
         "keys go with their records"
     );
+    assert!(
+        rimstone_compaction::CLASSES < FRONT,
+        "no class is taken for none"
+    );
     assert!(CLOSE_MIN < CHECKPOINT_MIN);
     assert!(RETIRED_IDLE < RETIRED_MIN);
     assert!(RESERVE_MIN < RESERVE_LIVE, "little of it");

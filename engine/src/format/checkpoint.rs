@@ -61,7 +61,6 @@ const _: () = {
     assert!(DATA_START.is_multiple_of(4096));
     assert!(SEGMENT_LEN < COUNT_MAX, "bytes are counted, too");
     assert!(COUNT_MAX < u64::MAX / NUMBER_MAX as u64, "a sum of all");
-    assert!(FRONT >= rimstone_compaction::CLASSES, "no class has it");
 };
 
 /// Which state a checkpoint holds, and where the log goes on.

@@ -16,7 +16,7 @@ use std::array;
 use std::iter::successors;
 use std::sync::Arc;
 
-use crate::format::checkpoint::{DATA_START, NUMBER_MAX};
+use crate::format::checkpoint::NUMBER_MAX;
 use crate::format::segment::SEGMENT_LEN;
 use crate::mem::{Arena, Bucket, BucketMemory, Map};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -554,7 +554,8 @@ pub(super) const CHUNK_LEN: usize = CHUNK * size_of::<Bucket>();
 #[cfg(not(feature = "loom"))]
 const _: () = {
     assert!(CHUNK_LEN == 4096, "a chunk is a page");
-    assert!(DATA_START.is_multiple_of(CHUNK_LEN as u64), "pages");
+    let start = crate::format::checkpoint::DATA_START;
+    assert!(start.is_multiple_of(CHUNK_LEN as u64), "pages");
 };
 
 /// How many bytes and chunks a partition has in a checkpoint; `None` if none has this multiple.
