@@ -58,13 +58,20 @@ impl<C> Compactor<C> {
         debug_assert!(!self.progress.is_done, "no step follows the last one");
         let before = self.progress;
         let done = self.try_step(segments, budget);
+        debug_assert!(before.scanned <= self.progress.scanned);
         debug_assert!(
-            before.scanned <= self.progress.scanned && before.copied <= self.progress.copied,
+            before.copied <= self.progress.copied,
             "progress is never taken back"
         );
         debug_assert!(
             self.progress.copied <= self.progress.scanned,
             "only what was looked at is copied"
+        );
+        debug_assert!(
+            done.is_err()
+                || self.progress.is_done
+                || self.progress.scanned >= before.scanned.saturating_add(budget),
+            "a step that is not the last does all that it may"
         );
         if done.is_err() {
             segments.abandon();
@@ -105,6 +112,7 @@ impl<C> Compactor<C> {
     where
         S: Segments<Scan = C>,
     {
+        debug_assert!(!self.progress.is_done, "nothing is copied behind the end");
         let bytes = record.encoded_len();
         debug_assert!(bytes > 0, "or a budget would never be used up");
         self.progress.scanned = self.progress.scanned.saturating_add(bytes);
@@ -154,6 +162,7 @@ pub fn run<S: Segments>(
         return Ok(None);
     };
     let done = Compactor::new(plan, now).step(segments, u64::MAX)?;
+    debug_assert!(done.is_done, "without a bound it comes to its end");
     Ok(Some(done))
 }
 

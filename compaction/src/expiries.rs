@@ -4,7 +4,10 @@ use crate::is_erasable;
 
 /// Two buckets for each power of two of seconds, as far as a `u32` goes.
 const BUCKETS: usize = 64;
-const _: () = assert!(BUCKETS == 2 * u32::BITS as usize);
+const _: () = {
+    assert!(BUCKETS == 2 * u32::BITS as usize);
+    assert!(BUCKETS < u8::MAX as usize, "its number is a byte");
+};
 
 /// The bytes of a segment by their expiration, counted from a second at which it was new.
 ///
@@ -109,6 +112,7 @@ fn bucket(after: u32) -> u32 {
 
 /// The highest number in a bucket.
 fn last_second(bucket: u32) -> u64 {
+    debug_assert!((bucket as usize) < BUCKETS, "there is no such bucket");
     match bucket {
         0 | 1 => u64::from(bucket),
         _ => (u64::from(3 + (bucket & 1)) << (bucket / 2 - 1)) - 1,

@@ -80,9 +80,13 @@ pub const CLASSES: u8 = 8;
 
 const _: () = {
     assert!(CLASS_BOUNDS.len() + 1 == CLASSES as usize);
-    assert!(CLASS_BOUNDS[0] < CLASS_BOUNDS[1] && CLASS_BOUNDS[1] < CLASS_BOUNDS[2]);
-    assert!(CLASS_BOUNDS[2] < CLASS_BOUNDS[3] && CLASS_BOUNDS[3] < CLASS_BOUNDS[4]);
-    assert!(CLASS_BOUNDS[4] < CLASS_BOUNDS[5] && CLASS_BOUNDS[5] < CLASS_BOUNDS[6]);
+    assert!(CLASS_BOUNDS[0] < CLASS_BOUNDS[1]);
+    assert!(CLASS_BOUNDS[1] < CLASS_BOUNDS[2]);
+    assert!(CLASS_BOUNDS[2] < CLASS_BOUNDS[3]);
+    assert!(CLASS_BOUNDS[3] < CLASS_BOUNDS[4]);
+    assert!(CLASS_BOUNDS[4] < CLASS_BOUNDS[5]);
+    assert!(CLASS_BOUNDS[5] < CLASS_BOUNDS[6]);
+    assert!(CLASS_BOUNDS[6] == u64::MAX - 1, "only what lasts is above");
 };
 
 /// Returns the class, below [`CLASSES`], for a record with this many seconds to live, `u64::MAX` for

@@ -28,7 +28,10 @@ pub struct Pace {
 /// and when it is at the bound.
 const RATE_MIN: u64 = 500;
 const RATE_MAX: u64 = 8_000;
-const _: () = assert!(RATE_MIN < RATE_MAX);
+const _: () = {
+    assert!(RATE_MIN < RATE_MAX);
+    assert!(RATE_MAX <= u64::MAX / 1_000_000, "times a square");
+};
 
 impl Pace {
     /// Returns a bucket that holds so many bytes, so that what was saved up in quiet times is not

@@ -24,7 +24,14 @@ const GAIN: u64 = 11;
 /// than the reads themselves.
 const FILLING: u32 = 4;
 
-const _: () = assert!(ROUND > 0 && WARMING <= REST_MAX && FILLING > 0);
+const _: () = {
+    assert!(ROUND > 0);
+    assert!(WARMING <= REST_MAX);
+    assert!(FILLING > 0);
+    assert!(GAIN > 0);
+    assert!(GAIN < 256, "a gain, and less than a doubling");
+    assert!(REST_MAX.is_multiple_of(WARMING), "rests double up to it");
+};
 
 thread_local! {
     static READS: Cell<u32> = const { Cell::new(0) };
@@ -155,6 +162,14 @@ impl Phase {
         debug_assert!(
             (WARMING..=REST_MAX).contains(&rest),
             "it looks again some time"
+        );
+        debug_assert!(
+            match state {
+                State::Warming(rounds) => rounds <= WARMING,
+                State::Resting(rounds) => rounds <= REST_MAX,
+                State::Using => rest == WARMING || matches!(self.state, State::Using),
+            },
+            "no phase is without end"
         );
         Phase { state, rest }
     }

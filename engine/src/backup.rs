@@ -63,6 +63,7 @@ impl Core {
 
     /// The state that the newest checkpoint holds.
     fn point_saved(&self, state: &Maintenance) -> Result<Point> {
+        debug_assert!(!self.is_read_only, "a checkpoint was made for it");
         let id = state.kept.last().map_or(0, |kept| kept.id);
         let (header, meta, _) = checkpoint::read(&*self.vfs, &self.dir, id)?;
         let segments: BTreeSet<u64> = ids(&meta).collect();
@@ -88,6 +89,7 @@ impl Core {
 
     /// The state that was read, which another process may have gone on from.
     fn point_read(&self, state: &Maintenance) -> Result<Point> {
+        debug_assert!(self.is_read_only, "nobody adds to its log");
         let (end, ..) = self.log.lock().written();
         let all = self.segments.all();
         let mut point = Point {
@@ -161,6 +163,7 @@ impl<'a> Dest<'a> {
             "the log ends in one of its own"
         );
         debug_assert!(point.open.is_subset(&point.segments));
+        debug_assert!(point.checkpoint.is_some() || point.runs.is_empty());
         let from = &self.core.dir;
         let next_id = || 0;
         let runs = RunFiles {
@@ -297,7 +300,8 @@ fn copy(vfs: &dyn Vfs, from: &Path, to: &Path, limit: Option<u64>) -> Result<()>
     let (mut at, mut piece) = (0, Vec::new());
     while at < len {
         let size = PIECE.min(len - at);
-        debug_assert!(size > 0 && at + size <= len);
+        debug_assert!(size > 0);
+        debug_assert!(at + size <= len);
         piece.resize(usize::try_from(size).unwrap_or(0), 0);
         source.read_at(&mut piece, at).map_err(reading)?;
         out.push(&piece).map_err(writing)?;

@@ -135,6 +135,7 @@ impl WriteBatch {
             namespace: namespace.clone(),
             change,
         };
+        debug_assert!(write.is_of(namespace, key), "it is found under its key");
         loop {
             match self.places.entry(hash) {
                 Entry::Vacant(place) => {
@@ -167,6 +168,7 @@ impl WriteBatch {
     /// cannot be written, none is left behind.
     pub(crate) fn into_ops(self) -> Result<Vec<Op>> {
         let writes = self.writes.len();
+        debug_assert_eq!(self.places.len(), writes, "each key once");
         let mut ops = Vec::with_capacity(writes);
         for Write { namespace, change } in self.writes {
             let op = match change {

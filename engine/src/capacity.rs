@@ -15,12 +15,15 @@ use rimstone_compaction::{LeastUsed, Segments};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::format::record::{HEADER_LEN, KEY_MAX, RECORD_MAX};
+use crate::log::appender::STEP;
 use crate::log::segment::Segment;
 use crate::maintenance::Maintenance;
 use crate::reclaim::Log;
 use crate::records::{Found, Records};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex};
+use crate::writer::BATCH_MAX;
 
 /// The least capacity, and the least and greatest length of segments, which are a fraction of it.
 const CAPACITY_MIN: u64 = 64 << 20;
@@ -41,9 +44,16 @@ const SAMPLE: u64 = 8;
 
 const _: () = {
     // It ends when more is left than when it began, and begins before anybody waits.
-    assert!(END_SHARE < BEGIN_SHARE && BEGIN_SHARE < HOLD_SHARE);
+    assert!(END_SHARE < BEGIN_SHARE);
+    assert!(BEGIN_SHARE < HOLD_SHARE);
     assert!(KEPT_SHARE > 1, "each segment that goes makes room");
     assert!(CAPACITY_MIN / SEGMENT_SHARE >= SEGMENT_MIN);
+    assert!(SEGMENT_MIN >= RECORD_MAX as u64, "it holds any");
+    assert!(PREALLOCATED as u64 >= STEP, "all of it is counted");
+    assert!(BATCH * (HEADER_LEN + KEY_MAX) <= BATCH_MAX);
+    assert!(CAPACITY_MIN / BYTES_PER_BIT >= 64);
+    assert!(SAMPLE.is_power_of_two());
+    assert!(SAMPLE > 1);
 };
 /// Rounds of eviction that may go without freeing anything, as writers go on meanwhile; then nothing is left
 /// to evict.
@@ -103,7 +113,6 @@ impl Capacity {
     pub(crate) fn new(max: u64) -> Capacity {
         let max = max.max(CAPACITY_MIN);
         let words = (max / BYTES_PER_BIT).min(BITS_MAX) / 64;
-        debug_assert!(words > 0, "the least capacity has bits");
         let map = || (0..words).map(|_| AtomicU64::new(0)).collect();
         Capacity {
             max,
@@ -197,6 +206,7 @@ impl Capacity {
             self.turned.store(0, Ordering::Relaxed);
             self.read.turn();
         }
+        debug_assert!(self.turned.load(Ordering::Relaxed) <= self.max / 2);
         is_over
     }
 }
@@ -318,7 +328,6 @@ impl Core {
         let mut fruitless = 0;
         while used > end && fruitless < FRUITLESS_MAX && !self.work.is_stopped() {
             let before = used;
-            debug_assert!(used > end, "there is something to free");
             let most = (used - end).min(capacity.max / HOLD_SHARE);
             debug_assert!(most > 0, "each round asks for something");
             let made = self.make_room_in(state, most);
@@ -367,6 +376,7 @@ impl Log<'_> {
             return false;
         }
         debug_assert!(self.state.evicting.is_none());
+        debug_assert!(self.core.capacity.is_some(), "only a cache evicts");
         let live = self.weight_of_plan();
         self.state.evicting = Some(Evicting {
             may_keep: Cell::new(live / KEPT_SHARE),

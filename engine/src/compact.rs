@@ -28,7 +28,10 @@ const BURST: u64 = 64 << 20;
 
 const _: () = {
     assert!(STEP <= TURN, "a turn has a step at least");
-    assert!(FULL_PERCENT < THOROUGH_PERCENT && THOROUGH_PERCENT < 100);
+    assert!(STEP <= BURST, "a step can be saved up for");
+    assert!(GARBAGE_SHARE_MIN > 1, "some of it is left alone, not all");
+    assert!(FULL_PERCENT < THOROUGH_PERCENT);
+    assert!(THOROUGH_PERCENT < 100);
 };
 
 /// How much compaction may do, and what was written when it last looked.
@@ -168,10 +171,10 @@ impl Core {
         if budget == 0 && !state.reclaim.is_free {
             return Ok(false);
         }
-        debug_assert!(budget <= STEP, "others wait for the lock meanwhile");
         let bytes = self.step(state, budget)?;
         state.pacing.pace.spend(bytes);
-        debug_assert!(*turn > 0 && *turn <= TURN, "others wait for the end of it");
+        debug_assert!(*turn > 0);
+        debug_assert!(*turn <= TURN, "others wait for the end of it");
         *turn = turn.saturating_sub(bytes);
         Ok(true)
     }
@@ -204,7 +207,6 @@ impl Core {
                 .filter(|s| before.contains(&s.id) && strategy.is_worth(s));
             let left: u64 = left.map(|s| s.bytes).sum();
             all = all.max(left);
-            debug_assert!(left <= all, "what is done with is not negative");
             progress(all - left, all);
             if !log.begin(&strategy, |segment| before.contains(&segment.id)) {
                 break;

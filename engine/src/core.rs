@@ -308,6 +308,7 @@ impl Core {
             if log.durable == log.seqno {
                 return Ok(());
             }
+            debug_assert!(log.durable < log.seqno, "what is durable was given out");
             log.written()
         };
         // What lies in earlier segments is durable.
@@ -388,6 +389,7 @@ impl Core {
     /// say, nothing changes.
     pub(crate) fn rotate(&self, log: &mut Appender) -> Result<()> {
         self.check_writable()?;
+        debug_assert_eq!(log.buffered(), 0, "between two groups");
         // Its length can be relied on, then.
         log.sync().inspect_err(|_| self.poison())?;
         self.take_capacity(PREALLOCATED, false)?;

@@ -14,12 +14,13 @@ use std::sync::Arc;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::format::namespace::{Deletion, NamespaceBody};
-use crate::format::record::{INLINE_MAX, KEY_MAX, Kind};
+use crate::format::record::{HEADER_LEN, INLINE_MAX, KEY_MAX, Kind};
 use crate::list::ListOptions;
 use crate::log::commit::Op;
 use crate::maintenance::Maintenance;
-use crate::namespaces::State;
+use crate::namespaces::{NAME_MAX, State};
 use crate::options::Condition;
+use crate::writer::BATCH_MAX;
 
 /// Deletions of one namespace that may wait: what a record about it has room for. Whoever asks for more
 /// carries the others out first.
@@ -29,8 +30,12 @@ const BATCH: usize = 256;
 const TURN: usize = 64 << 10;
 
 // A record about a namespace has room for all that wait.
-const _: () = assert!(WAITING_MAX * (KEY_MAX + 16) < INLINE_MAX);
-const _: () = assert!(BATCH <= TURN, "a turn has a batch at least");
+const _: () = assert!(WAITING_MAX * (KEY_MAX + 16) + NAME_MAX + 32 < INLINE_MAX);
+const _: () = {
+    assert!(BATCH <= TURN);
+    assert!(TURN.is_multiple_of(BATCH));
+    assert!(BATCH * (HEADER_LEN + KEY_MAX) <= BATCH_MAX);
+};
 
 /// How far a deletion is that is being carried out.
 pub(crate) struct UnderWay {
@@ -200,7 +205,8 @@ impl Core {
             if *left == 0 || self.work.is_stopped() {
                 return Ok(false);
             }
-            debug_assert!(*left <= TURN && left.is_multiple_of(BATCH));
+            debug_assert!(*left <= TURN);
+            debug_assert!(left.is_multiple_of(BATCH));
             let mut options = ListOptions::new().prefix(&deletion.prefix).limit(BATCH);
             options.cursor.clone_from(cursor);
             // At the beginning of time nothing has expired.

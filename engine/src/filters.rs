@@ -97,7 +97,8 @@ impl Filters {
             .filter(|(hash, seqno)| self.may_hold(&others, reading, *hash, *seqno))
             .count();
         let needed = needed.saturating_mul(1000) / sample.len();
-        debug_assert!(needed <= 1000 && sample.len() <= SAMPLE);
+        debug_assert!(needed <= 1000);
+        debug_assert!(sample.len() <= SAMPLE);
         (!self.is_short).then_some(u64::try_from(needed).unwrap_or(1000))
     }
 
@@ -175,11 +176,13 @@ impl Filter {
 
     fn add(&mut self, hash: u64) {
         for (at, bit) in places(hash, self.words.len()) {
-            debug_assert!(at < self.words.len() && bit.is_power_of_two());
+            debug_assert!(at < self.words.len());
+            debug_assert!(bit.is_power_of_two());
             if let Some(word) = self.words.get_mut(at) {
                 *word |= bit;
             }
         }
+        debug_assert!(self.may_hold(hash), "what was added is found");
     }
 
     fn may_hold(&self, hash: u64) -> bool {

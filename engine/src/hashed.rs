@@ -16,6 +16,7 @@ impl Hasher for Hashed {
     }
 
     fn write_u64(&mut self, hash: u64) {
+        debug_assert_eq!(self.0, 0, "a key is one number");
         self.0 = hash;
     }
 

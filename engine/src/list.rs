@@ -127,6 +127,7 @@ impl Page {
     pub fn keys(&self) -> impl ExactSizeIterator<Item = ListedKey<'_>> {
         self.items.iter().map(|item| {
             let rest = self.bytes.get(item.start..).unwrap_or_default();
+            debug_assert!(item.key_len as usize + item.metadata_len as usize <= rest.len());
             let (name, rest) = rest.split_at(rest.len().min(item.key_len as usize));
             ListedKey {
                 name,

@@ -52,7 +52,15 @@ const _: () = {
         GRACE == rimstone_compaction::GRACE,
         "keys go with their records"
     );
-    assert!(CLOSE_MIN < CHECKPOINT_MIN && RETIRED_IDLE < RETIRED_MIN);
+    assert!(
+        rimstone_compaction::CLASSES < FRONT,
+        "no class is taken for none"
+    );
+    assert!(CLOSE_MIN < CHECKPOINT_MIN);
+    assert!(RETIRED_IDLE < RETIRED_MIN);
+    assert!(RESERVE_MIN < RESERVE_LIVE, "little of it");
+    assert!(RETIRED_SHARE > 1);
+    assert!(RETIRED_MIN < CHECKPOINT_MIN);
 };
 
 /// What maintenance remembers.
@@ -320,7 +328,8 @@ impl Core {
             meta_len: 0,
             meta_crc: 0,
         };
-        debug_assert!(log.durable <= log.seqno);
+        debug_assert_eq!(log.buffered(), 0, "between two groups");
+        debug_assert!(log.durable <= log.seqno, "what is durable was given out");
         debug_assert!(
             retired
                 .iter()
@@ -355,6 +364,11 @@ impl Core {
             larges: sorted(self.larges.lock().iter().copied()),
             ..Meta::default()
         };
+        let is_active = |entry: &SegmentEntry| entry.id == position.segment;
+        debug_assert!(
+            meta.segments.iter().any(is_active),
+            "the log goes on in one"
+        );
         self.table.begin_capture();
         self.keys.freeze();
         log.since_checkpoint = 0;

@@ -229,6 +229,8 @@ fn marked_page() -> Option<MmapRaw> {
     let mut page = MmapMut::map_anon(len).ok()?;
     *page.first_mut()? = 1;
     let page = MmapRaw::from(page);
+    debug_assert!(page.len() >= size_of::<u64>());
+    debug_assert!(page.as_ptr().cast::<u64>().is_aligned());
     // SAFETY: the page is anonymous memory of our own, so that the advice holds for nothing else.
     unsafe { rustix::mm::madvise(page.as_mut_ptr().cast(), len, Advice::LinuxWipeOnFork) }.ok()?;
     Some(page)
@@ -238,6 +240,18 @@ fn marked_page() -> Option<MmapRaw> {
 #[derive(Default)]
 #[repr(C, align(64))]
 pub(crate) struct Bucket(pub(crate) [AtomicU64; 8]);
+
+#[cfg(not(feature = "loom"))]
+const _: () = {
+    assert!(size_of::<Bucket>() == 64, "a line of the cache");
+    assert!(align_of::<Bucket>() == 64, "and no part of two");
+    assert!(size_of::<AtomicU64>() == size_of::<u64>());
+    assert!(HUGE_PAGE.is_power_of_two());
+    assert!(HUGE_PAGE.is_multiple_of(size_of::<Bucket>()));
+    assert!(REGION_MIN.is_multiple_of(size_of::<Bucket>()));
+    assert!(REGION_SHARE > 1);
+    assert!(READ_AHEAD.is_multiple_of(4096), "advice is for pages");
+};
 
 /// Anonymous memory that begins as zeroes, in huge pages where the system gives them: a probe that
 /// misses the caches then waits for one line of memory instead of for its page tables, too.
@@ -270,10 +284,9 @@ impl Region {
         let raw = MmapRaw::from(mapped.ok()?);
         debug_assert!(raw.len() >= len + HUGE_PAGE, "room to begin at a huge page");
         let start = (raw.as_ptr() as usize).next_multiple_of(HUGE_PAGE) - raw.as_ptr() as usize;
-        debug_assert!(
-            start < HUGE_PAGE && start + len <= raw.len(),
-            "all of it is there"
-        );
+        debug_assert!(start < HUGE_PAGE);
+        debug_assert!(start + len <= raw.len(), "all of it is there");
+        debug_assert!((raw.as_ptr() as usize + start).is_multiple_of(HUGE_PAGE));
         // Small pages are slower, no more. Tables that are made by the thousand are too small for a huge one.
         #[cfg(all(target_os = "linux", not(feature = "shuttle")))]
         let _ = raw.advise_range(memmap2::Advice::HugePage, start, len);
@@ -317,6 +330,7 @@ struct Part {
 impl Part {
     /// The first hole that is large enough.
     fn take(&mut self, len: usize) -> Option<usize> {
+        debug_assert!(len > 0, "a partition has buckets");
         let fits = |(start, end): &(usize, usize)| end - start >= len;
         let at = self.holes.iter().position(fits)?;
         let hole = self.holes.get_mut(at)?;
@@ -326,11 +340,22 @@ impl Part {
             self.holes.remove(at);
         }
         self.reached = self.reached.max(first + len);
+        self.check();
         Some(first)
+    }
+
+    /// What holds of the holes whenever nobody changes them.
+    fn check(&self) {
+        let all = self.region.len / size_of::<Bucket>();
+        debug_assert!(self.holes.iter().all(|hole| hole.0 < hole.1));
+        debug_assert!(self.holes.is_sorted_by(|a, b| a.1 < b.0), "in order");
+        debug_assert!(self.holes.last().is_none_or(|hole| hole.1 <= all), "there");
+        debug_assert!(self.reached <= all, "nothing was used behind it");
     }
 
     fn give_back(&mut self, first: usize, len: usize) {
         let (mut start, mut end) = (first, first + len);
+        debug_assert!(end <= self.reached, "it was in use");
         let from = self.holes.partition_point(|hole| hole.1 < start);
         let to = self.holes.partition_point(|hole| hole.0 <= end);
         for hole in self.holes.drain(from..to) {
@@ -338,6 +363,7 @@ impl Part {
             (start, end) = (start.min(hole.0), end.max(hole.1));
         }
         self.holes.insert(from, (start, end));
+        self.check();
     }
 
     fn is_unused(&self) -> bool {
@@ -473,6 +499,7 @@ impl BucketMemory {
     }
 
     pub(crate) fn buckets(&self) -> &[Bucket] {
+        debug_assert!(self.first.is_aligned(), "a line of the cache each");
         // SAFETY: in bounds and aligned, as `Arena::memory` and `mapped` see to; the memory is writable,
         // reached through these atomics alone, and lives as long as the owner, hence `self`.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }

@@ -23,7 +23,11 @@ pub(crate) const VALUE_MAX: u64 = 25 << 20;
 /// Values up to this are copied out of the mapping: that costs less than a slice that keeps its
 /// segment, and pins nothing.
 pub(crate) const COPY_MAX: usize = 4096;
-const _: () = assert!(COPY_MAX <= INLINE_MAX && (INLINE_MAX as u64) < VALUE_MAX);
+const _: () = {
+    assert!(COPY_MAX <= INLINE_MAX);
+    assert!((INLINE_MAX as u64) < VALUE_MAX);
+    assert!(VALUE_MAX <= u32::MAX as u64, "a length has 32 bits");
+};
 
 /// A set of keys of its own inside a store. Cheap to clone, usable from any thread.
 ///
@@ -522,5 +526,10 @@ pub(crate) fn inline(found: &Found<'_>) -> Bytes {
         offset,
         len: value.len(),
     };
+    debug_assert_eq!(
+        (slice.as_ref().as_ptr(), slice.as_ref().len()),
+        (value.as_ptr(), value.len()),
+        "it is this record's value"
+    );
     Bytes::from_owner(slice)
 }

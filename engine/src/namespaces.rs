@@ -149,7 +149,7 @@ impl State {
 
     /// Takes over what a record says of its number.
     fn set(&self, number: u32, body: NamespaceBody) {
-        debug_assert!(number >= self.number(), "the highest of its numbers counts");
+        debug_assert!(number >= self.number(), "the highest counts");
         // Until all of it is taken over: see `held`.
         let mut name = self.name.write();
         *name = String::from_utf8_lossy(&body.name).into_owned();
@@ -234,7 +234,7 @@ impl Namespaces {
         if number >= state.number() {
             state.set(number, body);
         }
-        debug_assert!(inner.ids.contains_key(&id) && inner.numbers.contains_key(&number));
+        debug_assert!(number <= state.number(), "the highest counts");
     }
 
     /// Every namespace as its newest record says, dropped ones too, by number.

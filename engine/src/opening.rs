@@ -11,6 +11,7 @@ use crate::damage::{Damage, Loss};
 use crate::error::{Error, Result};
 use crate::hot::Hot;
 use crate::options::{Durability, Verify};
+use crate::recovery::SPACE;
 use crate::repair::Repaired;
 use crate::store::{Owner, Store};
 use crate::vfs::{OsVfs, Vfs};
@@ -21,6 +22,16 @@ const MAINTENANCE: Duration = Duration::from_secs(10);
 
 /// The shortest interval between two flushes.
 const INTERVAL_MIN: Duration = Duration::from_millis(1);
+
+/// The least space a store can be given, in percent of what is live.
+const SPACE_MIN: u64 = 110;
+
+const _: () = {
+    assert!(SPACE_MIN > 100, "there is room for garbage");
+    assert!(SPACE_MIN <= SPACE);
+    assert!(INTERVAL_MIN.as_millis() > 0, "a thread that flushes rests");
+    assert!(INTERVAL_MIN.as_millis() < MAINTENANCE.as_millis());
+};
 
 /// How a store is opened.
 #[derive(Clone)]
@@ -42,7 +53,7 @@ impl Default for Options {
             durability: Durability::default(),
             verify: Verify::default(),
             create: true,
-            space: crate::recovery::SPACE,
+            space: SPACE,
             capacity: None,
             cache: 0,
             has_threads: true,
@@ -86,7 +97,7 @@ impl Options {
     /// that are being written come on top.
     #[must_use]
     pub fn space_amplification(mut self, percent: u64) -> Options {
-        self.space = percent.max(110);
+        self.space = percent.max(SPACE_MIN);
         self
     }
 
@@ -169,7 +180,7 @@ impl Options {
             core.work.wake();
         }
         debug_assert!(!core.is_read_only, "it holds the lock");
-        debug_assert!(core.space >= 110, "less would cost too much copying");
+        debug_assert!(core.space >= SPACE_MIN, "less would cost too much copying");
         if self.has_threads {
             start_threads(&owner)?;
         }
@@ -223,7 +234,9 @@ impl Options {
     /// there is no store.
     pub fn open_read_only(self, path: impl AsRef<Path>) -> Result<Store> {
         let core = crate::recovery::read(&self.vfs, path.as_ref(), &self.clock)?;
-        debug_assert!(core.is_read_only && core.capacity.is_none() && core.hot.is_none());
+        debug_assert!(core.is_read_only);
+        debug_assert!(core.capacity.is_none());
+        debug_assert!(core.hot.is_none());
         Ok(Store::of(Core {
             verify: self.verify,
             ..core

@@ -21,6 +21,7 @@ use crate::format::checkpoint::Retired;
 use crate::format::segment::SEGMENT_LEN;
 use crate::index::checkpoint::damaged_table;
 use crate::index::table::Location;
+use crate::log::appender::STEP;
 use crate::log::class::{ClassFiles, Classes, Source};
 use crate::log::segment::Segment;
 use crate::records::{Found, Records};
@@ -39,7 +40,11 @@ const PINS_SHARE: u64 = 32;
 /// Segments of which it is found out at once how many of their tombstones are needed.
 const LOOKS_MAX: usize = 8;
 
-const _: () = assert!(CLASS_MIN >= SEGMENT_MIN && CLASS_MIN <= SEGMENT_LEN);
+const _: () = {
+    assert!(CLASS_MIN >= SEGMENT_MIN);
+    assert!(CLASS_MIN <= SEGMENT_LEN);
+    assert!(SEGMENT_MIN >= STEP, "what a new segment takes is counted");
+};
 
 /// What compaction remembers between its steps.
 #[derive(Default)]
@@ -77,6 +82,17 @@ impl Reclaim {
     /// Whether copies may still be added to this class segment.
     pub(crate) fn is_open(&self, segment: u64) -> bool {
         self.classes.is_open(segment)
+    }
+
+    /// What holds between two plans.
+    fn check_idle(&self) {
+        debug_assert!(self.erased.is_empty(), "it was forgotten");
+        debug_assert!(self.retired.is_empty(), "it was noted");
+        debug_assert!(self.others.is_empty(), "of no plan");
+        debug_assert!(self.unread.is_empty(), "it was swept");
+        debug_assert!(self.classes.is_settled(), "the log knows of every copy");
+        debug_assert!(self.evicting.is_none(), "evictions are over");
+        debug_assert_eq!(self.progress, Progress::default(), "each plan begins anew");
     }
 }
 
@@ -384,7 +400,7 @@ impl Log<'_> {
         may_go: impl Fn(&SegmentStats) -> bool,
     ) -> bool {
         debug_assert!(self.state.under_way.is_none(), "one plan at a time");
-        debug_assert!(self.state.erased.is_empty() && self.state.retired.is_empty());
+        self.state.check_idle();
         let now = self.core.clock.confirmed();
         self.state.classes.close_if(|segment| {
             let counts = segment.usage.counts();
@@ -437,7 +453,8 @@ impl Log<'_> {
         match compactor.step(self, budget) {
             Ok(progress) => {
                 self.state.progress = progress;
-                debug_assert!(progress.scanned >= before && progress.copied <= progress.scanned);
+                debug_assert!(progress.scanned >= before);
+                debug_assert!(progress.copied <= progress.scanned);
                 let bytes = progress.scanned.saturating_sub(before);
                 if progress.is_done {
                     self.state.progress = Progress::default();

@@ -6,12 +6,17 @@ use std::sync::Arc;
 use crate::core::Core;
 use crate::error::Result;
 use crate::format::lists::Retire;
-use crate::format::record::{Address, Kind};
+use crate::format::record::{Address, Kind, RECORD_MAX};
 use crate::format::segment::SEGMENT_LEN;
 use crate::log::commit::Op;
 use crate::log::segment::Segment;
 use crate::records::{Found, RECORDS_AT_ONCE, Records};
 use crate::sync::epoch;
+use crate::writer::BATCH_MAX;
+
+/// Namespaces that are said again together: all of them may be more than a segment has room for.
+const NAMED_AT_ONCE: usize = 256;
+const _: () = assert!(NAMED_AT_ONCE * RECORD_MAX <= BATCH_MAX);
 
 impl Core {
     /// A segment that was not retired, with its number.
@@ -20,8 +25,9 @@ impl Core {
         all.filter(|(_, segment)| segment.id == id).last()
     }
 
-    /// Retires segments by one record of the log, and returns its sequence number: from here on nobody may
-    /// need them but who reads them now, and the kept checkpoints.
+    /// Retires segments by one record of the log, before which what they say of namespaces is said again, and
+    /// returns its sequence number: from here on nobody may need them but who reads them now, and the kept
+    /// checkpoints.
     pub(crate) fn retire(&self, victims: &[(u32, Arc<Segment>)]) -> Result<u64> {
         debug_assert!(!victims.is_empty());
         let in_order = victims.is_sorted_by_key(|(_, segment)| segment.id);
@@ -33,10 +39,14 @@ impl Core {
         );
         let ids: Vec<u64> = victims.iter().map(|(_, segment)| segment.id).collect();
         let naming = self.naming.lock();
-        let mut ops = self.namespaces_to_keep(&ids);
+        let mut namespaces = self.namespaces_to_keep(&ids).into_iter().peekable();
+        while namespaces.peek().is_some() {
+            let some = namespaces.by_ref().take(NAMED_AT_ONCE).collect();
+            self.commit(some, false)?;
+        }
         let body = self.retirement(&ids).encode();
-        ops.push(Op::keyless(Kind::Retire, 0, body));
-        let seqno = self.commit(ops, false)?.generation;
+        let retire = Op::keyless(Kind::Retire, 0, body);
+        let seqno = self.commit(vec![retire], false)?.generation;
         debug_assert!(seqno > 0, "a retirement is in the log");
         ids.iter()
             .for_each(|id| self.namespaces.forget_dropped(*id));
@@ -125,5 +135,48 @@ impl Core {
         debug_assert!(bytes <= SEGMENT_LEN, "no more than it holds");
         segment.usage.set_dropped(bytes);
         true
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use crate::format::namespace::NamespaceBody;
+    use crate::format::record::Kind;
+    use crate::log::commit::Op;
+    use crate::{Durability, Options};
+
+    #[test]
+    fn more_namespaces_than_a_segment_has_room_for_outlive_theirs() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = || {
+            Options::new()
+                .durability(Durability::None)
+                .without_threads()
+        };
+        let store = options().open(dir.path()).unwrap();
+        let op = |number: u32| {
+            let body = NamespaceBody {
+                id: u128::from(number).to_le_bytes(),
+                name: format!("{number:02048}").into_bytes(),
+                ..NamespaceBody::default()
+            };
+            Op::keyless(Kind::Namespace, number, body.encode())
+        };
+        for thousand in 0..34u32 {
+            let ops = (1..=1000).map(|n| op(thousand * 1000 + n)).collect();
+            store.core().commit(ops, false).unwrap();
+        }
+        assert_eq!(store.core().segments.all().len(), 2);
+        store.compact().unwrap();
+        let said = |store: &crate::Store| store.core().namespaces.entries();
+        let before = said(&store);
+        assert_eq!(before.len(), 34_000);
+        store.close().unwrap();
+        let store = options().open(dir.path()).unwrap();
+        assert!(
+            said(&store) == before,
+            "of each the number, the name and where it is said"
+        );
     }
 }

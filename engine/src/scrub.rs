@@ -11,7 +11,7 @@ use crate::damage::{Damage, Loss};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::{Meta, file_name};
 use crate::format::record::{CHUNK, Kind, Record};
-use crate::format::segment::{HEADER_LEN, Header};
+use crate::format::segment::{HEADER_LEN, Header, SEGMENT_LEN};
 use crate::index::checkpoint::{self, CURRENT};
 use crate::index::keys::RunFiles;
 use crate::index::table::Location;
@@ -26,6 +26,7 @@ use crate::sync::epoch;
 
 /// Bytes that are read between two calls of whoever watches.
 const PIECE: u64 = 1 << 20;
+const _: () = assert!(PIECE >= CHUNK as u64, "a call tells of a chunk at least");
 
 impl Core {
     /// Everything that is damaged, by file and place. `progress` is told how many bytes were read, and of
@@ -42,7 +43,6 @@ impl Core {
         scrub.run()?;
         let Scrub { mut found, .. } = scrub;
         found.sort_by(|a, b| (&a.path, a.offset).cmp(&(&b.path, b.offset)));
-        debug_assert!(found.is_sorted_by_key(|damage| (&damage.path, damage.offset)));
         Ok(found)
     }
 
@@ -261,6 +261,7 @@ impl Scrub<'_> {
             let damage = segment.damage(0, "segment header checksum");
             self.note(damage, loss, None)?;
         }
+        debug_assert!(end <= SEGMENT_LEN, "what a slot can name, and no more");
         let start = HEADER_LEN as u64;
         let mut scan = match segment.class {
             Some(_) => Scan::of_class(segment),
@@ -282,7 +283,8 @@ impl Scrub<'_> {
                     }
                 }
                 Step::Damage { offset, next } => {
-                    debug_assert!(offset >= before && next > offset, "nothing is left out");
+                    debug_assert!(offset >= before);
+                    debug_assert!(next > offset, "nothing is left out");
                     at = next;
                     let mut damage = Damage::bytes(&segment.path, offset, next.min(end), DAMAGED);
                     if number.is_none() {

@@ -22,6 +22,7 @@ use crate::writer::{BATCH_MAX, space};
 
 /// How often a backup is tried of a store that another process goes on writing.
 const BACKUPS_MAX: usize = 20;
+const _: () = assert!(BACKUPS_MAX > 1, "it is tried again");
 
 /// An open store. Clones share it; it is closed when the last of them, and of its namespaces, is
 /// dropped.
@@ -211,7 +212,6 @@ impl Store {
         if ops.is_empty() {
             return Ok(());
         }
-        debug_assert!(len <= BATCH_MAX, "it lies in one segment");
         self.core()
             .commit(ops, self.core().is_immediate(durability))
             .map(drop)
@@ -435,7 +435,8 @@ impl Store {
             self.core().naming.is_locked(),
             "one name or number could be given twice"
         );
-        debug_assert!(number > 0 && body.name.len() <= NAME_MAX);
+        debug_assert!(number > 0);
+        debug_assert!(body.name.len() <= NAME_MAX);
         let op = Op::keyless(Kind::Namespace, number, body.encode());
         self.core().commit(vec![op], true).map(drop)
     }

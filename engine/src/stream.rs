@@ -201,7 +201,6 @@ impl ValueStream {
             Body::Inline(bytes) => {
                 let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
                 let (start, end) = (at(range.start), at(range.end));
-                debug_assert!(start <= bytes.len() && end <= bytes.len());
                 Ok(bytes.slice(start.min(end)..end))
             }
             Body::Large(large) => large.range(range.start, range.end),
@@ -218,7 +217,8 @@ impl Iterator for ValueStream {
         }
         let start = self.position;
         let end = start.saturating_add(CHUNK as u64).min(self.len());
-        debug_assert!(start < end && end <= self.len());
+        debug_assert!(start < end);
+        debug_assert!(end <= self.len());
         debug_assert!(end - start <= CHUNK as u64, "bounded memory");
         let piece = self.range(start..end);
         self.position = if piece.is_ok() { end } else { self.len() };

@@ -33,6 +33,7 @@ impl Verified {
     }
 
     pub(crate) fn add(&self, piece: usize) {
+        debug_assert!(piece < self.pieces, "a piece of the file");
         let words = self.words.get_or_init(|| {
             let words = self.pieces.div_ceil(64);
             debug_assert!(words > 0, "what has no pieces has none verified");
@@ -43,6 +44,7 @@ impl Verified {
         if let Some(word) = words.get(piece / 64) {
             word.fetch_or(1 << (piece % 64), Ordering::Relaxed);
         }
+        debug_assert!(self.has(piece), "nobody takes a bit away");
     }
 }
 

@@ -66,6 +66,7 @@ impl Worker {
         every: Duration,
         mut work: impl FnMut(bool) + Send + 'static,
     ) -> Result<Worker> {
+        debug_assert!(!every.is_zero(), "a thread rests between two turns");
         let waiting = Arc::clone(&signal);
         let thread = Builder::new().name(name.into()).spawn(move || {
             while let Some(idle) = waiting.wait(every) {

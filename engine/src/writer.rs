@@ -7,8 +7,10 @@ use rimstone_cache::Key;
 
 use crate::core::{Core, Found};
 use crate::error::{Error, Result};
-use crate::format::record::{HEADER_LEN, Header, Kind, Replaced, expires};
-use crate::format::segment::SEGMENT_LEN;
+use crate::format::record::{
+    HEADER_LEN, Header, Kind, METADATA_MAX, RECORD_MAX, Replaced, expires,
+};
+use crate::format::segment::{HEADER_LEN as SEGMENT_HEADER_LEN, SEGMENT_LEN};
 use crate::hashed::ByHash;
 use crate::index::runs::KeyRecord;
 use crate::index::table::Location;
@@ -18,6 +20,7 @@ use crate::log::segment::large_path;
 use crate::many::PREFETCHED;
 use crate::namespaces::View;
 use crate::options::Condition;
+use crate::sync::atomic::Ordering;
 use crate::sync::epoch::{self, Guard};
 
 /// Largest batch, encoded: it lies in one segment.
@@ -26,6 +29,14 @@ pub(crate) const BATCH_MAX: usize = 32 << 20;
 const COMPARED_MAX: usize = 4096;
 /// A group is flushed once it has this many bytes, so that memory stays bounded.
 const GROUP_MAX: usize = 8 << 20;
+
+const _: () = {
+    let room = SEGMENT_LEN - SEGMENT_HEADER_LEN as u64;
+    assert!(BATCH_MAX as u64 <= room, "it lies in one segment");
+    assert!(GROUP_MAX as u64 <= room, "so does a group");
+    assert!(GROUP_MAX >= RECORD_MAX, "a group has room for a record");
+    assert!(COMPARED_MAX >= METADATA_MAX, "metadata alone is compared");
+};
 
 /// A request that is encoded but not yet written.
 struct Decided<'a> {
@@ -194,6 +205,7 @@ impl Core {
     }
 
     pub(crate) fn lead(&self, requests: &[Arc<Request>]) {
+        debug_assert!(!requests.is_empty(), "who leads has a request");
         let mut log = self.log.lock();
         let mut group = Group {
             core: self,
@@ -213,6 +225,7 @@ impl Core {
             }
         }
         group.flush();
+        group.check_done();
         if group.work || log.wants_maintenance() {
             self.work.wake();
         }
@@ -226,6 +239,15 @@ impl Core {
 }
 
 impl<'a> Group<'a> {
+    /// What holds when everybody has an answer.
+    fn check_done(&self) {
+        let is_poisoned = self.core.poisoned.load(Ordering::Acquire);
+        debug_assert!(self.decided.is_empty(), "nobody waits");
+        debug_assert!(self.hashes.is_empty(), "nobody is met");
+        debug_assert!(self.log.buffered() == 0 || is_poisoned, "it was written");
+        debug_assert!(self.before == self.log.seqno || is_poisoned);
+    }
+
     /// Decides and encodes a request. What it decides on is published: if the group already changes
     /// one of its keys, the group is written first.
     fn take(&mut self, request: &'a Arc<Request>) -> Result<()> {
@@ -244,6 +266,8 @@ impl<'a> Group<'a> {
         if !self.log.has_room(len) {
             self.core.rotate(self.log)?;
         }
+        debug_assert!(!self.is_alone && (!alone || self.decided.is_empty()));
+        debug_assert!(self.log.has_room(len), "a batch lies in one segment");
         let (old, outcome) = self.decide(request)?;
         self.encode(request, old, outcome);
         self.is_alone = alone;
@@ -258,6 +282,10 @@ impl<'a> Group<'a> {
 
     /// For each operation the record it replaces, or `None` if it changes nothing.
     fn decide(&self, request: &Request) -> Result<(Vec<Option<Decision>>, Outcome)> {
+        debug_assert!(
+            request.ops.iter().all(|op| !self.hashes.contains(&op.hash)),
+            "what it is decided on is published"
+        );
         let guard = epoch::pin();
         let now = self.core.clock.now();
         let mut outcome = Outcome::default();
@@ -330,6 +358,7 @@ impl<'a> Group<'a> {
         decisions: Vec<Option<Decision>>,
         mut outcome: Outcome,
     ) {
+        let before = self.log.seqno;
         let mut left = decisions.iter().flatten().count();
         let mut changes = Vec::with_capacity(left);
         for (op, decision) in request.ops.iter().zip(decisions) {
@@ -360,10 +389,10 @@ impl<'a> Group<'a> {
             });
         }
         debug_assert_eq!(left, 0, "the last record ends the batch");
-        debug_assert!(
-            changes.is_sorted_by(|a: &Change<'_>, b| a.header.seqno < b.header.seqno),
-            "numbers rise"
-        );
+        let twice = changes.iter().filter(|c: &&Change<'_>| c.needs_tombstone);
+        let given = (changes.len() + twice.count()) as u64;
+        debug_assert_eq!(self.log.seqno, before.saturating_add(given), "no gaps");
+        debug_assert!(do_rise(&changes), "numbers rise");
         self.decided.push(Decided {
             request,
             changes,
@@ -450,6 +479,10 @@ impl<'a> Group<'a> {
             .log
             .write()
             .and_then(|()| if immediate { self.log.sync() } else { Ok(()) });
+        debug_assert!(
+            !immediate || written.is_err() || self.log.durable == self.log.seqno,
+            "who waits for a flush has one"
+        );
         written.map_err(|error| {
             self.core.poison();
             if matches!(error, Error::Full) {
@@ -467,6 +500,8 @@ impl<'a> Group<'a> {
             "what is published is written (rule 1)"
         );
         let changes = || decided.iter().flat_map(|d| &d.changes);
+        debug_assert!(do_rise(changes()), "they are published in their order");
+        debug_assert!(changes().all(|c| c.header.seqno > self.before.min(u64::MAX - 1)));
         let guard = epoch::pin();
         let mut listed = Vec::with_capacity(changes().count());
         for change in changes() {
@@ -497,6 +532,13 @@ impl Change<'_> {
     }
 }
 
+/// Whether sequence numbers do, up to the highest that there is: a log may say that it was given out. Asked by
+/// assertions alone.
+fn do_rise<'a>(changes: impl IntoIterator<Item = &'a Change<'a>>) -> bool {
+    let seqnos = changes.into_iter().map(|change| change.header.seqno);
+    seqnos.is_sorted_by(|a, b| a < b || *a == u64::MAX)
+}
+
 /// What came of publishing a change.
 #[derive(Default)]
 struct Published {
@@ -524,6 +566,7 @@ impl Core {
             new.offset() < segment.published(),
             "nobody sees what was not written (rule 1)"
         );
+        debug_assert!(old.is_none() || op.key_len > 0, "only keys have slots");
         let at = old.as_ref().map(|old| old.location);
         match op.kind {
             Kind::Put | Kind::PutLarge => {
@@ -665,7 +708,8 @@ pub(crate) fn space(op: &Op) -> usize {
         0
     };
     let space = record(op.body().len()).saturating_add(tombstone);
-    debug_assert!(space >= HEADER_LEN && space.is_multiple_of(8));
+    debug_assert!(space >= HEADER_LEN);
+    debug_assert!(space.is_multiple_of(8));
     space
 }
 

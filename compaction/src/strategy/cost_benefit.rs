@@ -40,7 +40,11 @@ const START_PERCENT: u64 = 90;
 /// are needed, and so above its bound, would be copied again and again for little.
 const WORTH: u64 = 16;
 
-const _: () = assert!(START_PERCENT <= 100 && WORTH > 1);
+const _: () = {
+    assert!(START_PERCENT <= 100);
+    assert!(WORTH > 1);
+    assert!(LIFE_MAX > crate::GRACE, "or it could be erased");
+};
 
 impl Default for CostBenefit {
     fn default() -> CostBenefit {
@@ -58,7 +62,8 @@ impl Strategy for CostBenefit {
             let is_worth = |s: &&SegmentStats| s.sealed && s.garbage() > s.bytes / WORTH;
             let worth = segments.iter().filter(is_worth);
             let victim = worth.max_by(|a, b| score(a, newest).total_cmp(&score(b, newest)))?;
-            debug_assert!(victim.sealed && victim.garbage() > 0, "it frees something");
+            debug_assert!(victim.sealed);
+            debug_assert!(victim.garbage() > 0, "it frees something");
             Plan::new(segments, |s| s.id == victim.id)
         })
     }
@@ -97,7 +102,8 @@ fn score(segment: &SegmentStats, newest: u64) -> f64 {
     let age = newest.saturating_sub(segment.mean_seqno) as f64 + 1.0;
     let cost = segment.needed() as f64 + (segment.bytes / 64 + 1) as f64;
     let score = segment.garbage() as f64 * life * age.sqrt() / cost;
-    debug_assert!(score.is_finite() && score >= 0.0, "scores can be compared");
+    debug_assert!(score.is_finite());
+    debug_assert!(score >= 0.0, "scores can be compared");
     score
 }
 

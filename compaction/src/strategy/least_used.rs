@@ -32,7 +32,8 @@ impl Strategy for LeastUsed {
                 let live = s.live_bytes as f64 / s.bytes.max(1) as f64;
                 let read = (s.hits as f64 / s.live.max(1) as f64).min(1.0);
                 let worth = live * (read + UNREAD) / newer(s.id) as f64;
-                debug_assert!(worth.is_finite() && worth >= 0.0, "worths can be compared");
+                debug_assert!(worth.is_finite());
+                debug_assert!(worth >= 0.0, "worths can be compared");
                 worth
             };
             // Copies of pins that are needed would only be copied again.

@@ -19,15 +19,46 @@ pub(crate) const DATA_START: u64 = 4096;
 /// What stands for no class.
 pub(crate) const FRONT: u8 = 255;
 /// Numbers that slots can hold.
-const NUMBER_MAX: u32 = 1 << 20;
+pub(crate) const NUMBER_MAX: u32 = 1 << 20;
 /// More of anything than a segment has, and so little that what all segments have can be added up.
 const COUNT_MAX: u64 = u32::MAX as u64;
 
 const MAGIC: [u8; 8] = *b"RIMSCKPT";
 
+/// Where the fields of a header lie. Bytes 16 to 64 say whose it is, as in segments.
+mod at {
+    pub(super) const VERSION: usize = 8;
+    pub(super) const ID: usize = 64;
+    pub(super) const SEQNO: usize = 72;
+    pub(super) const SEGMENT: usize = 80;
+    pub(super) const OFFSET: usize = 88;
+    pub(super) const META_CRC: usize = 92;
+    pub(super) const EPOCH: usize = 96;
+    pub(super) const TIME: usize = 112;
+    pub(super) const META_OFFSET: usize = 120;
+    pub(super) const META_LEN: usize = 128;
+    pub(super) const CRC: usize = 140;
+}
+
+// One behind the other, with eight bytes of nothing in front of the time, and four in front of the checksum.
 const _: () = {
-    assert!(HEADER_LEN as u64 <= DATA_START && DATA_START.is_multiple_of(4096));
-    assert!(NUMBER_MAX <= 1 << 20, "what the number of a slot can reach");
+    assert!(at::VERSION == MAGIC.len());
+    assert!(at::ID == 16 + size_of::<StoreId>());
+    assert!(at::SEQNO == at::ID + size_of::<u64>());
+    assert!(at::SEGMENT == at::SEQNO + size_of::<u64>());
+    assert!(at::OFFSET == at::SEGMENT + size_of::<u64>());
+    assert!(at::META_CRC == at::OFFSET + size_of::<u32>());
+    assert!(at::EPOCH == at::META_CRC + size_of::<u32>());
+    assert!(at::TIME == at::EPOCH + size_of::<u64>() + 8);
+    assert!(at::META_OFFSET == at::TIME + size_of::<u64>());
+    assert!(at::META_LEN == at::META_OFFSET + size_of::<u64>());
+    assert!(at::CRC == at::META_LEN + size_of::<u64>() + 4);
+    assert!(HEADER_LEN == at::CRC + size_of::<u32>());
+};
+
+const _: () = {
+    assert!(HEADER_LEN as u64 <= DATA_START);
+    assert!(DATA_START.is_multiple_of(4096));
     assert!(SEGMENT_LEN < COUNT_MAX, "bytes are counted, too");
     assert!(COUNT_MAX < u64::MAX / NUMBER_MAX as u64, "a sum of all");
 };
@@ -149,50 +180,50 @@ impl Header {
             part.copy_from_slice(&MAGIC);
         }
         self.store.encode(&mut bytes);
-        set!(bytes, 8, self.version);
-        set!(bytes, 64, self.id);
-        set!(bytes, 72, self.seqno);
-        set!(bytes, 80, self.position.segment);
-        set!(bytes, 88, self.position.offset);
-        set!(bytes, 92, self.meta_crc);
-        set!(bytes, 96, self.epoch);
-        set!(bytes, 112, self.time);
-        set!(bytes, 120, self.meta_offset);
-        set!(bytes, 128, self.meta_len);
-        let crc = crc32fast::hash(bytes.get(..140).unwrap_or_default());
-        set!(bytes, 140, crc);
+        set!(bytes, at::VERSION, self.version);
+        set!(bytes, at::ID, self.id);
+        set!(bytes, at::SEQNO, self.seqno);
+        set!(bytes, at::SEGMENT, self.position.segment);
+        set!(bytes, at::OFFSET, self.position.offset);
+        set!(bytes, at::META_CRC, self.meta_crc);
+        set!(bytes, at::EPOCH, self.epoch);
+        set!(bytes, at::TIME, self.time);
+        set!(bytes, at::META_OFFSET, self.meta_offset);
+        set!(bytes, at::META_LEN, self.meta_len);
+        let crc = crc32fast::hash(bytes.get(..at::CRC).unwrap_or_default());
+        set!(bytes, at::CRC, crc);
         debug_assert_eq!(Header::decode(&bytes), Ok(*self), "it is what will be read");
         bytes
     }
 
     /// The header at the start of `bytes`.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Header, Refusal> {
-        let covered = bytes.get(..140).filter(|_| bytes.len() >= HEADER_LEN);
+        let covered = bytes.get(..at::CRC).filter(|_| bytes.len() >= HEADER_LEN);
         let covered = covered.ok_or(Refusal::Damaged("no checkpoint header"))?;
         if !covered.starts_with(&MAGIC) {
             return Err(Refusal::Damaged("no checkpoint header"));
         }
-        if crc32fast::hash(covered) != field!(bytes, 140, u32) {
+        if crc32fast::hash(covered) != field!(bytes, at::CRC, u32) {
             return Err(Refusal::Damaged("checkpoint header checksum"));
         }
-        let version = field!(bytes, 8, u16);
+        let version = field!(bytes, at::VERSION, u16);
         if !(1..=VERSION).contains(&version) {
             return Err(Refusal::Newer(version));
         }
         Ok(Header {
             version,
             store: StoreId::decode(bytes),
-            id: field!(bytes, 64, u64),
-            seqno: field!(bytes, 72, u64),
+            id: field!(bytes, at::ID, u64),
+            seqno: field!(bytes, at::SEQNO, u64),
             position: Address {
-                segment: field!(bytes, 80, u64),
-                offset: field!(bytes, 88, u32),
+                segment: field!(bytes, at::SEGMENT, u64),
+                offset: field!(bytes, at::OFFSET, u32),
             },
-            meta_crc: field!(bytes, 92, u32),
-            epoch: field!(bytes, 96, u64),
-            time: field!(bytes, 112, u64),
-            meta_offset: field!(bytes, 120, u64),
-            meta_len: field!(bytes, 128, u64),
+            meta_crc: field!(bytes, at::META_CRC, u32),
+            epoch: field!(bytes, at::EPOCH, u64),
+            time: field!(bytes, at::TIME, u64),
+            meta_offset: field!(bytes, at::META_OFFSET, u64),
+            meta_len: field!(bytes, at::META_LEN, u64),
         })
     }
 }
@@ -215,10 +246,8 @@ impl Meta {
         let mut out = Vec::new();
         len(&mut out, self.segments.len());
         for entry in &self.segments {
-            debug_assert!(
-                (1..NUMBER_MAX).contains(&entry.number) && entry.len <= SEGMENT_LEN,
-                "it would be refused"
-            );
+            debug_assert!((1..NUMBER_MAX).contains(&entry.number));
+            debug_assert!(entry.len <= SEGMENT_LEN, "it would be refused");
             out.extend_from_slice(&entry.number.to_le_bytes());
             let counts = &entry.counts;
             let fields = [
@@ -335,14 +364,8 @@ struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
-        let before = self.0.len();
         let (head, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
-        debug_assert_eq!(
-            head.len() + rest.len(),
-            before,
-            "no byte twice, none left out"
-        );
         Some(head)
     }
 

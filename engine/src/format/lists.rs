@@ -5,8 +5,38 @@ use super::segment::SEGMENT_LEN;
 use super::{field, set};
 
 /// Bytes of a [`Move`] before its relocations, and of each of these.
-const MOVE_LEN: usize = 56;
-const RELOCATION_LEN: usize = 24;
+pub(crate) const MOVE_LEN: usize = 56;
+pub(crate) const RELOCATION_LEN: usize = 24;
+/// Bytes of a class segment in a [`Retire`].
+const CLASS_LEN: usize = 12;
+
+/// Where the fields of a [`Move`] lie, one behind the other.
+mod at {
+    pub(super) const FROM: usize = 0;
+    pub(super) const TO: usize = 8;
+    pub(super) const LEN: usize = 16;
+    pub(super) const PINS: usize = 20;
+    pub(super) const PIN_BYTES: usize = 24;
+    pub(super) const LARGES: usize = 28;
+    pub(super) const HIGHEST_PIN: usize = 32;
+    pub(super) const LOWEST_SEQNO: usize = 40;
+    pub(super) const SEQNO_SUM: usize = 48;
+}
+
+const _: () = {
+    assert!(at::TO == at::FROM + size_of::<u64>());
+    assert!(at::LEN == at::TO + size_of::<u64>());
+    assert!(at::PINS == at::LEN + size_of::<u32>());
+    assert!(at::PIN_BYTES == at::PINS + size_of::<u32>());
+    assert!(at::LARGES == at::PIN_BYTES + size_of::<u32>());
+    assert!(at::HIGHEST_PIN == at::LARGES + size_of::<u32>());
+    assert!(at::LOWEST_SEQNO == at::HIGHEST_PIN + size_of::<u64>());
+    assert!(at::SEQNO_SUM == at::LOWEST_SEQNO + size_of::<u64>());
+    assert!(MOVE_LEN == at::SEQNO_SUM + size_of::<u64>());
+    assert!(RELOCATION_LEN == 8 + 4 * 4, "five fields");
+    assert!(CLASS_LEN == 8 + 4, "an id and a length");
+    assert!(SEGMENT_LEN <= u32::MAX as u64, "a place takes four bytes");
+};
 
 /// Records of one segment that were copied to one class segment. Each relocation counts only if the
 /// table names the old place when this comes in the log.
@@ -44,15 +74,15 @@ pub(crate) struct Relocation {
 impl Move {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![0; MOVE_LEN];
-        set!(out, 0, self.from);
-        set!(out, 8, self.to);
-        set!(out, 16, self.len);
-        set!(out, 20, self.pins);
-        set!(out, 24, self.pin_bytes);
-        set!(out, 28, self.larges);
-        set!(out, 32, self.highest_pin);
-        set!(out, 40, self.lowest_seqno);
-        set!(out, 48, self.seqno_sum);
+        set!(out, at::FROM, self.from);
+        set!(out, at::TO, self.to);
+        set!(out, at::LEN, self.len);
+        set!(out, at::PINS, self.pins);
+        set!(out, at::PIN_BYTES, self.pin_bytes);
+        set!(out, at::LARGES, self.larges);
+        set!(out, at::HIGHEST_PIN, self.highest_pin);
+        set!(out, at::LOWEST_SEQNO, self.lowest_seqno);
+        set!(out, at::SEQNO_SUM, self.seqno_sum);
         for relocation in &self.relocations {
             let mut raw = [0; RELOCATION_LEN];
             set!(raw, 0, relocation.hash);
@@ -88,17 +118,17 @@ impl Move {
             len: field!(raw, 16, u32),
             expires: field!(raw, 20, u32),
         };
-        let len = field!(head, 16, u32);
+        let len = field!(head, at::LEN, u32);
         (u64::from(len) <= SEGMENT_LEN).then(|| Move {
-            from: field!(head, 0, u64),
-            to: field!(head, 8, u64),
+            from: field!(head, at::FROM, u64),
+            to: field!(head, at::TO, u64),
             len,
-            pins: field!(head, 20, u32),
-            pin_bytes: field!(head, 24, u32),
-            larges: field!(head, 28, u32),
-            highest_pin: field!(head, 32, u64),
-            lowest_seqno: field!(head, 40, u64),
-            seqno_sum: field!(head, 48, u64),
+            pins: field!(head, at::PINS, u32),
+            pin_bytes: field!(head, at::PIN_BYTES, u32),
+            larges: field!(head, at::LARGES, u32),
+            highest_pin: field!(head, at::HIGHEST_PIN, u64),
+            lowest_seqno: field!(head, at::LOWEST_SEQNO, u64),
+            seqno_sum: field!(head, at::SEQNO_SUM, u64),
             relocations: relocations.map(relocation).collect(),
         })
     }
@@ -128,6 +158,11 @@ impl Retire {
             out.extend_from_slice(&class.segment.to_le_bytes());
             out.extend_from_slice(&class.offset.to_le_bytes());
         }
+        debug_assert_eq!(
+            out.len(),
+            8 + 8 * (self.victims.len() + self.holes.len()) + CLASS_LEN * self.classes.len(),
+            "each once"
+        );
         debug_assert!(out.len() <= LIST_MAX, "no scan would believe it");
         debug_assert!(
             Retire::decode(&out).as_ref() == Some(self),
@@ -140,7 +175,7 @@ impl Retire {
     pub(crate) fn decode(body: &[u8]) -> Option<Retire> {
         let (victims, rest) = ids(body)?;
         let (holes, rest) = ids(rest)?;
-        let classes = rest.chunks_exact(12);
+        let classes = rest.chunks_exact(CLASS_LEN);
         if !classes.remainder().is_empty() {
             return None;
         }

@@ -5,7 +5,24 @@ use super::{field, set};
 const MAGIC: &[u8; 8] = b"RIMSMARK";
 /// Bytes of a mark.
 pub(crate) const MARK_LEN: usize = 52;
-const _: () = assert!(MARK_LEN == MAGIC.len() + 16 + 3 * 8 + 4);
+
+/// Where its fields lie, one behind the other.
+mod at {
+    pub(super) const STORE: usize = 8;
+    pub(super) const SEQNO: usize = 24;
+    pub(super) const SEGMENT: usize = 32;
+    pub(super) const LEN: usize = 40;
+    pub(super) const CRC: usize = 48;
+}
+
+const _: () = {
+    assert!(at::STORE == MAGIC.len());
+    assert!(at::SEQNO == at::STORE + size_of::<[u8; 16]>());
+    assert!(at::SEGMENT == at::SEQNO + size_of::<u64>());
+    assert!(at::LEN == at::SEGMENT + size_of::<u64>());
+    assert!(at::CRC == at::LEN + size_of::<u64>());
+    assert!(MARK_LEN == at::CRC + size_of::<u32>());
+};
 
 /// A place that was durable in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,30 +39,31 @@ pub(crate) struct Mark {
 impl Mark {
     pub(crate) fn encode(&self) -> [u8; MARK_LEN] {
         let mut bytes = [0; MARK_LEN];
-        let (magic, rest) = bytes.split_at_mut(8);
+        let (magic, rest) = bytes.split_at_mut(at::STORE);
         magic.copy_from_slice(MAGIC);
         rest.split_at_mut(16).0.copy_from_slice(&self.store);
-        set!(bytes, 24, self.seqno);
-        set!(bytes, 32, self.segment);
-        set!(bytes, 40, self.len);
+        set!(bytes, at::SEQNO, self.seqno);
+        set!(bytes, at::SEGMENT, self.segment);
+        set!(bytes, at::LEN, self.len);
         debug_assert!(bytes.starts_with(MAGIC), "fields do not overlap");
-        let crc = crc32fast::hash(bytes.split_at(48).0);
-        set!(bytes, 48, crc);
+        let crc = crc32fast::hash(bytes.split_at(at::CRC).0);
+        set!(bytes, at::CRC, crc);
         debug_assert_eq!(Mark::decode(&bytes), Some(*self), "it is what will be read");
         bytes
     }
 
     /// `None` for anything else, as a crash may leave it.
     pub(crate) fn decode(bytes: &[u8; MARK_LEN]) -> Option<Mark> {
-        let (body, _) = bytes.split_at(48);
-        let is_whole = body.starts_with(MAGIC) && field!(bytes, 48, u32) == crc32fast::hash(body);
+        let (body, _) = bytes.split_at(at::CRC);
+        let is_whole =
+            body.starts_with(MAGIC) && field!(bytes, at::CRC, u32) == crc32fast::hash(body);
         let mut store = [0; 16];
-        store.copy_from_slice(body.get(8..24)?);
+        store.copy_from_slice(body.get(at::STORE..at::SEQNO)?);
         is_whole.then(|| Mark {
             store,
-            seqno: field!(bytes, 24, u64),
-            segment: field!(bytes, 32, u64),
-            len: field!(bytes, 40, u64),
+            seqno: field!(bytes, at::SEQNO, u64),
+            segment: field!(bytes, at::SEGMENT, u64),
+            len: field!(bytes, at::LEN, u64),
         })
     }
 }

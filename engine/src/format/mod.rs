@@ -15,6 +15,7 @@ pub(crate) const VERSION: u16 = 1;
 macro_rules! field {
     ($bytes:expr, $at:expr, $type:ty) => {{
         let mut raw = [0u8; size_of::<$type>()];
+        debug_assert!($at + raw.len() <= $bytes.len(), "the length was checked");
         if let Some(part) = $bytes.get($at..$at + size_of::<$type>()) {
             raw.copy_from_slice(part);
         }
@@ -26,6 +27,7 @@ macro_rules! field {
 macro_rules! set {
     ($bytes:expr, $at:expr, $value:expr) => {{
         let raw = $value.to_le_bytes();
+        debug_assert!($at + raw.len() <= $bytes.len(), "the room was made");
         if let Some(part) = $bytes.get_mut($at..$at + raw.len()) {
             part.copy_from_slice(&raw);
         }

@@ -1,11 +1,18 @@
 //! The body of a record that tells the state of a namespace.
 
+use super::record::KEY_MAX;
 use super::{field, set};
 
 const DROPPED: u8 = 1;
 const DELETIONS: u8 = 2;
 const ID_LEN: usize = 16;
 const DELETION_LEN: usize = 10;
+
+const _: () = {
+    assert!(DROPPED & DELETIONS == 0, "flags are told apart");
+    assert!(DELETION_LEN == size_of::<u64>() + size_of::<u16>());
+    assert!(KEY_MAX <= u16::MAX as usize, "a length takes two");
+};
 
 /// The state of a namespace, all of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

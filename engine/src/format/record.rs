@@ -18,6 +18,44 @@ pub(crate) const RECORD_MAX: usize = HEADER_LEN + KEY_MAX + METADATA_MAX + INLIN
 /// The largest body of a record without a key, which lists segments or records.
 pub(crate) const LIST_MAX: usize = 24 << 20;
 
+/// Where the fields of a header lie.
+mod at {
+    pub(super) const CRC: usize = 0;
+    pub(super) const KIND: usize = 4;
+    pub(super) const FLAGS: usize = 5;
+    pub(super) const KEY_LEN: usize = 6;
+    pub(super) const BODY_LEN: usize = 8;
+    pub(super) const METADATA_LEN: usize = 12;
+    pub(super) const SEQNO: usize = 16;
+    pub(super) const EXPIRATION: usize = 24;
+    pub(super) const NAMESPACE: usize = 32;
+    pub(super) const BODY_CRC: usize = 36;
+    pub(super) const REPLACED_SEGMENT: usize = 40;
+    pub(super) const REPLACED_OFFSET: usize = 48;
+    pub(super) const DURABLE_LAG: usize = 52;
+    pub(super) const REPLACED_LEN: usize = 56;
+    pub(super) const REPLACED_EXPIRES: usize = 60;
+}
+
+// One behind the other, numbers at multiples of their length, and two bytes of nothing.
+const _: () = {
+    assert!(at::KIND == at::CRC + size_of::<u32>());
+    assert!(at::FLAGS == at::KIND + size_of::<u8>());
+    assert!(at::KEY_LEN == at::FLAGS + size_of::<u8>());
+    assert!(at::BODY_LEN == at::KEY_LEN + size_of::<u16>());
+    assert!(at::METADATA_LEN == at::BODY_LEN + size_of::<u32>());
+    assert!(at::SEQNO == at::METADATA_LEN + size_of::<u16>() + 2);
+    assert!(at::EXPIRATION == at::SEQNO + size_of::<u64>());
+    assert!(at::NAMESPACE == at::EXPIRATION + size_of::<u64>());
+    assert!(at::BODY_CRC == at::NAMESPACE + size_of::<u32>());
+    assert!(at::REPLACED_SEGMENT == at::BODY_CRC + size_of::<u32>());
+    assert!(at::REPLACED_OFFSET == at::REPLACED_SEGMENT + size_of::<u64>());
+    assert!(at::DURABLE_LAG == at::REPLACED_OFFSET + size_of::<u32>());
+    assert!(at::REPLACED_LEN == at::DURABLE_LAG + size_of::<u32>());
+    assert!(at::REPLACED_EXPIRES == at::REPLACED_LEN + size_of::<u32>());
+    assert!(HEADER_LEN == at::REPLACED_EXPIRES + size_of::<u32>());
+};
+
 const MORE: u8 = 1;
 const REPLACED_LARGE: u8 = 2;
 const LISTS_ALIKE: u8 = 4;
@@ -30,9 +68,12 @@ const _: () = {
     );
     assert!(KEY_MAX <= u16::MAX as usize);
     assert!(METADATA_MAX <= u16::MAX as usize);
+    assert!(METADATA_MAX + INLINE_MAX <= u32::MAX as usize);
+    assert!(LIST_MAX <= u32::MAX as usize);
     assert!(RECORD_MAX as u64 <= SEGMENT_LEN - SEGMENT_HEADER_LEN as u64);
     assert!((HEADER_LEN + LIST_MAX) as u64 <= SEGMENT_LEN - SEGMENT_HEADER_LEN as u64);
-    assert!(MORE & REPLACED_LARGE == 0 && (MORE | REPLACED_LARGE) & LISTS_ALIKE == 0);
+    assert!(MORE & REPLACED_LARGE == 0);
+    assert!((MORE | REPLACED_LARGE) & LISTS_ALIKE == 0);
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,9 +160,7 @@ impl Header {
     /// Bytes of the whole record, padding included.
     pub(crate) fn record_len(&self) -> usize {
         let body = usize::try_from(self.body_len).unwrap_or(usize::MAX / 2);
-        let len = (HEADER_LEN + usize::from(self.key_len) + body).next_multiple_of(8);
-        debug_assert!(len >= HEADER_LEN, "a header at least");
-        len
+        (HEADER_LEN + usize::from(self.key_len) + body).next_multiple_of(8)
     }
 
     /// The sequence number of the write that made the entry.
@@ -136,7 +175,7 @@ impl Header {
 
     #[inline]
     fn parse(bytes: &[u8]) -> Option<Header> {
-        let kind = match field!(bytes, 4, u8) {
+        let kind = match field!(bytes, at::KIND, u8) {
             1 => Kind::Put,
             2 => Kind::PutLarge,
             3 => Kind::Tombstone,
@@ -148,25 +187,25 @@ impl Header {
         };
         let header = Header {
             kind,
-            more: field!(bytes, 5, u8) & MORE != 0,
-            key_len: field!(bytes, 6, u16),
-            body_len: field!(bytes, 8, u32),
-            metadata_len: field!(bytes, 12, u16),
-            seqno: field!(bytes, 16, u64),
-            expiration: field!(bytes, 24, u64),
-            namespace: field!(bytes, 32, u32),
-            body_crc: field!(bytes, 36, u32),
+            more: field!(bytes, at::FLAGS, u8) & MORE != 0,
+            key_len: field!(bytes, at::KEY_LEN, u16),
+            body_len: field!(bytes, at::BODY_LEN, u32),
+            metadata_len: field!(bytes, at::METADATA_LEN, u16),
+            seqno: field!(bytes, at::SEQNO, u64),
+            expiration: field!(bytes, at::EXPIRATION, u64),
+            namespace: field!(bytes, at::NAMESPACE, u32),
+            body_crc: field!(bytes, at::BODY_CRC, u32),
             replaced: Replaced {
                 address: Address {
-                    segment: field!(bytes, 40, u64),
-                    offset: field!(bytes, 48, u32),
+                    segment: field!(bytes, at::REPLACED_SEGMENT, u64),
+                    offset: field!(bytes, at::REPLACED_OFFSET, u32),
                 },
-                len: field!(bytes, 56, u32),
-                expires: field!(bytes, 60, u32),
-                large: field!(bytes, 5, u8) & REPLACED_LARGE != 0,
-                lists_alike: field!(bytes, 5, u8) & LISTS_ALIKE != 0,
+                len: field!(bytes, at::REPLACED_LEN, u32),
+                expires: field!(bytes, at::REPLACED_EXPIRES, u32),
+                large: field!(bytes, at::FLAGS, u8) & REPLACED_LARGE != 0,
+                lists_alike: field!(bytes, at::FLAGS, u8) & LISTS_ALIKE != 0,
             },
-            durable_lag: field!(bytes, 52, u32),
+            durable_lag: field!(bytes, at::DURABLE_LAG, u32),
         };
         let longest = match kind {
             Kind::Retire | Kind::Move => HEADER_LEN + LIST_MAX,
@@ -191,28 +230,32 @@ pub(crate) fn encode(out: &mut Vec<u8>, header: &Header, place: Place, key: &[u8
     debug_assert!(u32::from(header.metadata_len) <= header.body_len);
     let begin = out.len();
     let mut raw = [0u8; HEADER_LEN];
-    set!(raw, 4, header.kind as u8);
+    set!(raw, at::KIND, header.kind as u8);
     let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
     let large = flag(header.replaced.large, REPLACED_LARGE);
     let lists_alike = flag(header.replaced.lists_alike, LISTS_ALIKE);
-    set!(raw, 5, flag(header.more, MORE) | large | lists_alike);
-    set!(raw, 6, header.key_len);
-    set!(raw, 8, header.body_len);
-    set!(raw, 12, header.metadata_len);
-    set!(raw, 16, header.seqno);
-    set!(raw, 24, header.expiration);
-    set!(raw, 32, header.namespace);
-    set!(raw, 36, header.body_crc);
-    set!(raw, 40, header.replaced.address.segment);
-    set!(raw, 48, header.replaced.address.offset);
-    set!(raw, 52, header.durable_lag);
-    set!(raw, 56, header.replaced.len);
-    set!(raw, 60, header.replaced.expires);
+    set!(
+        raw,
+        at::FLAGS,
+        flag(header.more, MORE) | large | lists_alike
+    );
+    set!(raw, at::KEY_LEN, header.key_len);
+    set!(raw, at::BODY_LEN, header.body_len);
+    set!(raw, at::METADATA_LEN, header.metadata_len);
+    set!(raw, at::SEQNO, header.seqno);
+    set!(raw, at::EXPIRATION, header.expiration);
+    set!(raw, at::NAMESPACE, header.namespace);
+    set!(raw, at::BODY_CRC, header.body_crc);
+    set!(raw, at::REPLACED_SEGMENT, header.replaced.address.segment);
+    set!(raw, at::REPLACED_OFFSET, header.replaced.address.offset);
+    set!(raw, at::DURABLE_LAG, header.durable_lag);
+    set!(raw, at::REPLACED_LEN, header.replaced.len);
+    set!(raw, at::REPLACED_EXPIRES, header.replaced.expires);
     let start = out.len();
     out.extend_from_slice(&raw);
     out.extend_from_slice(key);
     let crc = checksum(place, out.get(start..).unwrap_or_default());
-    if let Some(stored) = out.get_mut(start..start + 4) {
+    if let Some(stored) = out.get_mut(start..start + at::KIND) {
         stored.copy_from_slice(&crc.to_le_bytes());
     }
     out.extend_from_slice(body);
@@ -237,14 +280,14 @@ pub(crate) fn decode(bytes: &[u8], place: Place) -> Option<Record<'_>> {
     let key = head.get(HEADER_LEN..)?;
     debug_assert_eq!(key.len(), usize::from(header.key_len));
     let body = rest.get(..usize::try_from(header.body_len).ok()?)?;
-    (field!(head, 0, u32) == checksum(place, head)).then_some(Record { header, key, body })
+    (field!(head, at::CRC, u32) == checksum(place, head)).then_some(Record { header, key, body })
 }
 
 /// How long the record at the start of `bytes` says it is, which nobody verified.
 pub(crate) fn peek_len(bytes: &[u8]) -> usize {
     let header = bytes.get(..HEADER_LEN).unwrap_or(&[0; HEADER_LEN]);
-    let body = usize::try_from(field!(header, 8, u32)).unwrap_or(usize::MAX);
-    body.saturating_add(HEADER_LEN + usize::from(field!(header, 6, u16)))
+    let body = usize::try_from(field!(header, at::BODY_LEN, u32)).unwrap_or(usize::MAX);
+    body.saturating_add(HEADER_LEN + usize::from(field!(header, at::KEY_LEN, u16)))
 }
 
 /// The checksum of a header and the key behind it, but for the field of the header that holds it.
@@ -256,13 +299,14 @@ pub(crate) fn checksum(place: Place, head: &[u8]) -> u32 {
     debug_assert!(head.len() >= HEADER_LEN);
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&seed);
-    hasher.update(head.get(4..).unwrap_or_default());
+    hasher.update(head.get(at::KIND..).unwrap_or_default());
     hasher.finalize()
 }
 
 impl<'a> Record<'a> {
     #[inline]
     pub(crate) fn metadata(&self) -> &'a [u8] {
+        debug_assert!(usize::from(self.header.metadata_len) <= self.body.len());
         self.body
             .get(..usize::from(self.header.metadata_len))
             .unwrap_or_default()
@@ -271,6 +315,7 @@ impl<'a> Record<'a> {
     /// What follows the metadata: the value, or what stands for it.
     #[inline]
     pub(crate) fn value(&self) -> &'a [u8] {
+        debug_assert!(usize::from(self.header.metadata_len) <= self.body.len());
         self.body
             .get(usize::from(self.header.metadata_len)..)
             .unwrap_or_default()
@@ -294,9 +339,12 @@ pub(crate) struct LargePointer {
     pub(crate) table_crc: u32,
 }
 
+const POINTER_LEN: usize = 16;
+const _: () = assert!(POINTER_LEN == size_of::<u64>() + 2 * size_of::<u32>());
+
 impl LargePointer {
-    pub(crate) fn encode(self) -> [u8; 16] {
-        let mut raw = [0u8; 16];
+    pub(crate) fn encode(self) -> [u8; POINTER_LEN] {
+        let mut raw = [0u8; POINTER_LEN];
         set!(raw, 0, self.segment);
         set!(raw, 8, self.len);
         set!(raw, 12, self.table_crc);
@@ -309,7 +357,7 @@ impl LargePointer {
     }
 
     pub(crate) fn decode(raw: &[u8]) -> Option<LargePointer> {
-        (raw.len() == 16).then(|| LargePointer {
+        (raw.len() == POINTER_LEN).then(|| LargePointer {
             segment: field!(raw, 0, u64),
             len: field!(raw, 8, u32),
             table_crc: field!(raw, 12, u32),

@@ -11,16 +11,56 @@ pub(crate) const SEGMENT_LEN: u64 = 64 << 20;
 
 const MAGIC: [u8; 8] = *b"RIMSTONE";
 
+/// Where the fields of a header lie. Bytes 16 to 64 say whose it is, in segments and checkpoints alike.
+mod at {
+    pub(super) const VERSION: usize = 8;
+    pub(super) const KIND: usize = 10;
+    pub(super) const CLASS: usize = 11;
+    pub(super) const SALT: usize = 12;
+    pub(super) const STORE: usize = 16;
+    pub(super) const SECRET: usize = 32;
+    pub(super) const ID: usize = 64;
+    pub(super) const EPOCH: usize = 72;
+    pub(super) const PREVIOUS: usize = 80;
+    pub(super) const PREVIOUS_LEN: usize = 88;
+    pub(super) const TIME: usize = 96;
+    pub(super) const VALUE_LEN: usize = 112;
+    pub(super) const TABLE_CRC: usize = 116;
+    pub(super) const CRC: usize = 124;
+}
+
+// One behind the other, with eight bytes of nothing in front of what is said of a large value, and four behind it.
+const _: () = {
+    assert!(at::VERSION == MAGIC.len());
+    assert!(at::KIND == at::VERSION + size_of::<u16>());
+    assert!(at::CLASS == at::KIND + size_of::<u8>());
+    assert!(at::SALT == at::CLASS + size_of::<u8>());
+    assert!(at::STORE == at::SALT + size_of::<u32>());
+    assert!(at::SECRET == at::STORE + size_of::<[u8; 16]>());
+    assert!(at::ID == at::SECRET + size_of::<[u8; 32]>());
+    assert!(at::EPOCH == at::ID + size_of::<u64>());
+    assert!(at::PREVIOUS == at::EPOCH + size_of::<u64>());
+    assert!(at::PREVIOUS_LEN == at::PREVIOUS + size_of::<u64>());
+    assert!(at::TIME == at::PREVIOUS_LEN + size_of::<u64>());
+    assert!(at::VALUE_LEN == at::TIME + size_of::<u64>() + 8);
+    assert!(at::TABLE_CRC == at::VALUE_LEN + size_of::<u32>());
+    assert!(at::CRC == at::TABLE_CRC + size_of::<u32>() + 4);
+    assert!(HEADER_LEN == at::CRC + size_of::<u32>());
+};
+
 const _: () = {
     assert!(
         HEADER_LEN.is_multiple_of(8),
         "records begin at multiples of 8"
     );
-    assert!(HEADER_LEN as u64 <= LARGE_START && LARGE_START.is_multiple_of(4096));
+    assert!(HEADER_LEN as u64 <= LARGE_START);
+    assert!(LARGE_START.is_multiple_of(4096));
     assert!(
         SEGMENT_LEN <= 8 << 23,
         "what the offset of a slot can reach"
     );
+    assert!(SEGMENT_LEN <= u32::MAX as u64, "what an address can reach");
+    assert!(SEGMENT_LEN.is_multiple_of(LARGE_START), "of whole pages");
 };
 
 /// What kind of segment a file is.
@@ -65,12 +105,12 @@ impl StoreId {
 
     /// Writes it into a header, where it takes bytes 16 to 64 in segments and checkpoints alike.
     pub(super) fn encode(&self, header: &mut [u8]) {
-        for (at, part) in [(16, &self.id[..]), (32, &self.secret[..])] {
+        for (start, part) in [(at::STORE, &self.id[..]), (at::SECRET, &self.secret[..])] {
             debug_assert!(
-                at + part.len() <= header.len(),
+                start + part.len() <= header.len(),
                 "a header has room for both"
             );
-            if let Some(place) = header.get_mut(at..at + part.len()) {
+            if let Some(place) = header.get_mut(start..start + part.len()) {
                 place.copy_from_slice(part);
             }
         }
@@ -82,8 +122,12 @@ impl StoreId {
             id: [0; 16],
             secret: [0; 32],
         };
-        for (at, part) in [(16, &mut store.id[..]), (32, &mut store.secret[..])] {
-            if let Some(from) = header.get(at..at + part.len()) {
+        for (start, part) in [
+            (at::STORE, &mut store.id[..]),
+            (at::SECRET, &mut store.secret[..]),
+        ] {
+            debug_assert!(start + part.len() <= header.len(), "it is long enough");
+            if let Some(from) = header.get(start..start + part.len()) {
                 part.copy_from_slice(from);
             }
         }
@@ -104,31 +148,31 @@ impl Header {
         if let Some(part) = bytes.get_mut(..8) {
             part.copy_from_slice(&MAGIC);
         }
-        set!(bytes, 8, VERSION);
+        set!(bytes, at::VERSION, VERSION);
         match self.kind {
             Kind::Front => {}
             Kind::Large {
                 value_len,
                 table_crc,
             } => {
-                set!(bytes, 10, 1u8);
-                set!(bytes, 112, value_len);
-                set!(bytes, 116, table_crc);
+                set!(bytes, at::KIND, 1u8);
+                set!(bytes, at::VALUE_LEN, value_len);
+                set!(bytes, at::TABLE_CRC, table_crc);
             }
             Kind::Class(class) => {
-                set!(bytes, 10, 2u8);
-                set!(bytes, 11, class);
+                set!(bytes, at::KIND, 2u8);
+                set!(bytes, at::CLASS, class);
             }
         }
-        set!(bytes, 12, self.salt);
+        set!(bytes, at::SALT, self.salt);
         self.store.encode(&mut bytes);
-        set!(bytes, 64, self.id);
-        set!(bytes, 72, self.epoch);
-        set!(bytes, 80, self.previous);
-        set!(bytes, 88, self.previous_len);
-        set!(bytes, 96, self.time);
-        let crc = crc32fast::hash(bytes.get(..124).unwrap_or_default());
-        set!(bytes, 124, crc);
+        set!(bytes, at::ID, self.id);
+        set!(bytes, at::EPOCH, self.epoch);
+        set!(bytes, at::PREVIOUS, self.previous);
+        set!(bytes, at::PREVIOUS_LEN, self.previous_len);
+        set!(bytes, at::TIME, self.time);
+        let crc = crc32fast::hash(bytes.get(..at::CRC).unwrap_or_default());
+        set!(bytes, at::CRC, crc);
         debug_assert_eq!(Header::decode(&bytes), Ok(*self), "it is what will be read");
         bytes
     }
@@ -137,31 +181,32 @@ impl Header {
         if bytes.get(..8) != Some(&MAGIC) {
             return Err(Refusal::Damaged("no segment header"));
         }
-        if crc32fast::hash(bytes.get(..124).unwrap_or_default()) != field!(bytes, 124, u32) {
+        if crc32fast::hash(bytes.get(..at::CRC).unwrap_or_default()) != field!(bytes, at::CRC, u32)
+        {
             return Err(Refusal::Damaged("segment header checksum"));
         }
-        let version = field!(bytes, 8, u16);
+        let version = field!(bytes, at::VERSION, u16);
         if version != VERSION {
             return Err(Refusal::Newer(version));
         }
-        let kind = match field!(bytes, 10, u8) {
+        let kind = match field!(bytes, at::KIND, u8) {
             0 => Kind::Front,
             1 => Kind::Large {
-                value_len: field!(bytes, 112, u32),
-                table_crc: field!(bytes, 116, u32),
+                value_len: field!(bytes, at::VALUE_LEN, u32),
+                table_crc: field!(bytes, at::TABLE_CRC, u32),
             },
-            2 => Kind::Class(field!(bytes, 11, u8)),
+            2 => Kind::Class(field!(bytes, at::CLASS, u8)),
             _ => return Err(Refusal::Damaged("unknown segment kind")),
         };
         Ok(Header {
             kind,
-            salt: field!(bytes, 12, u32),
+            salt: field!(bytes, at::SALT, u32),
             store: StoreId::decode(bytes),
-            id: field!(bytes, 64, u64),
-            epoch: field!(bytes, 72, u64),
-            previous: field!(bytes, 80, u64),
-            previous_len: field!(bytes, 88, u64),
-            time: field!(bytes, 96, u64),
+            id: field!(bytes, at::ID, u64),
+            epoch: field!(bytes, at::EPOCH, u64),
+            previous: field!(bytes, at::PREVIOUS, u64),
+            previous_len: field!(bytes, at::PREVIOUS_LEN, u64),
+            time: field!(bytes, at::TIME, u64),
         })
     }
 }

@@ -391,7 +391,10 @@ fn saved() -> &'static [u8] {
             },
             id: 1,
             seqno: SLOTS,
-            position: Address::default(),
+            position: Address {
+                segment: 1,
+                offset: 128,
+            },
             epoch: 1,
             time: 1,
             meta_offset: 0,

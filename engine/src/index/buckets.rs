@@ -16,6 +16,8 @@ use std::array;
 use std::iter::successors;
 use std::sync::Arc;
 
+use crate::format::checkpoint::NUMBER_MAX;
+use crate::format::segment::SEGMENT_LEN;
 use crate::mem::{Arena, Bucket, BucketMemory, Map};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use crate::verified::Verified;
@@ -55,15 +57,22 @@ const NUMBER_BITS: u32 = 20;
 const _: () = {
     assert!(TAG_BITS + TAG_SHIFT == u64::BITS);
     assert!(1 << (TAG_SHIFT - DISPLACEMENT_SHIFT) == DISPLACEMENTS);
-    assert!(REACH.is_multiple_of(DISPLACEMENTS) && DISPLACEMENTS <= BASES[0] as usize);
+    assert!(REACH.is_multiple_of(DISPLACEMENTS));
+    assert!(DISPLACEMENTS <= BASES[0] as usize);
     assert!(MARK == 1 << (DISPLACEMENT_SHIFT - 1));
     assert!(MARK == 1 << (NUMBER_BITS + OFFSET_BITS));
     assert!(
         MAX_MULTIPLE <= 1 << TAG_BITS,
         "a tag tells buckets of a stretch apart"
     );
-    assert!(MAX_MULTIPLE as u64 <= u64::MAX >> HINT_SHIFT && SLOTS == 8);
-    assert!(PARTITIONS.is_power_of_two() && PARTITIONS.is_multiple_of(BASES.len()));
+    assert!(MAX_MULTIPLE as u64 <= u64::MAX >> HINT_SHIFT);
+    assert!(SLOTS == 8);
+    assert!(NUMBER_MAX == 1 << NUMBER_BITS, "a word has room for each");
+    assert!(SEGMENT_LEN <= 8 << OFFSET_BITS, "each place fits");
+    assert!(TAG_BITS <= u32::BITS);
+    assert!(SLOTS.is_power_of_two());
+    assert!(PARTITIONS.is_power_of_two());
+    assert!(PARTITIONS.is_multiple_of(BASES.len()));
 };
 
 /// Where a record lies: the number of a segment and an offset in it. Never zero.
@@ -158,6 +167,7 @@ impl Buckets {
         crcs: &[u32],
     ) -> Option<Buckets> {
         let len = Buckets::count(partition, multiple)?;
+        debug_assert_eq!(crcs.len(), len.div_ceil(CHUNK), "a checksum for each chunk");
         Some(Buckets {
             memory: BucketMemory::mapped(Arc::clone(map), offset, len)?,
             partition,
@@ -511,7 +521,9 @@ fn bytes_of(bucket: &Bucket) -> [u8; size_of::<Bucket>()] {
 }
 
 fn word(tag: u64, displacement: usize, location: u64) -> u64 {
-    debug_assert!(tag >> TAG_BITS == 0 && displacement < REACH && location <= LOCATION);
+    debug_assert!(tag >> TAG_BITS == 0);
+    debug_assert!(displacement < REACH);
+    debug_assert!(location <= LOCATION);
     let displacement = (displacement % DISPLACEMENTS) as u64;
     tag << TAG_SHIFT | displacement << DISPLACEMENT_SHIFT | location
 }
@@ -539,6 +551,12 @@ impl Image {
 
 /// Bytes of a checkpoint under one checksum.
 pub(super) const CHUNK_LEN: usize = CHUNK * size_of::<Bucket>();
+#[cfg(not(feature = "loom"))]
+const _: () = {
+    assert!(CHUNK_LEN == 4096, "a chunk is a page");
+    let start = crate::format::checkpoint::DATA_START;
+    assert!(start.is_multiple_of(CHUNK_LEN as u64), "pages");
+};
 
 /// How many bytes and chunks a partition has in a checkpoint; `None` if none has this multiple.
 pub(crate) fn saved_size(partition: usize, multiple: u32) -> Option<(usize, usize)> {
@@ -558,8 +576,11 @@ pub(super) fn set(slot: &AtomicU64, word: u64) {
 
 /// Lets a slot point elsewhere, for the same key.
 pub(super) fn point(slot: &AtomicU64, new: Location) {
-    set(
-        slot,
-        slot.load(Ordering::Relaxed) & !(MARK | LOCATION) | new.0,
+    let word = slot.load(Ordering::Relaxed);
+    debug_assert!(word & LOCATION != 0, "an empty slot is no key's");
+    debug_assert!(
+        new.0 & !LOCATION == 0,
+        "tag and displacement stay as they are"
     );
+    set(slot, word & !(MARK | LOCATION) | new.0);
 }

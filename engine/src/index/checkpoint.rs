@@ -14,7 +14,7 @@ use crate::format::checkpoint::{
     DATA_START, HEADER_LEN, Header, Meta, PartitionEntry, VERSION, decode_current, encode_current,
     file_name,
 };
-use crate::format::segment::Refusal;
+use crate::format::segment::{HEADER_LEN as SEGMENT_HEADER_LEN, Refusal, SEGMENT_LEN};
 use crate::vfs::{Map, Output, Vfs};
 
 pub(crate) const CURRENT: &str = "CURRENT";
@@ -56,7 +56,12 @@ pub(crate) fn save(
         meta.larges.is_sorted_by(|a, b| a < b),
         "each large value once"
     );
-    debug_assert!(meta.partitions.is_empty() && meta.chunks.is_empty());
+    debug_assert!(
+        meta.namespaces.is_sorted_by(|a, b| a.number < b.number),
+        "each number once"
+    );
+    debug_assert!(meta.partitions.is_empty());
+    debug_assert!(meta.chunks.is_empty());
     debug_assert!(
         header.position.offset.is_multiple_of(8),
         "records begin there"
@@ -74,11 +79,25 @@ pub(crate) fn save(
             meta.chunks.extend(image.crcs());
             out.push(&image.bytes).map_err(writing)?;
         }
+        let sizes = || {
+            (0..)
+                .zip(&meta.partitions)
+                .map(|(at, p)| saved_size(at, p.multiple))
+        };
+        debug_assert_eq!(
+            sizes().flatten().map(|(_, chunks)| chunks).sum::<usize>(),
+            meta.chunks.len(),
+            "a checksum for each chunk"
+        );
         if table.is_damaged() {
             return Err(damaged_table(dir));
         }
         settle(&mut meta)?;
         let lists = meta.encode();
+        debug_assert!(
+            Meta::decode(&lists).is_none_or(|read| read == meta),
+            "it is what will be read"
+        );
         out.push(&lists).map_err(writing)?;
         let end = out.flush().map_err(writing)?;
         header.meta_len = u64::try_from(lists.len()).unwrap_or(0);
@@ -97,7 +116,8 @@ pub(crate) fn save(
                     .sum::<u64>(),
             "lists follow the table"
         );
-        debug_assert!(header.meta_offset >= DATA_START && meta.partitions.len() == PARTITIONS);
+        debug_assert!(header.meta_offset >= DATA_START);
+        debug_assert!(meta.partitions.len() == PARTITIONS);
         file.write_at(&header.encode(), 0).map_err(writing)?;
         file.sync().map_err(|e| io_error("flushing", &path, e))?;
         vfs.sync_dir(dir).map_err(|e| io_error("flushing", dir, e))
@@ -206,6 +226,11 @@ pub(crate) fn read(vfs: &dyn Vfs, dir: &Path, id: u64) -> Result<(Header, Meta, 
     if header.id != id {
         return Err(damage("the header is another checkpoint's"));
     }
+    let position = u64::from(header.position.offset);
+    let records = SEGMENT_HEADER_LEN as u64..=SEGMENT_LEN;
+    if !records.contains(&position) || !position.is_multiple_of(8) {
+        return Err(damage("the log goes on where no record begins"));
+    }
     let place = usize::try_from(header.meta_offset)
         .ok()
         .zip(usize::try_from(header.meta_len).ok());
@@ -252,7 +277,8 @@ pub(crate) fn scrub(
         map.will_need(at, size.0);
         let bytes = map.slice(at, size.0).ok_or_else(|| damage(at))?;
         for chunk in bytes.chunks(CHUNK_LEN) {
-            debug_assert!(chunk.len() <= CHUNK_LEN && !chunk.is_empty());
+            debug_assert!(chunk.len() <= CHUNK_LEN);
+            debug_assert!(!chunk.is_empty());
             if crcs.next() != Some(&crc32fast::hash(chunk)) {
                 return Err(damage(at));
             }

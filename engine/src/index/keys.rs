@@ -152,6 +152,7 @@ impl Keys {
             older.frozen.len() >= count,
             "nobody else takes frozen keys away"
         );
+        debug_assert!(older.frozen.iter().all(|frozen| frozen.len() > 0));
         let left = older.frozen.len().saturating_sub(count);
         older.frozen.truncate(left);
         older.runs.splice(0..0, self.listed(run));
@@ -198,7 +199,8 @@ impl Keys {
         files: &RunFiles<'_>,
         is_dead: impl Fn(&KeyRecord<'_>) -> bool,
     ) -> Result<bool> {
-        debug_assert!(picked.len() > 1 && picked.end <= runs.len());
+        debug_assert!(picked.len() > 1);
+        debug_assert!(picked.end <= runs.len());
         if picked == (0..runs.len()) {
             // What cannot be done now is not tried again before pages asked as much again.
             self.asked.store(0, Ordering::Relaxed);
@@ -257,6 +259,7 @@ impl Keys {
             listed += 1;
             f(key);
         });
+        debug_assert!(listed <= options.limit as u64, "no more than was asked for");
         if let more @ 1.. = (sources.runs.len() as u64).saturating_sub(1) {
             let worth = more * (RECORDS_PER_RUN + listed / KEYS_PER_RECORD);
             self.asked.fetch_add(worth, Ordering::Relaxed);
@@ -424,7 +427,10 @@ impl RunFiles<'_> {
             return Ok(None);
         }
         file.sync().map_err(|e| io_error("flushing", path, e))?;
-        self.map(path, &*file).map(Some)
+        let run = self.map(path, &*file)?;
+        debug_assert_eq!(run.summary(), summary, "it is what was written");
+        debug_assert_eq!((run.id(), run.store_id()), (id, self.store));
+        Ok(Some(run))
     }
 
     /// Opens a run that a checkpoint names.

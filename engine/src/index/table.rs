@@ -40,6 +40,7 @@ impl PartState {
     /// Before a change: if a capture has yet to visit the partition, keeps it as it is.
     fn keep_aside(&mut self, buckets: &Buckets, capture: u64) {
         if self.captured < capture {
+            debug_assert!(self.aside.is_none(), "the capture before has ended");
             self.aside = Some(buckets.image(self.entries));
             self.captured = capture;
         }
@@ -72,6 +73,10 @@ impl Partition {
 
 /// What is left of a hash is the number of its partition.
 const PARTITION_SHIFT: u32 = u64::BITS - PARTITIONS.ilog2();
+const _: () = assert!(
+    PARTITION_SHIFT >= 22 + u32::BITS,
+    "of what tells a place in it"
+);
 
 fn partition_of(hash: u64) -> usize {
     let partition = usize::try_from(hash >> PARTITION_SHIFT).unwrap_or_default();
@@ -119,6 +124,7 @@ impl Table {
         // One more is enough to tell that they are too many.
         for (p, (multiple, entries)) in partitions.enumerate().take(PARTITIONS + 1) {
             let (len, chunks) = saved_size(p, multiple)?;
+            debug_assert!(offset.is_multiple_of(size_of::<Bucket>()));
             let (own, rest) = crcs.split_at_checked(chunks)?;
             let buckets = Buckets::mapped(map, offset, p, multiple, own)?;
             mapped.push(Partition::new(buckets));
@@ -717,7 +723,10 @@ mod tests {
             },
             id: 1,
             seqno: 1,
-            position: Address::default(),
+            position: Address {
+                segment: 1,
+                offset: 128,
+            },
             epoch: 1,
             time: 1,
             meta_offset: DATA_START + bytes.len() as u64,
@@ -744,6 +753,30 @@ mod tests {
         }
         let scrubbed = checkpoint::scrub(&OsVfs, dir.path(), 1, |_| {});
         assert_eq!(scrubbed.expect("it is intact"), loaded.meta);
+    }
+
+    #[test]
+    fn a_checkpoint_that_goes_on_where_no_record_begins_is_refused() {
+        let (images, _) = images_of_version_1(1, &mut [false; 1000]);
+        let dir = file_of_version_1(&images);
+        let path = dir.path().join(file_name(1));
+        let end = 64 << 20;
+        for (offset, is_sound) in [
+            (0u32, false),
+            (120, false),
+            (128, true),
+            (132, false),
+            (end, true),
+            (end + 8, false),
+        ] {
+            let mut file = std::fs::read(&path).expect("a file");
+            file[88..92].copy_from_slice(&offset.to_le_bytes());
+            let crc = crc32fast::hash(&file[..140]);
+            file[140..144].copy_from_slice(&crc.to_le_bytes());
+            std::fs::write(&path, file).expect("a file");
+            let read = checkpoint::read(&OsVfs, dir.path(), 1);
+            assert_eq!(read.is_ok(), is_sound, "at {offset}");
+        }
     }
 
     #[test]

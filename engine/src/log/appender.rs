@@ -14,7 +14,7 @@ use super::segment::{Segment, Segments, segment_path, unfinished_path};
 
 /// A writer that has to preallocate does it in steps of this: so much is not brought into memory in huge
 /// pages, which would take milliseconds.
-pub(super) const STEP: u64 = if cfg!(feature = "small") {
+pub(crate) const STEP: u64 = if cfg!(feature = "small") {
     128 << 10
 } else {
     1 << 20
@@ -39,13 +39,22 @@ const LARGE_MAX: u64 = 4;
 const RESERVE: u64 = STEP / 4;
 
 const _: () = {
-    assert!(STEP <= BEGIN && BEGIN <= SEGMENT_LEN);
+    assert!(STEP <= BEGIN);
+    assert!(BEGIN <= SEGMENT_LEN);
     assert!(
         RESERVE < STEP,
         "a new segment has more than what is kept back"
     );
     assert!(AHEAD < SEGMENT_LEN);
-    assert!(UNFLUSHED_MIN < UNFLUSHED_MAX && UNFLUSHED_MAX < SEGMENT_LEN);
+    assert!(UNFLUSHED_MIN < UNFLUSHED_MAX);
+    assert!(UNFLUSHED_MAX < SEGMENT_LEN);
+    assert!(SEGMENT_LEN.is_multiple_of(PAGE_MAX), "whole pages");
+    assert!(BEGIN.is_multiple_of(STEP));
+    assert!(SEGMENT_LEN.is_multiple_of(STEP));
+    assert!(
+        RESERVE >= (record::HEADER_LEN + record::KEY_MAX) as u64,
+        "a delete finds room"
+    );
 };
 
 /// Appends records to the newest front segment and makes them durable.
@@ -126,6 +135,8 @@ impl Appender {
         segments: &Segments,
         start: &Start,
     ) -> Result<Appender> {
+        debug_assert!(matches!(start.kind, Kind::Front), "no class");
+        debug_assert_eq!(start.id & 0xffff_ffff, 0, "it is the first of its epoch");
         let spare = Spare::create(&*vfs, &dir, start.id, STEP)?;
         let (unlinked, allocated) = (spare.path.clone(), spare.allocated);
         let segment = spare.into_unflushed(&*vfs, &dir, start)?;
@@ -204,6 +215,8 @@ impl Appender {
             .end
             .saturating_add(u64::try_from(self.buffer.len()).unwrap_or(0));
         let offset = u32::try_from(offset).unwrap_or(u32::MAX);
+        debug_assert!(offset as usize >= HEADER_LEN, "behind the header");
+        debug_assert!(self.number > 0, "0 is no segment");
         (
             self.number,
             Address {
@@ -317,10 +330,19 @@ impl Appender {
         self.written = self.written.saturating_add(len);
         self.since_maintenance = self.since_maintenance.saturating_add(len);
         self.buffer.clear();
-        debug_assert!(self.end <= SEGMENT_LEN && self.end <= self.allocated);
         self.segment.publish(self.end);
-        debug_assert_eq!(self.segment.published(), self.end);
+        self.check();
         Ok(())
+    }
+
+    /// What holds between two groups of writers.
+    fn check(&self) {
+        debug_assert!(self.durable <= self.seqno, "what is durable was given out");
+        debug_assert!(self.flushed <= self.end, "what was flushed was written");
+        debug_assert!(self.end <= self.allocated, "what was written has its space");
+        debug_assert!(self.end <= SEGMENT_LEN, "a slot can name what lies there");
+        debug_assert!(self.segment_len <= SEGMENT_LEN);
+        debug_assert_eq!(self.segment.published(), self.end, "readers see all of it");
     }
 
     /// Single records lie in a huge page, all blocks of which the system looks at with each write: through memory
@@ -372,6 +394,7 @@ impl Appender {
         if segment == self.segment.id {
             self.flushed = self.flushed.max(end);
         }
+        self.check();
     }
 
     /// How far the log was written: segment, sequence number, end.
@@ -441,6 +464,7 @@ impl Appender {
             self.allocated = self.allocated.max(allocated);
         }
         self.spare = self.spare.take().or(spare);
+        self.check();
         // On a full disk not with every write again.
         self.ahead_from = if is_done {
             BEGIN
@@ -503,7 +527,7 @@ impl Appender {
         self.allocated = next.allocated;
         self.ahead_from = BEGIN;
         self.flushed = self.end;
-        debug_assert_eq!(self.segment.published(), self.end, "it holds no record");
+        self.check();
         self.link()
     }
 }
@@ -544,7 +568,8 @@ impl Spare {
     }
 
     fn create(vfs: &dyn Vfs, dir: &Path, id: u64, allocated: u64) -> Result<Spare> {
-        debug_assert!(allocated >= HEADER_LEN as u64 && allocated <= SEGMENT_LEN);
+        debug_assert!(allocated >= HEADER_LEN as u64);
+        debug_assert!(allocated <= SEGMENT_LEN);
         let path = unfinished_path(dir, id);
         let file = vfs.create(&path);
         let file = file.map_err(|e| io_error("creating", &path, e))?;

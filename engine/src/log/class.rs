@@ -12,7 +12,7 @@ use super::appender::{STEP, Start, create};
 use super::commit::{Moved, Op};
 use super::segment::{Segment, Segments};
 use crate::error::{Result, io_error};
-use crate::format::lists::{Move, Relocation};
+use crate::format::lists::{MOVE_LEN, Move, RELOCATION_LEN, Relocation};
 use crate::format::record::{self, Header, Kind, Record, Replaced, expires};
 use crate::format::segment::{HEADER_LEN, Kind as SegmentKind, SEGMENT_LEN, StoreId};
 use crate::vfs::Vfs;
@@ -24,7 +24,12 @@ const CHUNKS: usize = 8 << 20;
 /// one time in a hundred (600,000 keys, two busy cores).
 const RELOCATIONS_MAX: usize = 256;
 
-const _: () = assert!(CHUNK <= CHUNKS && CHUNK >= record::RECORD_MAX);
+const _: () = {
+    assert!(CHUNK <= CHUNKS);
+    assert!(CHUNK >= record::RECORD_MAX);
+    assert!(MOVE_LEN + RELOCATIONS_MAX * RELOCATION_LEN <= record::LIST_MAX);
+    assert!(CHUNK as u64 <= SEGMENT_LEN, "it fits");
+};
 
 /// Where class segments are made.
 pub(crate) struct ClassFiles<'a> {
@@ -105,6 +110,7 @@ impl Classes {
             debug_assert_eq!(output.segment.class, Some(class));
             output.push(from, record);
         }
+        debug_assert_eq!(self.outputs.iter().filter(|output| fits(output)).count(), 1);
         Ok(())
     }
 
@@ -185,6 +191,15 @@ impl Output {
         })
     }
 
+    /// What holds between two records.
+    fn check(&self) {
+        debug_assert!(self.number > 0, "0 is no segment");
+        debug_assert!(self.buffer.len().is_multiple_of(8), "whole records");
+        debug_assert!(self.next() <= SEGMENT_LEN, "slots can name it");
+        debug_assert!(self.end <= self.allocated, "what was written has its space");
+        debug_assert_eq!(self.segment.published(), self.end, "readers see it");
+    }
+
     /// Where the next record goes.
     fn next(&self) -> u64 {
         let buffered = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
@@ -208,7 +223,8 @@ impl Output {
             "what is said of namespaces and segments is said again, not copied"
         );
         let offset = u32::try_from(self.next()).unwrap_or(u32::MAX);
-        debug_assert!(offset.is_multiple_of(8) && u64::from(offset) >= HEADER_LEN as u64);
+        debug_assert!(offset.is_multiple_of(8));
+        debug_assert!(u64::from(offset) >= HEADER_LEN as u64);
         debug_assert!(!self.is_full, "another was begun");
         let header = Header {
             more: false,
@@ -218,6 +234,7 @@ impl Output {
         };
         let place = self.segment.place(offset);
         record::encode(&mut self.buffer, &header, place, record.key, record.body);
+        self.check();
         let len = u32::try_from(header.record_len()).unwrap_or(u32::MAX);
         let moved = self.move_from(from);
         if header.kind == Kind::Tombstone {
@@ -270,12 +287,7 @@ impl Output {
 
     fn write(&mut self) -> Result<()> {
         let end = self.next();
-        debug_assert!(end <= SEGMENT_LEN);
-        debug_assert_eq!(
-            self.end,
-            self.segment.published(),
-            "it goes on where it ended"
-        );
+        self.check();
         let (file, path) = (&self.segment.file, &self.segment.path);
         if end > self.allocated {
             let len = end.next_multiple_of(STEP).min(SEGMENT_LEN);
@@ -297,8 +309,8 @@ impl Output {
             .map_err(|e| io_error("flushing", path, e))?;
         self.end = self.next();
         self.segment.publish(self.end);
-        debug_assert_eq!(self.segment.published(), self.end);
         self.buffer.clear();
+        self.check();
         Ok(())
     }
 

@@ -65,10 +65,8 @@ impl Op {
         metadata: &[u8],
         value: &[u8],
     ) -> Op {
-        debug_assert!(
-            key.len() <= KEY_MAX && !key.is_empty(),
-            "refused before it comes here"
-        );
+        debug_assert!(key.len() <= KEY_MAX);
+        debug_assert!(!key.is_empty(), "refused before it comes here");
         debug_assert!(metadata.len() <= METADATA_MAX);
         debug_assert!(
             kind != Kind::Put || value.len() <= INLINE_MAX,
@@ -89,7 +87,8 @@ impl Op {
     /// The operation that tells the log of copies.
     pub(crate) fn relocating(moved: Moved) -> Op {
         debug_assert_ne!(moved.from, moved.to, "a copy lies elsewhere");
-        debug_assert!(moved.from > 0 && moved.to > 0, "0 is no segment");
+        debug_assert!(moved.from > 0);
+        debug_assert!(moved.to > 0, "0 is no segment");
         let body = moved.moved.encode();
         Op {
             moved: Some(moved),
@@ -117,6 +116,7 @@ impl Op {
     }
 
     pub(crate) fn metadata(&self) -> &[u8] {
+        debug_assert!(usize::from(self.metadata_len) <= self.body().len());
         self.body()
             .get(..usize::from(self.metadata_len))
             .unwrap_or_default()
@@ -125,7 +125,9 @@ impl Op {
     /// Where the value of a put lies, if that is large.
     pub(crate) fn large_pointer(&self) -> Option<LargePointer> {
         let pointer = self.body().get(usize::from(self.metadata_len)..);
-        (self.kind == Kind::PutLarge).then(|| LargePointer::decode(pointer?))?
+        let pointer = (self.kind == Kind::PutLarge).then(|| LargePointer::decode(pointer?))?;
+        debug_assert_eq!(pointer.is_some(), self.kind == Kind::PutLarge);
+        pointer
     }
 }
 

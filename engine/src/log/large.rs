@@ -146,10 +146,8 @@ impl LargeWriter {
         self.vfs
             .sync_dir(dir)
             .map_err(|e| io_error("flushing", dir, e))?;
-        debug_assert!(
-            !self.finished && self.chunk.is_empty(),
-            "all of it is durable"
-        );
+        debug_assert!(!self.finished);
+        debug_assert!(self.chunk.is_empty(), "all of it is durable");
         self.finished = true;
         Ok(LargePointer {
             segment: self.id,
@@ -169,7 +167,11 @@ impl Drop for LargeWriter {
     }
 }
 
-const _: () = assert!(LARGE_START >= HEADER_LEN as u64 && CHUNK.is_multiple_of(8));
+const _: () = {
+    assert!(LARGE_START >= HEADER_LEN as u64);
+    assert!(CHUNK.is_multiple_of(8));
+    assert!(CHUNK.is_multiple_of(4096), "a chunk is whole pages");
+};
 
 fn table_start(value_len: u32) -> u64 {
     LARGE_START
@@ -256,7 +258,8 @@ impl Large {
             self.verify(chunk, end)?;
             chunk = chunk.saturating_add(1);
         }
-        debug_assert!(start <= end && end <= self.len());
+        debug_assert!(start <= end);
+        debug_assert!(end <= self.len());
         let slice = LargeSlice {
             large: Arc::clone(self),
             start: usize::try_from(LARGE_START.saturating_add(start)).unwrap_or(usize::MAX),
@@ -312,6 +315,7 @@ struct LargeSlice {
 
 impl AsRef<[u8]> for LargeSlice {
     fn as_ref(&self) -> &[u8] {
+        debug_assert!(self.start + self.len <= self.large.map.len(), "mapped");
         self.large
             .map
             .slice(self.start, self.len)

@@ -7,6 +7,7 @@ use super::segment::Segment;
 
 /// Bytes of a preallocated file that are looked at together; a multiple of 8, as offsets of records are.
 const ZEROS: [u8; 64] = [0; 64];
+const _: () = assert!(ZEROS.len().is_multiple_of(8));
 
 /// What lies at one place of a segment.
 pub(crate) enum Step<'a> {

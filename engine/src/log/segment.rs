@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result, io_error};
+use crate::format::checkpoint::NUMBER_MAX;
 use crate::format::record::{self, Address, HEADER_LEN, Place, Record};
 use crate::format::segment::{Header, Kind, SEGMENT_LEN};
 use crate::mem::{EpochCell, Map, prefetch_at};
@@ -64,6 +65,10 @@ impl Segment {
         let len = usize::try_from(SEGMENT_LEN).unwrap_or(usize::MAX);
         let map = file.map(len).map_err(|e| io_error("mapping", &path, e))?;
         debug_assert!(published <= SEGMENT_LEN, "a slot can name what lies there");
+        debug_assert!(
+            !matches!(header.kind, Kind::Large { .. }),
+            "no slot names one"
+        );
         let published = AtomicU64::new(published);
         let class = match header.kind {
             Kind::Class(class) => Some(class),
@@ -274,6 +279,10 @@ impl AsRef<[u8]> for Slice {
 
 /// Numbers that slots have room for.
 const NUMBERS: usize = 1 << 20;
+const _: () = {
+    assert!(NUMBERS == NUMBER_MAX as usize, "of checkpoints, too");
+    assert!(SEGMENT_LEN.is_multiple_of(HEADER_LEN as u64));
+};
 
 /// The front and class segments by the number that slots hold; number 0 is unused. (The numbers do not
 /// depend on what they are of.)
@@ -368,6 +377,10 @@ impl Segments {
             .filter_map(|(number, segment)| Some((number, Arc::clone(segment.as_ref()?))))
             .collect();
         all.sort_unstable_by_key(|(_, segment)| segment.id);
+        debug_assert!(
+            all.is_sorted_by(|(_, a), (_, b)| a.id < b.id),
+            "an id names one segment"
+        );
         all
     }
 }

@@ -20,6 +20,7 @@ const INDEX_SHARE: u64 = 32;
 /// As little is asked for ahead of such an end, and as much.
 const END_MIN: u64 = 64 << 10;
 const END_MAX: u64 = 4 << 20;
+const _: () = assert!(END_MIN <= END_MAX);
 
 /// The files of a store's directory, by kind.
 #[derive(Default)]
@@ -105,7 +106,8 @@ impl Files {
             file.will_need(0, HEADER_LEN);
             if let (Some(share), Ok(len)) = (share, file.len()) {
                 let end = (len / share).clamp(END_MIN, END_MAX).min(len);
-                debug_assert!(end <= len && end <= END_MAX, "an end of the file");
+                debug_assert!(end <= len);
+                debug_assert!(end <= END_MAX, "an end of the file");
                 file.will_need(len - end, usize::try_from(end).unwrap_or(0));
             }
         }
@@ -196,7 +198,6 @@ impl Chain {
             if *id < previous && !chain.fronts.is_empty() {
                 chain.holes.push(previous);
             }
-            debug_assert!(!front.is_class(), "class segments are no part of the order");
             previous = front.header.previous;
             chain.fronts.push(front);
         }
@@ -216,7 +217,14 @@ impl Chain {
             !chain.holes.iter().any(is_there),
             "what is there is no hole"
         );
-        debug_assert!(chain.classes.iter().all(SegmentFile::is_class));
+        let leads = |pair: &[SegmentFile]| match pair {
+            [before, after] => {
+                after.header.previous == before.header.id
+                    || chain.holes.contains(&after.header.previous)
+            }
+            _ => false,
+        };
+        debug_assert!(fronts.windows(2).all(leads), "each follows one");
         Ok(chain)
     }
 }

@@ -85,6 +85,7 @@ pub(crate) fn open(
         vfs.remove(path)
             .map_err(|e| io_error("removing", path, e))?;
     }
+    debug_assert!(replay.durable <= replay.seqno, "no higher");
     let epoch = tail.epoch.saturating_add(1);
     // Above every id of the epochs before, also of files that are gone.
     let first_file = epoch << 32;
@@ -187,6 +188,7 @@ impl Rooms {
             ..
         } = self;
         let checkpointed = maintenance.kept.last().map_or(0, |kept| kept.seqno);
+        debug_assert!(checkpointed <= self.log.seqno, "the log goes on behind it");
         debug_assert!(
             maintenance.kept.len() <= 2,
             "the newest, and one to fall back to"

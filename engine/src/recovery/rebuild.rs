@@ -84,7 +84,8 @@ impl Replay {
                 self.missing.push(id);
                 continue;
             };
-            debug_assert!(file.is_class() && len <= SEGMENT_LEN);
+            debug_assert!(file.is_class());
+            debug_assert!(len <= SEGMENT_LEN);
             let segment = self.add(file, len)?;
             segment.usage.commit(len);
             let offsets = self.class_offsets(&segment);

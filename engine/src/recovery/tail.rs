@@ -7,13 +7,14 @@ use super::files::missing;
 use super::replay::Replay;
 use crate::error::Result;
 use crate::format::lists::Move;
-use crate::format::record::{Address, Header, Kind, Record, Replaced};
+use crate::format::record::{Address, Header, Kind, RECORD_MAX, Record, Replaced};
 use crate::log::appender::Appender;
 use crate::log::segment::{Segment, segment_path};
 use crate::sync::epoch;
 
 /// Bytes of the tail that are written together.
 const WRITTEN_AT_ONCE: usize = 1 << 20;
+const _: () = assert!(WRITTEN_AT_ONCE >= RECORD_MAX, "a record at least");
 
 /// The end of the log: where the new segment links, and what must be written again.
 #[derive(Default)]

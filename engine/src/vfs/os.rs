@@ -217,7 +217,7 @@ impl VfsFile for OsFile {
             Err(Errno::OPNOTSUPP) => return self.file.set_len(len),
             result => result?,
         }
-        debug_assert!(old < len, "it never gets shorter");
+        debug_assert!(self.len().map_or(true, |there| there >= len));
         // Who asks for less meanwhile does not wait.
         drop(alone);
         self.fault_in(old, len);
@@ -293,6 +293,7 @@ fn writable(file: &File, len: usize) -> Option<WritableMap> {
 
 /// The size of a huge page.
 const HUGE_PAGE: u64 = 2 << 20;
+const _: () = assert!(HUGE_PAGE.is_power_of_two(), "lengths are cut with a mask");
 
 impl OsFile {
     /// Brings the new part of a file into the page cache in huge pages, as far as it covers any. Its
@@ -304,10 +305,8 @@ impl OsFile {
             return;
         };
         let len = usize::try_from(len & !(HUGE_PAGE - 1)).unwrap_or(0);
-        debug_assert!(
-            first >= from && first + len as u64 <= to,
-            "only what is new"
-        );
+        debug_assert!(first >= from);
+        debug_assert!(first + len as u64 <= to, "only what is new");
         // All of it is about speed: whatever is refused stays in small pages.
         let Ok(raw) = MmapOptions::new()
             .offset(first)

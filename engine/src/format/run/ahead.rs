@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use super::BLOCK_LEN_MIN;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes that are asked for together. A list of a thousand keys is about as long.
@@ -14,6 +15,8 @@ pub(super) const WINDOW: usize = 64 << 10;
 /// Seconds for which nothing is asked for again. What was needed within them is hardly the first to go where memory is
 /// short.
 const REST: u64 = 10;
+
+const _: () = assert!(WINDOW / 2 > BLOCK_LEN_MIN, "more than a block");
 
 /// When each window of a run was asked for last, in seconds; 0 is never.
 pub(super) struct Ahead {
@@ -32,6 +35,7 @@ impl Ahead {
 
     /// The windows that meet a range and are to be asked for.
     pub(super) fn due(&self, range: Range<usize>, now: u64) -> impl Iterator<Item = Range<usize>> {
+        debug_assert!(range.start <= range.end, "nobody asks backwards");
         let asked = self.asked.get_or_init(|| {
             let windows = self.len.div_ceil(WINDOW);
             std::iter::repeat_with(AtomicU64::default)

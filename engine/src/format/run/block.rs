@@ -14,6 +14,11 @@ const HAS_METADATA: u8 = 4;
 /// Bytes that are copied at once, whatever of them is needed: most suffixes are shorter, and a copy of a fixed
 /// length has no branch that could be guessed wrong.
 const AT_ONCE: usize = 64;
+const _: () = {
+    assert!(TOMBSTONE & HAS_EXPIRATION == 0, "flags are told apart");
+    assert!((TOMBSTONE | HAS_EXPIRATION) & HAS_METADATA == 0);
+    assert!(AT_ONCE > NAMESPACE_LEN, "most keys are copied at once");
+};
 
 /// A block that is being filled.
 #[derive(Default)]
@@ -79,6 +84,7 @@ impl BlockBuilder {
     /// Appends what was added to `out`, and begins anew.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
         debug_assert!(!self.is_empty(), "no block is without records");
+        let begin = out.len();
         let base_seqno = self.records.iter().map(|p| p.seqno).min().unwrap_or(0);
         let expirations = self.records.iter().map(|p| p.expiration);
         let base_expiration = expirations.filter(|&e| e != 0).min().unwrap_or(0);
@@ -109,6 +115,14 @@ impl BlockBuilder {
             bytes = rest;
         }
         debug_assert!(bytes.is_empty(), "every byte is some record's");
+        debug_assert!(
+            Records::new(out.get(begin..).unwrap_or_default()).is_some_and(|read| usize::from(
+                read.left
+            ) == self
+                .records
+                .len()),
+            "it is what will be read"
+        );
         self.records.clear();
         self.bytes.clear();
     }
@@ -225,6 +239,12 @@ impl<'a> Records<'a> {
         let ahead = rest.get(at + usize::from(has_metadata)..)?;
         let (suffix, behind) = ahead.split_at_checked(usize::from(*suffix_len))?;
         let (metadata, rest) = behind.split_at_checked(usize::from(metadata_len))?;
+        debug_assert!(
+            Records { ..*self }.parse_any().is_some_and(|any| {
+                (any.seqno, any.expiration) == (seqno, expiration) && any.suffix == suffix
+            }),
+            "both ways read the same"
+        );
         self.rest = rest;
         Some(Coded {
             shared: usize::from(*shared),
@@ -327,6 +347,7 @@ impl<'a> Records<'a> {
             Some(shared) => self.next()?.map(|record| (shared, record)),
             None => None,
         };
+        debug_assert_eq!(found.is_some(), record.is_some(), "what was found is read");
         Ok(Found { before, record })
     }
 
@@ -355,10 +376,16 @@ impl<'a> Records<'a> {
         }
         let rest = self.rest.get(at + usize::from(has_metadata)..)?;
         let (suffix, rest) = rest.split_at_checked(usize::from(*suffix_len))?;
+        let behind = rest.get(usize::from(metadata_len)..)?;
+        debug_assert!(
+            self.skim_any()
+                .is_none_or(|any| any.suffix == suffix && any.behind == behind),
+            "both ways read the same"
+        );
         Some(Skimmed {
             shared: usize::from(*shared),
             suffix,
-            behind: rest.get(usize::from(metadata_len)..)?,
+            behind,
         })
     }
 
@@ -410,6 +437,7 @@ impl SortKey {
 
     #[inline]
     pub(super) fn key(&self) -> &[u8] {
+        debug_assert!(self.len <= self.bytes.len(), "room lies behind the key");
         self.bytes.get(NAMESPACE_LEN..self.len).unwrap_or_default()
     }
 
@@ -453,6 +481,8 @@ impl SortKey {
         if record.suffix.len() > (NAMESPACE_LEN + KEY_LEN_MAX).saturating_sub(shared) {
             return false;
         }
+        debug_assert!(shared <= self.len, "what is shared is there");
+        debug_assert!(record.ahead.starts_with(record.suffix), "or another");
         let room = self.bytes.get_mut(shared..);
         let room = room.and_then(|room| room.first_chunk_mut::<AT_ONCE>());
         match (room, record.ahead.first_chunk()) {
@@ -542,6 +572,7 @@ impl<'a> Block<'a> {
     }
 
     fn key(&self, item: &Item<'_>) -> &[u8] {
+        debug_assert!(item.end as usize <= self.keys.len(), "it was put there");
         self.keys
             .get(item.start as usize..item.end as usize)
             .unwrap_or_default()

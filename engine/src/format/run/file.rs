@@ -9,7 +9,7 @@ use super::flat::Flat;
 use super::tree::{Place, Tree};
 use super::{
     BLOCK_LEN_MIN, CRC_LEN, Damage, FOOTER_LEN, FOOTER_MAGIC, HEADER_LEN, MAGIC, Summary, VERSION,
-    block_crc, field_u16, field_u32, field_u64, footer_crc,
+    at, block_crc, field_u16, field_u32, field_u64, footer_crc,
 };
 use crate::mem::prefetch;
 use crate::verified::Verified;
@@ -70,13 +70,19 @@ impl Leaf<'_> {
     ) -> Result<(bool, bool), Malformed> {
         let mut records = Records::new(self.payload).ok_or(Malformed)?;
         let found = records.seek(sort_key, !after_equal)?;
-        Ok((found.before.is_some(), found.record.is_some()))
+        let (before, behind) = (found.before.is_some(), found.record.is_some());
+        debug_assert!(before || behind, "no block is without records");
+        Ok((before, behind))
     }
 }
 
 pub(super) const LINE: usize = 64;
 /// A block of keys is brought to the cache at once, up to so many bytes.
 pub(super) const FETCHED_MAX: usize = 4 << 10;
+const _: () = {
+    assert!(FETCHED_MAX.is_multiple_of(LINE), "whole lines are fetched");
+    assert!(EAGER_MAX > FETCHED_MAX, "a few blocks");
+};
 
 impl<'a> File<'a> {
     /// Starts to bring some bytes into the cache, if there are as many.
@@ -105,6 +111,7 @@ impl<'a> File<'a> {
 
     /// What the checksum behind it says is right.
     pub(super) fn verified(&self, start: usize, end: usize) -> Result<&'a [u8], Damage> {
+        debug_assert!(start < end, "a block has a length");
         let block = self.bytes.get(start..end).unwrap_or_default();
         let parts = block.split_last_chunk::<CRC_LEN>();
         let (content, crc) = parts.ok_or(Damage::at(start, "length of a run block"))?;
@@ -129,19 +136,20 @@ impl Run {
     pub(crate) fn newer_version(bytes: &[u8]) -> Option<u16> {
         let header = bytes.first_chunk::<HEADER_LEN>()?;
         let is_intact = header.starts_with(&MAGIC)
-            && field_u32(header, 60) == crc32fast::hash(header.get(..60).unwrap_or_default());
-        Some(field_u16(header, 8)).filter(|version| is_intact && *version > VERSION)
+            && field_u32(header, at::HEADER_CRC)
+                == crc32fast::hash(header.get(..at::HEADER_CRC).unwrap_or_default());
+        Some(field_u16(header, at::VERSION)).filter(|version| is_intact && *version > VERSION)
     }
 
     pub(crate) fn open(shared: Arc<dyn RunBytes>) -> Result<Run, Damage> {
         let bytes: &[u8] = (*shared).as_ref();
         let header = verified_header(bytes)?;
-        let version = field_u16(header, 8);
+        let version = field_u16(header, at::VERSION);
         let store_id = header
-            .get(16..32)
+            .get(at::STORE..at::ID)
             .and_then(|id| id.try_into().ok())
             .unwrap_or_default();
-        let run_id = field_u64(header, 32);
+        let run_id = field_u64(header, at::ID);
         let (footer_at, footer) = verified_footer(bytes, header)?;
         let summary = Summary {
             records: field_u64(footer, 16),
@@ -153,9 +161,10 @@ impl Run {
         let index = match version {
             1 => Index::Flat(Flat::open(bytes, footer_at, footer)?),
             2 => Index::Tree(Tree::open(footer_at, footer)?),
-            _ => return Err(Damage::at(8, "unknown version of the run format")),
+            _ => return Err(Damage::at(at::VERSION, "unknown version of the run format")),
         };
-        debug_assert!(footer_at >= HEADER_LEN && footer.len() == FOOTER_LEN);
+        debug_assert!(footer_at >= HEADER_LEN);
+        debug_assert!(footer.len() == FOOTER_LEN);
         if summary.records > summary.bytes {
             return Err(Damage::at(footer_at, "number of records of a run"));
         }
@@ -171,10 +180,12 @@ impl Run {
         match &run.index {
             Index::Flat(flat) if flat.len() <= EAGER_MAX => {
                 shared.will_need(footer_at.saturating_sub(flat.len()), flat.len());
+                debug_assert!(flat.len() <= footer_at, "it lies before the footer");
                 flat.entries(run.file())?;
             }
             Index::Tree(tree) if tree.len() <= EAGER_MAX => {
                 shared.will_need(footer_at.saturating_sub(tree.len()), tree.len());
+                debug_assert!(tree.len() <= footer_at, "it lies before the footer");
                 tree.verify(run.file())?;
             }
             _ => {}
@@ -226,6 +237,10 @@ impl Run {
             left = left.saturating_sub(len);
             next = self.after(&leaf)?;
         }
+        debug_assert!(
+            left >= (HEADER_LEN + FOOTER_LEN) as u64,
+            "blocks lie between header and footer"
+        );
         read(left);
         Ok(())
     }
@@ -254,10 +269,12 @@ impl Run {
 
     /// The block that begins there.
     pub(super) fn leaf_at(&self, start: usize) -> Result<Leaf<'_>, Damage> {
-        match &self.index {
+        let leaf = match &self.index {
             Index::Flat(flat) => flat.leaf_at(self.file(), start),
             Index::Tree(tree) => tree.leaf_at(self.file(), start),
-        }
+        }?;
+        debug_assert_eq!(leaf.start, start, "that block and no other");
+        Ok(leaf)
     }
 
     pub(super) fn leaf(&self, sort_key: &[u8]) -> Result<Option<Leaf<'_>>, Damage> {
@@ -295,6 +312,8 @@ impl Run {
     /// Starts to read what lies around a range from the disk, unless that was done a short time before `now`.
     pub(super) fn will_need(&self, range: Range<usize>, now: u64) {
         for window in self.ahead.due(range, now) {
+            debug_assert!(!window.is_empty(), "there is something to ask for");
+            debug_assert!(window.end as u64 <= self.summary.bytes, "and it is there");
             self.bytes.will_need(window.start, window.len());
         }
     }
@@ -306,17 +325,21 @@ impl Run {
     }
 
     pub(super) fn after(&self, leaf: &Leaf<'_>) -> Result<Option<Leaf<'_>>, Damage> {
-        match &self.index {
+        let after = match &self.index {
             Index::Flat(flat) => flat.after(self.file(), leaf),
             Index::Tree(tree) => tree.after(self.file(), leaf),
-        }
+        }?;
+        debug_assert!(after.is_none_or(|next| next.start == leaf.end));
+        Ok(after)
     }
 
     pub(super) fn before(&self, leaf: &Leaf<'_>) -> Result<Option<Leaf<'_>>, Damage> {
-        match &self.index {
+        let before = match &self.index {
             Index::Flat(flat) => flat.before(self.file(), leaf),
             Index::Tree(tree) => tree.before(self.file(), leaf),
-        }
+        }?;
+        debug_assert!(before.is_none_or(|last| last.end == leaf.start));
+        Ok(before)
     }
 
     fn file(&self) -> File<'_> {
@@ -362,12 +385,12 @@ fn verified_header(bytes: &[u8]) -> Result<&[u8; HEADER_LEN], Damage> {
     if !header.starts_with(&MAGIC) {
         return Err(Damage::at(0, "not a run"));
     }
-    let crc = crc32fast::hash(header.get(..60).unwrap_or_default());
-    if field_u32(header, 60) != crc {
-        return Err(Damage::at(60, "checksum of a run header"));
+    let crc = crc32fast::hash(header.get(..at::HEADER_CRC).unwrap_or_default());
+    if field_u32(header, at::HEADER_CRC) != crc {
+        return Err(Damage::at(at::HEADER_CRC, "checksum of a run header"));
     }
-    if field_u16(header, 10) != u16::from(BLOCK_RECORDS) {
-        return Err(Damage::at(10, "unknown block size of a run"));
+    if field_u16(header, at::BLOCK_RECORDS) != u16::from(BLOCK_RECORDS) {
+        return Err(Damage::at(at::BLOCK_RECORDS, "unknown block size of a run"));
     }
     Ok(header)
 }

@@ -9,6 +9,7 @@ use super::file::{File, Leaf};
 use super::{Damage, HEADER_LEN, NAMESPACE_LEN, field_place, field_u32, field_u64, rank};
 
 const ENTRY_LEN: usize = 16;
+const _: () = assert!(ENTRY_LEN == 2 * size_of::<u64>(), "a prefix and a place");
 const OUT_OF_ORDER: &str = "order of a run index";
 type Entry = [u8; ENTRY_LEN];
 
@@ -105,7 +106,6 @@ impl Flat {
             };
             let first = first_key(leaf.payload);
             let first = first.ok_or(Damage::at(leaf.start, "first key of a run block"))?;
-            debug_assert!((low..high).contains(&middle), "it comes to an end");
             if first <= sort_key {
                 low = middle + 1;
             } else {

@@ -99,8 +99,29 @@ const _: () = {
         BLOCK_LEN_MIN > LENGTHS_LEN + CRC_LEN,
         "a block has room for a record"
     );
-    assert!(HEADER_LEN.is_multiple_of(8) && FOOTER_LEN.is_multiple_of(8));
+    assert!(HEADER_LEN.is_multiple_of(8));
+    assert!(FOOTER_LEN.is_multiple_of(8));
+    assert!(FOOTER_LEN == 7 * 8 + FOOTER_MAGIC.len() + CRC_LEN);
+    assert!(at::VERSION == MAGIC.len());
+    assert!(at::BLOCK_RECORDS == at::VERSION + size_of::<u16>());
+    assert!(at::STORE == at::BLOCK_RECORDS + size_of::<u16>() + 4);
+    assert!(at::ID == at::STORE + size_of::<[u8; 16]>());
+    assert!(at::HEADER_CRC == at::ID + size_of::<u64>() + 20);
+    assert!(HEADER_LEN == at::HEADER_CRC + CRC_LEN);
+    assert!(LENGTHS_LEN == 2 * size_of::<u32>(), "of two blocks");
+    assert!(NAMESPACE_LEN == size_of::<u32>());
+    assert!(CRC_LEN == size_of::<u32>());
+    assert!(super::record::KEY_MAX <= KEY_LEN_MAX, "room for all");
 };
+
+/// Where the fields of a header lie.
+mod at {
+    pub(super) const VERSION: usize = 8;
+    pub(super) const BLOCK_RECORDS: usize = 10;
+    pub(super) const STORE: usize = 16;
+    pub(super) const ID: usize = 32;
+    pub(super) const HEADER_CRC: usize = 60;
+}
 
 fn header(store_id: [u8; 16], run_id: u64) -> [u8; HEADER_LEN] {
     let mut header = Vec::with_capacity(HEADER_LEN);
@@ -111,6 +132,9 @@ fn header(store_id: [u8; 16], run_id: u64) -> [u8; HEADER_LEN] {
     header.extend_from_slice(&store_id);
     header.extend_from_slice(&run_id.to_le_bytes());
     header.extend_from_slice(&[0; 20]);
+    debug_assert_eq!(header.len(), at::HEADER_CRC, "all before it");
+    debug_assert_eq!(field_u64(&header, at::ID), run_id);
+    debug_assert_eq!(field_u16(&header, at::VERSION), VERSION);
     let crc = crc32fast::hash(&header);
     header.extend_from_slice(&crc.to_le_bytes());
     header.try_into().expect("the header is 64 bytes")

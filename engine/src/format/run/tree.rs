@@ -72,7 +72,8 @@ impl Tree {
         while at < self.end {
             let end = self.end_of(file, at)?;
             file.verified(at, end)?;
-            debug_assert!(end > at && end <= self.end, "block by block");
+            debug_assert!(end > at);
+            debug_assert!(end <= self.end, "block by block");
             at = end;
         }
         debug_assert_eq!(at, self.end, "the index ends with a block");
@@ -139,6 +140,7 @@ impl Tree {
         file: File<'a>,
         leaf: &Leaf<'_>,
     ) -> Result<Option<Leaf<'a>>, Damage> {
+        debug_assert!(leaf.end <= self.start, "keys lie before their index");
         if leaf.end == self.start {
             return Ok(None);
         }
@@ -150,6 +152,7 @@ impl Tree {
         file: File<'a>,
         leaf: &Leaf<'_>,
     ) -> Result<Option<Leaf<'a>>, Damage> {
+        debug_assert!(leaf.start >= HEADER_LEN, "and behind the header");
         if leaf.start == HEADER_LEN {
             return Ok(None);
         }

@@ -3,16 +3,19 @@
 /// Of eight bytes, the bits that say that another follows.
 const MORE: u64 = 0x8080_8080_8080_8080;
 
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn put_varint(out: &mut Vec<u8>, value: u64) {
+    let (begin, mut rest) = (out.len(), value);
     loop {
-        let [low, ..] = value.to_le_bytes();
-        value >>= 7;
-        if value == 0 {
+        let [low, ..] = rest.to_le_bytes();
+        rest >>= 7;
+        if rest == 0 {
             out.push(low & 0x7f);
-            return;
+            break;
         }
         out.push(low | 0x80);
     }
+    let written = || out.get(begin..).unwrap_or_default();
+    debug_assert_eq!(varint(&mut written()), Some(value), "as it is read");
 }
 
 #[inline]
@@ -63,6 +66,7 @@ pub(super) fn short_varint(input: &[u8; 8]) -> Option<(u64, usize)> {
     let twos = (own & 0x007f_007f_007f_007f) | (own & 0x7f00_7f00_7f00_7f00) >> 1;
     let fours = (twos & 0x0000_3fff_0000_3fff) | (twos & 0x3fff_0000_3fff_0000) >> 2;
     let eights = (fours & 0x0fff_ffff) | (fours & 0x0fff_ffff_0000_0000) >> 4;
+    debug_assert_eq!(varint(&mut input.as_slice()), Some(eights));
     Some((eights, ends.trailing_zeros() as usize / 8 + 1))
 }
 
@@ -70,7 +74,9 @@ pub(super) fn short_varint(input: &[u8; 8]) -> Option<(u64, usize)> {
 #[inline]
 pub(super) fn short_varint_len(input: &[u8; 8]) -> Option<usize> {
     let ends = !u64::from_le_bytes(*input) & MORE;
-    (ends != 0).then(|| ends.trailing_zeros() as usize / 8 + 1)
+    let len = (ends != 0).then(|| ends.trailing_zeros() as usize / 8 + 1);
+    debug_assert_eq!(len, short_varint(input).map(|(_, len)| len));
+    len
 }
 
 #[cfg(test)]

@@ -76,6 +76,13 @@ impl<'a> Forward<'a> {
                 place.next_block()?;
             }
         }
+        debug_assert!(
+            place.record().is_none_or(|record| {
+                let found = self::sort_key(record.namespace, record.key);
+                found.as_slice() > sort_key || (!after_equal && found == sort_key)
+            }),
+            "what is before it was passed over"
+        );
         Ok(place)
     }
 
@@ -142,6 +149,7 @@ impl<'a> Forward<'a> {
             self.run.will_need(leaf.start..end, self.now);
             self.ahead = end.next_multiple_of(WINDOW);
         }
+        debug_assert!(leaf.end <= self.ahead, "what is read was asked for");
         self.enter(leaf)?;
         // Who goes on once will most likely go on again.
         self.run.prefetch_after(&leaf);
@@ -211,6 +219,13 @@ impl<'a> Backward<'a> {
         {
             return Err(astray(&after));
         }
+        debug_assert!(
+            place.record().is_none_or(|record| {
+                let (found, sought) = ((record.namespace, record.key), (namespace, key));
+                found < sought || (after_equal && found == sought)
+            }),
+            "what is behind it was passed over"
+        );
         Ok(place)
     }
 
@@ -270,6 +285,7 @@ impl<'a> Backward<'a> {
                 self.run.will_need(start..leaf.end, self.now);
                 self.ahead = start / WINDOW * WINDOW;
             }
+            debug_assert!(self.ahead <= leaf.start, "what is read was asked for");
             self.enter(leaf)?;
             if self.block.seek(namespace, &key, false) < self.left {
                 return Err(astray(&leaf));

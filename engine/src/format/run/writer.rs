@@ -107,7 +107,8 @@ impl<W: FnMut(&[u8]) -> io::Result<()>> RunWriter<W> {
 
     fn write_block(&mut self) -> io::Result<()> {
         let offset = self.out.write(&mut self.block)?;
-        debug_assert!(offset >= HEADER_LEN as u64 && offset < self.out.offset);
+        debug_assert!(offset >= HEADER_LEN as u64);
+        debug_assert!(offset < self.out.offset);
         self.children.push(&self.separator, offset);
         Ok(())
     }
@@ -128,7 +129,8 @@ impl<W: FnMut(&[u8]) -> io::Result<()>> RunWriter<W> {
             self.summary.records == 0,
             "only an empty run has no root"
         );
-        debug_assert!(root < self.out.offset && index_offset <= self.out.offset);
+        debug_assert!(root < self.out.offset);
+        debug_assert!(index_offset <= self.out.offset);
         let mut footer = Vec::with_capacity(FOOTER_LEN);
         for field in [
             index_offset,

@@ -10,9 +10,17 @@
 
 use siphasher::sip128::SipHasher24;
 
+use crate::format::record::KEY_MAX;
+use crate::format::run::KEY_LEN_MAX;
+
 const TAG_LEN: usize = 16;
 /// Longer text was never issued: a key is below 64 KiB.
-const TEXT_LEN_MAX: usize = (TAG_LEN + crate::format::run::KEY_LEN_MAX).div_ceil(3) * 4;
+const TEXT_LEN_MAX: usize = (TAG_LEN + KEY_LEN_MAX).div_ceil(3) * 4;
+
+const _: () = {
+    assert!(TAG_LEN == size_of::<u128>(), "the hash has 128 bits");
+    assert!(KEY_MAX <= KEY_LEN_MAX, "every key has a cursor");
+};
 
 /// What a listing asks for, apart from the size of its pages, which may change on the way.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +41,10 @@ pub(crate) fn encode(secret: &[u8; 16], query: &Fingerprint<'_>, after_key: &[u8
     debug_assert!(
         text.len() <= TEXT_LEN_MAX,
         "it is believed when it comes back"
+    );
+    debug_assert!(
+        decode(secret, query, &text).is_some_and(|key| key == after_key),
+        "it leads on from this key"
     );
     text
 }
@@ -91,6 +103,7 @@ fn to_base64url(bytes: &[u8]) -> String {
         [a, b] => text.extend_from_slice(digits(a, b, 0).get(..3).unwrap_or_default()),
         _ => {}
     }
+    debug_assert_eq!(text.len(), (bytes.len() * 4).div_ceil(3), "six bits each");
     String::from_utf8(text).unwrap_or_default()
 }
 

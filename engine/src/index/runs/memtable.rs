@@ -18,6 +18,7 @@
 
 use super::KeyRecord;
 use super::source::rank;
+use crate::format::run::KEY_LEN_MAX;
 use crate::sync::Mutex;
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -40,6 +41,15 @@ const RECORDS_PER_ASKED: usize = 8;
 const GROWTH: usize = 4;
 /// Chunks are not merged beyond this, as their entries hold 32-bit offsets.
 const CHUNK_BYTES_MAX: usize = 1 << 30;
+
+const _: () = {
+    assert!(CHUNK_BYTES_MAX <= u32::MAX as usize, "offsets have 32 bits");
+    assert!(ARRIVAL_BYTES * FANOUT <= CHUNK_BYTES_MAX);
+    assert!(CHUNKS_MIN < FANOUT);
+    assert!(ARRIVALS * FANOUT <= STEP * (FANOUT / 2));
+    assert!(ARRIVALS <= u32::MAX as usize, "so are arrivals");
+    assert!(KEY_LEN_MAX <= u16::MAX as usize, "lengths 16");
+};
 
 /// The newest keys. One committer inserts; anyone takes a snapshot.
 pub(crate) struct Memtable {
@@ -74,6 +84,7 @@ impl Memtable {
                 };
             }
             if let Some(sorted) = &inner.sorted {
+                debug_assert!(sorted.len() <= inner.arrivals.len(), "of each key the last");
                 return MemSnapshot {
                     newest: Some(sorted.clone()),
                     chunks,
@@ -85,6 +96,7 @@ impl Memtable {
         let sorted = Arc::new(arrivals.sorted(&mut Vec::new()));
         let mut inner = self.inner.lock();
         if inner.version == version {
+            debug_assert!(sorted.len() <= inner.arrivals.len(), "each key once");
             inner.sorted = Some(sorted.clone());
         }
         drop(inner);
@@ -131,6 +143,9 @@ impl Memtable {
         let mut inner = self.inner.lock();
         let both = inner.older.first().zip(inputs.first());
         if both.is_some_and(|(a, b)| Arc::ptr_eq(a, b)) {
+            let mut both = inner.older.iter().zip(inputs);
+            debug_assert!(both.all(|(a, b)| Arc::ptr_eq(a, b)), "where they lay");
+            debug_assert!(inputs.len() <= inner.older.len(), "all are there");
             inner.older.splice(..inputs.len(), merged);
             inner.publish();
         }
@@ -144,7 +159,8 @@ impl Memtable {
         let mut taken = std::mem::take(&mut *inner);
         // A snapshot under way must not leave its arrivals in the new memtable.
         inner.version = taken.version + 1;
-        debug_assert!(inner.arrivals.entries.is_empty() && inner.published.is_empty());
+        debug_assert!(inner.arrivals.entries.is_empty());
+        debug_assert!(inner.published.is_empty());
         drop(inner);
         let mut chunks = Vec::with_capacity(taken.published.len() + 1);
         if !taken.arrivals.entries.is_empty() {
@@ -269,6 +285,7 @@ impl Inner {
 
     /// How many chunks the tiers have.
     fn fresh(&self) -> usize {
+        debug_assert!(self.older.len() <= self.published.len(), "all are there");
         self.published.len().saturating_sub(self.older.len())
     }
 
@@ -297,6 +314,7 @@ impl Inner {
                     .sum::<usize>(),
             "each chunk once"
         );
+        debug_assert!(self.published.iter().all(|chunk| chunk.len() > 0));
         self.chunk_bytes = self.published.iter().map(|chunk| chunk.memory()).sum();
         self.chunk_entries = self.published.iter().map(|chunk| chunk.len()).sum();
     }
@@ -400,7 +418,8 @@ impl Chunk {
             Ordering::Equal => {}
         }
         let wanted = rank(key, self.skip);
-        debug_assert!(low <= high && high <= self.ranks.len());
+        debug_assert!(low <= high);
+        debug_assert!(high <= self.ranks.len());
         let ranks = &self.ranks[low..high];
         let from = ranks.partition_point(|&rank| rank < wanted);
         // Mostly no other has the same eight bytes, and another search by halves would find that out.
@@ -435,6 +454,7 @@ impl Chunk {
     }
 
     fn push(&mut self, record: &KeyRecord<'_>) {
+        debug_assert!(self.ranks.is_empty(), "what is sorted stays as it is");
         let entry = Entry {
             expiration: record.expiration,
             seqno: record.seqno,
@@ -453,11 +473,15 @@ impl Chunk {
     #[inline]
     fn push_entry(&mut self, from: &Chunk, entry: &Entry, rank: u64) {
         let len = usize::from(entry.key_len) + entry.metadata_len as usize;
+        let place = (entry.namespace, rank);
+        let before = self.entries.last().zip(self.ranks.last());
+        debug_assert!(before.is_none_or(|(last, &rank)| (last.namespace, rank) <= place));
         let offset = u32::try_from(self.bytes.len()).expect("chunks are below 4 GiB");
         self.bytes
             .extend_from_slice(&from.bytes[entry.offset as usize..][..len]);
         self.entries.push(Entry { offset, ..*entry });
         self.ranks.push(rank);
+        debug_assert_eq!(self.ranks.len(), self.entries.len(), "a rank for each");
     }
 
     fn memory(&self) -> usize {
@@ -548,6 +572,8 @@ pub(super) fn all_merged(newest_first: &[Arc<Chunk>]) -> Vec<Arc<Chunk>> {
 fn merged(newest_first: &[Arc<Chunk>]) -> Arc<Chunk> {
     let mut merge = ChunkMerge::new(newest_first.iter());
     while !merge.step(STEP) {}
+    debug_assert!(merge.output.is_in_order(), "places are found by halving");
+    debug_assert!(merge.output.len() <= entries_of(newest_first));
     Arc::new(merge.output)
 }
 
@@ -569,6 +595,7 @@ impl ChunkMerge {
     /// Of [`FANOUT`] chunks at most, newest first.
     fn new<'a>(newest_first: impl Iterator<Item = &'a Arc<Chunk>> + Clone) -> Self {
         let chunks = || newest_first.clone();
+        debug_assert!(chunks().count() <= FANOUT, "none is left out");
         let ends = chunks().flat_map(|chunk| {
             [chunk.entries.first(), chunk.entries.last()]
                 .into_iter()
@@ -610,6 +637,8 @@ impl ChunkMerge {
             }
             let input = &mut self.inputs[first];
             let Some(entry) = input.chunk.entries.get(input.at) else {
+                let is_done = |input: &MergeInput| input.at == input.chunk.len();
+                debug_assert!(self.inputs.iter().all(is_done), "all is moved");
                 return true;
             };
             // Among equal keys the newest input comes first; what follows it is older.
@@ -630,6 +659,7 @@ impl ChunkMerge {
 impl MergeInput {
     #[inline]
     fn load(&mut self, skip: usize) {
+        debug_assert!(self.at <= self.chunk.len(), "nobody goes on behind the end");
         self.head = match self.chunk.entries.get(self.at) {
             Some(entry) => (entry.namespace, rank(self.chunk.key(entry), skip)),
             None => (u32::MAX, u64::MAX),

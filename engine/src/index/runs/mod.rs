@@ -134,6 +134,7 @@ pub(crate) fn list(
         }
         true
     })?;
+    debug_assert!(!is_more || work == 0 || emitted == limit);
     Ok(if is_more {
         Outcome::More { after }
     } else {

@@ -163,6 +163,7 @@ impl<'a> InChunk<'a> {
             Some((namespace, key, after_equal)) => chunk.seek(namespace, key, after_equal),
             None => chunk.len(),
         };
+        debug_assert!(begin <= chunk.len(), "a place in the chunk");
         let reverse = range.reverse;
         // Stepping back from 0 wraps to a place no chunk has.
         let at = begin.wrapping_sub(usize::from(reverse));
@@ -178,6 +179,7 @@ impl Place for InChunk<'_> {
 
     #[inline]
     fn advance(&mut self) -> Result<(), Damage> {
+        debug_assert!(self.at < self.chunk.len(), "nobody goes on behind the end");
         self.at = if self.reverse {
             self.at.wrapping_sub(1)
         } else {
@@ -204,6 +206,7 @@ impl Cursor<'_> {
     }
 
     fn advance(&mut self) -> Result<(), RunDamage> {
+        debug_assert!(self.record().is_some(), "nobody goes on behind the end");
         let moved = match self {
             Cursor::Chunk(place) => place.advance(),
             Cursor::Forward(place) => place.advance(),
@@ -309,6 +312,7 @@ fn stretch(
     // With a rank of the base the record before began like it, and those that keep enough of it do as well.
     let mut is_alike = false;
     while let Some(record) = place.record() {
+        debug_assert!(range.holds(&record), "nothing else is given away");
         if !each(&record, older) {
             return Ok(Stop::Enough);
         }
@@ -366,6 +370,7 @@ impl Base {
     /// The rank of a key that begins like the base.
     #[inline]
     fn rank_within(&self, key: &[u8], reverse: bool) -> u64 {
+        debug_assert!(key.starts_with(&self.common), "what follows is compared");
         let rank = rank(key, self.common.len());
         if reverse { !rank } else { rank }
     }
@@ -418,6 +423,7 @@ impl<'a> Heads<'a> {
         }
         heads.choose_base();
         debug_assert_eq!(heads.cursors.len(), heads.ranks.len(), "a rank for each");
+        debug_assert!(heads.cursors.len() <= sources.len());
         Ok(heads)
     }
 
@@ -505,6 +511,11 @@ impl<'a> Heads<'a> {
                 first
             };
         }
+        debug_assert_eq!(self.cursors.len(), self.ranks.len(), "a rank for each");
+        debug_assert!(
+            self.ranks.len() < 2 || Some(next) == self.lowest_but(first.1),
+            "the second of all comes next"
+        );
         match self.ranks.len() {
             0 => Ok(None),
             1 => Ok(Some(Front {
@@ -550,7 +561,9 @@ impl<'a> Heads<'a> {
             }
             cursor += 1;
         }
+        debug_assert_eq!(self.ranks.get(first), Some(&rank), "it stayed there");
         let mut next = self.lowest_but(first);
+        debug_assert!(next.is_none_or(|next| next >= rank), "nobody goes back");
         if self.base_rest == 0 && next == Some(rank) {
             // Keys of this rank differ, and so may all that follow.
             self.choose_base();
@@ -576,6 +589,7 @@ impl<'a> Heads<'a> {
     fn set_rank(&mut self, cursor: usize, rank: u64) {
         debug_assert!(cursor < self.ranks.len());
         if let Some(at) = self.ranks.get_mut(cursor) {
+            debug_assert!(*at <= rank, "nobody goes back");
             *at = rank;
         }
         self.base_rest = self.base_rest.saturating_sub(1);

@@ -56,6 +56,7 @@ pub(crate) fn pick_merge(sizes: &[u64]) -> Option<Range<usize>> {
     };
     let windows = sizes.windows(width).map(cost).enumerate();
     let (start, _) = windows.min_by_key(|&(_, cost)| cost)?;
-    debug_assert!(width > 1 && start + width <= sizes.len());
+    debug_assert!(width > 1);
+    debug_assert!(start + width <= sizes.len());
     Some(start..start + width)
 }
