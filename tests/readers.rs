@@ -144,6 +144,34 @@ fn a_reader_whose_files_go_while_it_opens_opens_the_newer_ones() {
     assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"after 2");
 }
 
+/// Each time something else is wrong: in the end that is what is told.
+#[test]
+fn a_directory_that_never_looks_the_same_twice_is_refused() {
+    let (dir, clock, _store, _ns) = fresh();
+    let strange = |n: u32| dir.path().join(format!("strange {n}"));
+    fs::write(strange(0), "").unwrap();
+    let gate = Gate::default();
+    rename_when_listed(&gate, dir.path(), 0);
+    let options = Options::new().clock(clock).vfs(Arc::new(gate));
+    let refused = options.open_read_only(dir.path());
+    let found = match refused.map(drop) {
+        Err(Error::NotAStore { found, .. }) => found,
+        other => panic!("{other:?}"),
+    };
+    // It was looked at a hundred times.
+    assert_eq!(found, "strange 99");
+}
+
+/// Renames a file after each listing of its directory, which others hear of in the next.
+fn rename_when_listed(gate: &Gate, dir: &Path, n: u32) {
+    let (again, dir) = (gate.clone(), dir.to_path_buf());
+    gate.once_listed(move || {
+        let name = |n: u32| dir.join(format!("strange {n}"));
+        fs::rename(name(n), name(n + 1)).unwrap();
+        rename_when_listed(&again, &dir, n + 1);
+    });
+}
+
 /// Not a test of its own: the process that writes in `a_second_process_follows_one_that_is_killed`. Each
 /// batch writes its number under every key; keys come and go, and segments with them.
 #[test]

@@ -145,10 +145,8 @@ pub(crate) struct PartitionEntry {
 impl Header {
     pub(crate) fn encode(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0u8; HEADER_LEN];
-        if let Some(part) = bytes.get_mut(..8) {
-            part.copy_from_slice(&MAGIC);
-        }
-        self.store.encode(&mut bytes);
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[16..64].copy_from_slice(&self.store.encode());
         set!(bytes, 8, self.version);
         set!(bytes, 64, self.id);
         set!(bytes, 72, self.seqno);
@@ -159,7 +157,7 @@ impl Header {
         set!(bytes, 112, self.time);
         set!(bytes, 120, self.meta_offset);
         set!(bytes, 128, self.meta_len);
-        let crc = crc32fast::hash(bytes.get(..140).unwrap_or_default());
+        let crc = crc32fast::hash(&bytes[..140]);
         set!(bytes, 140, crc);
         debug_assert_eq!(Header::decode(&bytes), Ok(*self), "it is what will be read");
         bytes

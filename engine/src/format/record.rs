@@ -208,13 +208,10 @@ pub(crate) fn encode(out: &mut Vec<u8>, header: &Header, place: Place, key: &[u8
     set!(raw, 52, header.durable_lag);
     set!(raw, 56, header.replaced.len);
     set!(raw, 60, header.replaced.expires);
-    let start = out.len();
     out.extend_from_slice(&raw);
     out.extend_from_slice(key);
-    let crc = checksum(place, out.get(start..).unwrap_or_default());
-    if let Some(stored) = out.get_mut(start..start + 4) {
-        stored.copy_from_slice(&crc.to_le_bytes());
-    }
+    let crc = checksum(place, out.get(begin..).unwrap_or_default());
+    set!(out, begin, crc);
     out.extend_from_slice(body);
     out.resize(out.len().next_multiple_of(8), 0);
     debug_assert_eq!(out.len() - begin, header.record_len());

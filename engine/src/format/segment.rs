@@ -63,17 +63,12 @@ impl StoreId {
         field!(self.secret, 0, u64)
     }
 
-    /// Writes it into a header, where it takes bytes 16 to 64 in segments and checkpoints alike.
-    pub(super) fn encode(&self, header: &mut [u8]) {
-        for (at, part) in [(16, &self.id[..]), (32, &self.secret[..])] {
-            debug_assert!(
-                at + part.len() <= header.len(),
-                "a header has room for both"
-            );
-            if let Some(place) = header.get_mut(at..at + part.len()) {
-                place.copy_from_slice(part);
-            }
-        }
+    /// As it lies in a header: bytes 16 to 64, in segments and checkpoints alike.
+    pub(super) fn encode(&self) -> [u8; 48] {
+        let mut bytes = [0; 48];
+        bytes[..16].copy_from_slice(&self.id);
+        bytes[16..].copy_from_slice(&self.secret);
+        bytes
     }
 
     /// Reads it from a header.
@@ -82,10 +77,10 @@ impl StoreId {
             id: [0; 16],
             secret: [0; 32],
         };
-        for (at, part) in [(16, &mut store.id[..]), (32, &mut store.secret[..])] {
-            if let Some(from) = header.get(at..at + part.len()) {
-                part.copy_from_slice(from);
-            }
+        debug_assert!(header.len() >= 64, "the caller has checked the length");
+        let bytes = store.id.iter_mut().chain(&mut store.secret);
+        for (to, from) in bytes.zip(header.iter().skip(16)) {
+            *to = *from;
         }
         store
     }
@@ -101,9 +96,7 @@ pub(crate) enum Refusal {
 impl Header {
     pub(crate) fn encode(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0u8; HEADER_LEN];
-        if let Some(part) = bytes.get_mut(..8) {
-            part.copy_from_slice(&MAGIC);
-        }
+        bytes[..8].copy_from_slice(&MAGIC);
         set!(bytes, 8, VERSION);
         match self.kind {
             Kind::Front => {}
@@ -121,23 +114,23 @@ impl Header {
             }
         }
         set!(bytes, 12, self.salt);
-        self.store.encode(&mut bytes);
+        bytes[16..64].copy_from_slice(&self.store.encode());
         set!(bytes, 64, self.id);
         set!(bytes, 72, self.epoch);
         set!(bytes, 80, self.previous);
         set!(bytes, 88, self.previous_len);
         set!(bytes, 96, self.time);
-        let crc = crc32fast::hash(bytes.get(..124).unwrap_or_default());
+        let crc = crc32fast::hash(&bytes[..124]);
         set!(bytes, 124, crc);
         debug_assert_eq!(Header::decode(&bytes), Ok(*self), "it is what will be read");
         bytes
     }
 
     pub(crate) fn decode(bytes: &[u8; HEADER_LEN]) -> Result<Header, Refusal> {
-        if bytes.get(..8) != Some(&MAGIC) {
+        if !bytes.starts_with(&MAGIC) {
             return Err(Refusal::Damaged("no segment header"));
         }
-        if crc32fast::hash(bytes.get(..124).unwrap_or_default()) != field!(bytes, 124, u32) {
+        if crc32fast::hash(&bytes[..124]) != field!(bytes, 124, u32) {
             return Err(Refusal::Damaged("segment header checksum"));
         }
         let version = field!(bytes, 8, u16);

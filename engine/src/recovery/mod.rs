@@ -11,6 +11,13 @@ mod salvage;
 mod scanned;
 mod slots;
 mod tail;
+#[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests stop at the first surprise"
+)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

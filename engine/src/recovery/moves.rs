@@ -29,11 +29,12 @@ impl Replay {
             let Some(new) = at(moved.to, relocation.new) else {
                 continue;
             };
-            let old = at(moved.from, relocation.old);
-            if old.is_some_and(|old| self.table.replace(relocation.hash, old, new)) {
-                if let Some(from) = &from {
-                    from.usage.lose(relocation.bytes(), relocation.expires);
-                }
+            let from = from.as_ref().filter(|_| {
+                let old = at(moved.from, relocation.old);
+                old.is_some_and(|old| self.table.replace(relocation.hash, old, new))
+            });
+            if let Some(from) = from {
+                from.usage.lose(relocation.bytes(), relocation.expires);
                 to.usage.gain(relocation.bytes(), relocation.expires);
             } else if !self.damage.is_empty() {
                 self.overtake(relocation, &to, new);

@@ -119,7 +119,7 @@ impl Replay {
     }
 
     /// Gives a key's slot to a put or tombstone, if none that is as new has it.
-    fn claim(&mut self, record: &Record<'_>, segment: &Arc<Segment>, offset: u32) {
+    pub(super) fn claim(&mut self, record: &Record<'_>, segment: &Arc<Segment>, offset: u32) {
         let header = &record.header;
         let len = u64::try_from(header.record_len()).unwrap_or(0);
         match header.kind {

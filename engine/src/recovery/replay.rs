@@ -370,7 +370,8 @@ impl Replay {
         let mut scan = Scan::new(segment, start, end, self.seqno.saturating_add(1));
         let (mut valid_len, mut pending) = (start, Vec::new());
         loop {
-            if end != 0 && valid_len >= end && pending.is_empty() {
+            if end != 0 && valid_len >= end {
+                debug_assert!(pending.is_empty(), "a batch ends where the segment does");
                 break;
             }
             match scan.step() {

@@ -575,3 +575,11 @@ impl<'a> Block<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "tests stop at the first surprise"
+)]
+mod tests;

@@ -1,9 +1,11 @@
 //! Runs that nobody writes, though all their checksums are right.
 
 use std::io;
-use std::sync::Arc;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
+use super::ahead::WINDOW;
 use super::block::BlockBuilder;
 use super::*;
 
@@ -55,27 +57,22 @@ fn tree(count: usize) -> Vec<u8> {
     misled(count, &[])
 }
 
-/// A run of version 1, each block of which holds these records under these sort keys.
-fn flat_of(blocks: &[Vec<(Vec<u8>, u64)>]) -> Vec<u8> {
+/// A run of version 1 with these blocks: the first sort key, what the block says, how many records that counts as.
+pub(super) fn flat_with(blocks: &[(Vec<u8>, Vec<u8>, u64)]) -> Vec<u8> {
     let (mut file, mut index) = (header(STORE, ID).to_vec(), Vec::new());
-    for records in blocks {
-        let (start, mut content) = (file.len() as u64, Vec::new());
-        let mut block = BlockBuilder::default();
-        for (key, seqno) in records {
-            block.push(key, &put(b"", *seqno));
-        }
-        block.finish(&mut content);
-        let mut prefix = records[0].0.clone();
+    for (first, payload, _) in blocks {
+        let start = file.len() as u64;
+        let mut prefix = first.clone();
         prefix.resize(8, 0);
         index.extend(prefix.iter().rev());
         index.extend(start.to_le_bytes());
-        content.extend(block_crc(ID, start, &content).to_le_bytes());
-        file.extend(content);
+        file.extend(payload);
+        file.extend(block_crc(ID, start, payload).to_le_bytes());
     }
-    let records: usize = blocks.iter().map(Vec::len).sum();
+    let records: u64 = blocks.iter().map(|(_, _, count)| count).sum();
     let (at, len) = (file.len() as u64, blocks.len() as u64);
     file.extend(&index);
-    for field in [at, len, records as u64, 0, 1, records as u64] {
+    for field in [at, len, records, 0, 1, records] {
         file.extend(field.to_le_bytes());
     }
     file.extend(crc32fast::hash(&index).to_le_bytes());
@@ -84,6 +81,19 @@ fn flat_of(blocks: &[Vec<(Vec<u8>, u64)>]) -> Vec<u8> {
     file.extend([0; 4]);
     set(&mut file, 8, &1u16.to_le_bytes());
     file
+}
+
+/// A run of version 1, each block of which holds these records under these sort keys.
+fn flat_of(blocks: &[Vec<(Vec<u8>, u64)>]) -> Vec<u8> {
+    let block = |records: &Vec<(Vec<u8>, u64)>| {
+        let (mut builder, mut payload) = (BlockBuilder::default(), Vec::new());
+        for (key, seqno) in records {
+            builder.push(key, &put(b"", *seqno));
+        }
+        builder.finish(&mut payload);
+        (records[0].0.clone(), payload, records.len() as u64)
+    };
+    flat_with(&blocks.iter().map(block).collect::<Vec<_>>())
 }
 
 fn flat(count: usize) -> Vec<u8> {
@@ -122,7 +132,7 @@ fn set_entry(file: &mut [u8], entry: usize, field: usize, number: u64) {
     set(file, footer + 48, &crc.to_le_bytes());
 }
 
-fn open(file: Vec<u8>) -> Result<Run, Damage> {
+pub(super) fn open(file: Vec<u8>) -> Result<Run, Damage> {
     Run::open(Arc::new(file))
 }
 
@@ -130,7 +140,7 @@ fn refused(file: Vec<u8>) -> &'static str {
     open(file).map(drop).unwrap_err().reason
 }
 
-fn forward(run: &Run, key: &[u8]) -> Result<Vec<u64>, Damage> {
+pub(super) fn forward(run: &Run, key: &[u8]) -> Result<Vec<u64>, Damage> {
     let (mut place, mut found) = (Forward::seek(run, 7, key, false)?, Vec::new());
     while let Some(record) = place.record() {
         found.push(record.seqno);
@@ -366,6 +376,25 @@ fn a_flat_index_that_is_out_of_order_is_refused() {
     assert!(open(same).is_ok(), "as it was");
 }
 
+/// The index of version 1 has eight bytes of each, which do not tell.
+#[test]
+fn blocks_that_begin_alike_and_are_out_of_order_are_damage() {
+    let block = |key: &[u8], seqno| vec![(sort_key(key), seqno)];
+    let run = open(flat_of(&[block(b"aaaac", 1), block(b"aaaab", 2)])).unwrap();
+    assert_eq!(
+        run.check(|_| {}).unwrap_err().reason,
+        "order of the blocks of a run"
+    );
+    assert_eq!(
+        forward(&run, b"").unwrap_err().reason,
+        "record in a run block"
+    );
+    for from in [Backward::last(&run), Backward::seek(&run, 7, b"b", false)] {
+        let found = from.and_then(backward);
+        assert_eq!(found.unwrap_err().reason, "order of the blocks of a run");
+    }
+}
+
 /// A file that changes once, while it is open.
 struct Rotting {
     versions: [Vec<u8>; 2],
@@ -486,4 +515,92 @@ fn a_large_index_is_verified_where_it_is_used() {
         forward(&run, b"").unwrap_err().reason,
         "checksum of a run index"
     );
+}
+
+/// A file that notes what of it is asked for ahead.
+struct Asked {
+    file: Vec<u8>,
+    ranges: Mutex<Vec<Range<usize>>>,
+}
+
+impl AsRef<[u8]> for Asked {
+    fn as_ref(&self) -> &[u8] {
+        &self.file
+    }
+}
+
+impl RunBytes for Asked {
+    fn will_need(&self, start: usize, len: usize) {
+        self.ranges.lock().unwrap().push(start..start + len);
+    }
+}
+
+/// A list in either direction asks for half a window before it comes there, for each window once, and not for more
+/// than the window that this ends in.
+#[test]
+fn a_walk_asks_for_what_comes_next() {
+    let (mut file, metadata) = (Vec::new(), [7; 900]);
+    let mut large = writer(&mut file);
+    for n in 0..1_000u32 {
+        let key = format!("{n:04}");
+        let record = KeyRecord {
+            metadata: &metadata,
+            ..put(key.as_bytes(), 1)
+        };
+        large.push(&record).unwrap();
+    }
+    large.finish().unwrap();
+    let (len, half) = (file.len(), WINDOW / 2);
+    assert!(len > 10 * WINDOW);
+    let open = || {
+        let ranges = Mutex::default();
+        let file = file.clone();
+        let asked = Arc::new(Asked { file, ranges });
+        let run = Run::open(asked.clone()).unwrap();
+        // Opening asks for the index.
+        asked.ranges.lock().unwrap().clear();
+        (run, asked)
+    };
+    let blocks = open().0.block_ranges();
+
+    let (run, asked) = open();
+    let key = super::sort_key(7, b"");
+    let found = run.find(&key).unwrap();
+    let mut place = Forward::seek_from(&run, found, &key, false, 100).unwrap();
+    for record in 0..1_000 {
+        assert!(place.record().is_some());
+        let ranges = asked.ranges.lock().unwrap();
+        let end = ranges.last().map_or(0, |range| range.end);
+        let needed = blocks[record / 32].1 + half;
+        match record / 32 {
+            0 => assert_eq!(end, 0, "who wants a key or a few does not ask"),
+            _ => assert!((needed.min(len)..=needed.next_multiple_of(WINDOW)).contains(&end)),
+        }
+        drop(ranges);
+        place.advance().unwrap();
+    }
+    let windows = |from: usize| -> Vec<_> {
+        let starts = (from / WINDOW * WINDOW..len).step_by(WINDOW);
+        starts.map(|at| at..len.min(at + WINDOW)).collect()
+    };
+    assert_eq!(*asked.ranges.lock().unwrap(), windows(blocks[1].0));
+
+    let (run, asked) = open();
+    let mut place = Backward::last(&run).unwrap().at_time(100);
+    for record in (0..1_000).rev() {
+        assert!(place.record().is_some());
+        let ranges = asked.ranges.lock().unwrap();
+        let lowest = ranges.iter().map(|range| range.start).min();
+        let needed = blocks[record / 32].0.saturating_sub(half);
+        match lowest {
+            None => assert_eq!(record / 32, 31, "the block that it began in"),
+            Some(start) => assert!((needed / WINDOW * WINDOW..=needed).contains(&start)),
+        }
+        drop(ranges);
+        place.advance().unwrap();
+    }
+    let mut ranges = asked.ranges.lock().unwrap().clone();
+    ranges.sort_by_key(|range| range.start);
+    let last = (blocks[30].1 - 1) / WINDOW;
+    assert_eq!(ranges, windows(0)[..=last]);
 }
