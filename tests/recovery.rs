@@ -562,3 +562,69 @@ fn remove_what_is_derived(dir: &Path) {
     }
     let _none_was_made = fs::remove_file(dir.join("CURRENT"));
 }
+
+#[test]
+fn a_segment_that_cannot_be_opened_now_is_not_missing() {
+    let (dir, clock, store, ns) = fresh();
+    ns.put("key", "value").unwrap();
+    drop(ns);
+    store.close().unwrap();
+    let gate = Gate::default();
+    gate.fail(Doing::Open, ".seg");
+    let options = Options::new().clock(clock).vfs(Arc::new(gate.clone()));
+    let refused = options.clone().open(dir.path()).map(drop);
+    let told = matches!(
+        &refused,
+        Err(Error::Io {
+            doing: "opening",
+            ..
+        })
+    );
+    assert!(told, "{refused:?}");
+    gate.open();
+    let ns = options.open(dir.path()).unwrap().find_namespace("n");
+    assert!(ns.unwrap().get("key").unwrap().is_some());
+}
+
+/// An open that was cut short after the log went on in its segment leaves the one that held nothing.
+#[test]
+fn an_empty_segment_that_the_log_left_out_goes() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
+    let (store, _) = ten_keys(dir.path(), &clock);
+    store.close().unwrap();
+    let _empty = open(dir.path(), &clock);
+    let killed = copy(dir.path());
+    let empty = newest(killed.path(), "seg").unwrap();
+    let content = fs::read(&empty).unwrap();
+    open(killed.path(), &clock).close().unwrap();
+    assert!(!empty.exists() && newest(killed.path(), "seg").unwrap() > empty);
+    remove_what_is_derived(killed.path());
+    for _ in 0..2 {
+        fs::write(&empty, &content).unwrap();
+        let store = open(killed.path(), &clock);
+        assert!(!empty.exists());
+        assert_eq!(store.stats().damage, Vec::<String>::new());
+        let ns = store.find_namespace("n").unwrap();
+        assert!((0..10u8).all(|n| ns.get([n]).unwrap().is_some()));
+    }
+}
+
+/// What may not be durable is megabytes, and is written again piece by piece.
+#[test]
+fn a_long_tail_is_written_again_whole() {
+    let (dir, clock, _store, ns) = fresh();
+    for n in 0..60u8 {
+        ns.put([n], vec![n; 60_000]).unwrap();
+    }
+    ns.put([7], "newer").unwrap();
+    let killed = copy(dir.path());
+    for _ in 0..2 {
+        let store = open(killed.path(), &clock);
+        assert_eq!(store.stats().damage, Vec::<String>::new());
+        let ns = store.find_namespace("n").unwrap();
+        for n in (0..60u8).filter(|n| *n != 7) {
+            assert_eq!(ns.get([n]).unwrap().unwrap()[..], vec![n; 60_000]);
+        }
+        assert_eq!(&ns.get([7]).unwrap().unwrap()[..], b"newer");
+    }
+}

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rimstone::{Clock, Error, ListOptions, Loss, Options, PutOptions, Repaired, Store};
-use rimstone_tests::{copy, open};
+use rimstone_tests::{Doing, Gate, copy, open};
 use tempfile::{TempDir, tempdir};
 
 type State = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -477,4 +478,44 @@ fn another_stores_checkpoint_says_nothing() {
     assert!(!place.exists());
     fs::copy(&foreign, &place).unwrap();
     assert_eq!(check(dir.path(), &clock, &before, "foreign"), (0, 0, 0));
+}
+
+/// The log says that a segment was given up which the newest checkpoint names.
+#[test]
+fn copies_that_were_given_up_since_the_checkpoint_do_not_come_back() {
+    let (dir, clock, gate) = (tempdir().unwrap(), Clock::manual(1_000), Gate::default());
+    let options = Options::new()
+        .clock(clock.clone())
+        .vfs(Arc::new(gate.clone()));
+    let store = options.open(dir.path()).unwrap();
+    let ns = store.namespace("n").unwrap();
+    for round in 0..2 {
+        for n in 0..40 {
+            ns.put(format!("key {n}"), format!("key {n} in round {round}"))
+                .unwrap();
+        }
+        for n in (0..40).step_by(2) {
+            ns.delete(format!("key {n}")).unwrap();
+        }
+        gate.open();
+        if round == 1 {
+            gate.fail(Doing::Create, ".ckpt");
+        }
+        let compacted = store.compact();
+        assert_eq!(compacted.is_ok(), round == 0, "{compacted:?}");
+        let is_copied = |segment: &rimstone::SegmentSpace| segment.class.is_some();
+        assert_eq!(store.segments().iter().filter(|s| is_copied(s)).count(), 1);
+    }
+    let killed = copy(dir.path());
+    let copies = files(killed.path()).into_iter();
+    let copies = copies.filter(|path| is_segment(path) && is_class(path));
+    assert_eq!(copies.count(), 2, "one is retired, and still there");
+    let (into, repaired) = repair(killed.path(), &clock);
+    assert_eq!(repaired.lost, []);
+    let expected = |n: u32| {
+        let (key, value) = (format!("key {n}"), format!("key {n} in round 1"));
+        (key.into_bytes(), value.into_bytes())
+    };
+    let expected: State = (1..40).step_by(2).map(expected).collect();
+    assert_eq!(state(into.path(), &clock), expected);
 }

@@ -517,8 +517,46 @@ mod tests {
     }
 
     #[test]
+    fn of_an_empty_segment_nothing_is_counted() {
+        let expected = Counts {
+            live: 0,
+            live_bytes: 0,
+            pins: 0,
+            pin_bytes: 0,
+            highest_pin: 0,
+            puts: 0,
+            larges: 0,
+            lowest_seqno: u64::MAX,
+            seqno_sum: 0,
+            last_visible: 0,
+        };
+        assert_eq!(Counts::default(), expected);
+    }
+
+    #[test]
+    fn partitions_of_version_1_have_the_logarithm_of_their_multiple() {
+        let mut meta = lists();
+        for multiple in [0, 3, 31, 32, u32::MAX] {
+            let entries = 1;
+            meta.partitions.push(PartitionEntry { entries, multiple });
+        }
+        let multiples = |version| -> Vec<u32> {
+            let meta = meta.clone().upgraded(version);
+            meta.partitions.iter().map(|p| p.multiple).collect()
+        };
+        assert_eq!(multiples(1), [1 << 26, 1, 8, 1 << 31, 0, 0]);
+        assert_eq!(multiples(2), [26, 0, 3, 31, 32, u32::MAX]);
+    }
+
+    #[test]
     fn a_segment_is_in_use_or_retired_and_not_both() {
         let mut meta = lists();
+        meta.segments.push(SegmentEntry {
+            number: 30,
+            id: 31,
+            ..meta.segments[0].clone()
+        });
+        assert_eq!(Meta::decode(&meta.encode()), Some(meta.clone()));
         meta.retired.push(Retired { id: 2, seqno: 20 });
         assert_eq!(Meta::decode(&meta.encode()), None);
     }

@@ -89,7 +89,8 @@ impl Replay {
     /// Repeats a retirement: whatever slots the segment still has are those of dead records.
     pub(super) fn retire(&mut self, id: u64, seqno: u64) {
         let live = self.numbers.get(&id).map(|(_, s)| s.usage.counts().live);
-        if live.is_some_and(|live| live > 0) && !self.is_rebuilt && !self.damage.is_empty() {
+        debug_assert!(!self.is_rebuilt || live.is_none_or(|live| live == 0));
+        if live.is_some_and(|live| live > 0) && !self.damage.is_empty() {
             // What was live was moved away, but the record that says so may be the damaged one. The
             // segment stays, and is emptied again.
             return;

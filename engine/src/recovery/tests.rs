@@ -1,17 +1,20 @@
 //! Logs that nobody writes, though all their checksums are right.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tempfile::{TempDir, tempdir};
 
 use super::files::{Chain, Files};
 use super::replay::{CROWDED, Replay};
+use crate::damage::Damage;
 use crate::format::lists::{Move, Relocation, Retire};
-use crate::format::record::Kind;
+use crate::format::record::{Address, Kind};
 use crate::format::segment::HEADER_LEN;
 use crate::index::table::Location;
 use crate::log::commit::Op;
 use crate::log::scan::{Scan, Step};
+use crate::log::segment::Segment;
 use crate::vfs::OsVfs;
 use crate::{Clock, Durability, Namespace, Options, Store};
 
@@ -33,6 +36,16 @@ fn remove_what_is_derived(dir: &Path) {
             std::fs::remove_file(path).unwrap();
         }
     }
+}
+
+/// What a process leaves that is killed now.
+fn copy(dir: &Path) -> TempDir {
+    let killed = tempdir().unwrap();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), killed.path().join(entry.file_name())).unwrap();
+    }
+    killed
 }
 
 /// A store with a key, this record, and another key.
@@ -67,51 +80,149 @@ fn a_record_whose_body_says_nothing_changes_nothing() {
     }
 }
 
-#[test]
-fn a_move_to_places_where_no_record_can_be_moves_nothing() {
-    for new in [132, u32::MAX - 7] {
-        let dir = tempdir().unwrap();
-        let (store, ns) = open(dir.path());
-        for key in 0..40u8 {
-            ns.put([key], [key; 1000]).unwrap();
-        }
-        for key in (0..40u8).step_by(2) {
-            ns.delete([key]).unwrap();
-        }
-        store.compact().unwrap();
-        let core = ns.core();
-        let all = core.segments.all();
-        let (_, class) = all.iter().find(|(_, s)| s.class.is_some()).unwrap();
-        let moved = Move {
-            from: class.id,
-            to: class.id,
-            len: u32::try_from(class.published()).unwrap(),
-            relocations: vec![Relocation {
-                hash: 1,
-                old: 128,
-                new,
-                len: 1064,
-                expires: 0,
-            }],
-            ..Move::default()
-        };
-        let op = Op::keyless(Kind::Move, 0, moved.encode());
-        core.commit(vec![op], true).unwrap();
-        drop(all);
-        close(store, ns);
-        for is_rebuilt in [false, true] {
-            if is_rebuilt {
-                remove_what_is_derived(dir.path());
+/// A store of which compaction copied the odd ones of forty keys; where the copies of 1 and 3 lie, and the number of
+/// their namespace.
+fn with_copies() -> (TempDir, Store, Namespace, Arc<Segment>, [u32; 2], u32) {
+    let dir = tempdir().unwrap();
+    let (store, ns) = open(dir.path());
+    for key in 0..40u8 {
+        ns.put([key], [key; 1000]).unwrap();
+    }
+    for key in (0..40u8).step_by(2) {
+        ns.delete([key]).unwrap();
+    }
+    store.compact().unwrap();
+    let all = ns.core().segments.all();
+    let (_, class) = all.iter().find(|(_, s)| s.class.is_some()).unwrap();
+    let mut scan = Scan::of_class(class);
+    let (mut places, mut number) = ([0; 2], 0);
+    loop {
+        match scan.step() {
+            Step::Record { offset, record, .. } => {
+                number = record.header.namespace;
+                if let [key @ (1 | 3)] = record.key {
+                    places[usize::from(*key / 2)] = u32::try_from(offset).unwrap();
+                }
             }
-            let (store, ns) = open(dir.path());
-            assert_eq!(store.stats().damage, Vec::<String>::new());
-            for key in 0..40u8 {
-                let value = ns.get([key]).unwrap().map(|value| value.to_vec());
-                assert_eq!(value, (key % 2 == 1).then(|| vec![key; 1000]));
-            }
-            close(store, ns);
+            Step::End { .. } => break,
+            Step::Damage { .. } => panic!("it is intact"),
         }
     }
+    let class = Arc::clone(class);
+    (dir, store, ns, class, places, number)
+}
+
+/// Commits a move within a class segment, for which nobody copied anything.
+fn commit_move(ns: &Namespace, class: &Segment, hash: u64, places: &[u32]) {
+    let relocation = |new: &u32| Relocation {
+        hash,
+        old: 128,
+        new: *new,
+        len: 1072,
+        expires: 0,
+    };
+    let moved = Move {
+        from: class.id,
+        to: class.id,
+        len: u32::try_from(class.published()).unwrap(),
+        relocations: places.iter().map(relocation).collect(),
+        ..Move::default()
+    };
+    let op = Op::keyless(Kind::Move, 0, moved.encode());
+    ns.core().commit(vec![op], true).unwrap();
+}
+
+#[test]
+fn a_move_to_places_where_no_record_can_be_moves_nothing() {
+    let (dir, store, ns, class, ..) = with_copies();
+    commit_move(&ns, &class, 1, &[132, u32::MAX - 7]);
+    let killed = copy(dir.path());
+    close(store, ns);
+    for is_rebuilt in [false, true] {
+        if is_rebuilt {
+            remove_what_is_derived(killed.path());
+        }
+        let (store, ns) = open(killed.path());
+        assert_eq!(store.stats().damage, Vec::<String>::new());
+        for key in 0..40u8 {
+            let value = ns.get([key]).unwrap().map(|value| value.to_vec());
+            assert_eq!(value, (key % 2 == 1).then(|| vec![key; 1000]));
+        }
+        close(store, ns);
+    }
+}
+
+/// With damage in the log a copy takes the slot of an older version of its key, and no other.
+#[test]
+fn a_move_over_damage_takes_the_slot_of_nothing_newer_and_of_no_other_key() {
+    let (dir, store, ns, class, copies, number) = with_copies();
+    ns.put([1], "newer").unwrap();
+    ns.put("damaged", "damaged value").unwrap();
+    let hash = ns.core().hash(number, &[1]);
+    commit_move(&ns, &class, hash, &copies);
+    ns.put("after", "value").unwrap();
+    let front = ns.core().log.lock().active().1.path.clone();
+    let killed = copy(dir.path());
+    close(store, ns);
+    let front = killed.path().join(front.file_name().unwrap());
+    let (mut log, value) = (std::fs::read(&front).unwrap(), b"damaged value");
+    let at = log.windows(value.len()).position(|w| w == value).unwrap();
+    log[at] ^= 1;
+    std::fs::write(&front, log).unwrap();
+    let (store, ns) = open(killed.path());
+    assert_eq!(store.stats().damage.len(), 1);
+    assert_eq!(&ns.get([1]).unwrap().unwrap()[..], b"newer");
+    assert_eq!(ns.get([3]).unwrap().unwrap()[..], [3; 1000]);
+    close(store, ns);
+}
+
+/// A key is another's if its namespace is, or if it is another key; whatever slots of one hash there are.
+#[test]
+fn a_put_over_damage_takes_the_slot_of_no_other_key() {
+    let dir = tempdir().unwrap();
+    let (store, ns) = open(dir.path());
+    let other = store.namespace("other").unwrap();
+    ns.put("key", "value").unwrap();
+    other.put("key", "value of another namespace").unwrap();
+    ns.put("another", "value").unwrap();
+    drop(other);
+    close(store, ns);
+    let files = Files::list(&OsVfs, dir.path()).unwrap();
+    let chain = Chain::read(&OsVfs, &files, 0, Err).unwrap();
+    let front = chain.fronts.into_iter().next().unwrap();
+    let (len, mut replay) = (front.len, Replay::new(front.header.store));
+    let segment = replay.add(front, len).unwrap();
+    let mut scan = Scan::new(&segment, HEADER_LEN as u64, 0, 0);
+    let mut puts = Vec::new();
+    loop {
+        match scan.step() {
+            Step::Record { offset, record, .. } if record.header.kind == Kind::Put => {
+                puts.push((u32::try_from(offset).unwrap(), record));
+            }
+            Step::End { .. } => break,
+            _ => {}
+        }
+    }
+    // Each hash leads to the other two first, as a rebuild may find it.
+    for (at, (_, record)) in puts.iter().enumerate() {
+        let others = puts.iter().enumerate().filter(|(other, _)| *other != at);
+        for (_, (offset, _)) in others {
+            let (segment, offset) = (segment.id, *offset);
+            let place = replay.location(Address { segment, offset });
+            assert!(replay.table.insert(replay.hash(record), place.unwrap()));
+        }
+    }
+    for (offset, record) in &puts {
+        replay.claim(record, &segment, *offset);
+    }
+    assert_eq!(replay.table.len(), 9, "each has a slot of its own");
+    // As if all had one.
+    let damage = Damage::at(&segment.path, 0, "somewhere");
+    replay.damage.push(damage);
+    for (offset, record) in &puts {
+        replay.apply(record, 7, &segment, *offset);
+    }
+    assert_eq!(replay.table.len(), 12);
 }
 
 /// What it says of itself afterwards is not found; it opens, and goes on in another segment.
@@ -141,7 +252,9 @@ fn a_log_that_goes_on_in_a_segment_that_it_retired_opens() {
 /// Nothing says that it is durable, so it is written again; and its segment goes, which would have gone for that.
 #[test]
 fn a_log_that_retires_a_segment_of_which_nothing_is_durable_opens() {
-    let (dir, killed) = (tempdir().unwrap(), tempdir().unwrap());
+    let dir = tempdir().unwrap();
+    let (store, ns) = open(dir.path());
+    close(store, ns);
     let options = Options::new().clock(Clock::manual(1));
     let store = options.durability(Durability::None).open(dir.path());
     let store = store.unwrap();
@@ -153,10 +266,7 @@ fn a_log_that_retires_a_segment_of_which_nothing_is_durable_opens() {
     };
     let op = Op::keyless(Kind::Retire, 0, retire.encode());
     ns.core().commit(vec![op], false).unwrap();
-    for entry in std::fs::read_dir(dir.path()).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), killed.path().join(entry.file_name())).unwrap();
-    }
+    let killed = copy(dir.path());
     for _ in 0..2 {
         let (store, ns) = open(killed.path());
         assert_eq!(store.stats().damage, Vec::<String>::new());

@@ -1,6 +1,7 @@
 //! Runs that nobody writes, though all their checksums are right.
 
 use std::io;
+use std::mem;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -184,7 +185,12 @@ fn a_header_that_is_not_understood_is_refused_by_name() {
             None,
             "nobody knows what it was"
         );
+        let places = [damaged.clone(), with(8, &[0, 0]), with(10, &[31, 0])];
+        let places = places.map(|file| open(file).unwrap_err().offset);
+        assert_eq!(places, [60, 8, 10]);
         assert_eq!(refused(damaged), "checksum of a run header");
+        let none = [with(0, b"X"), Vec::new()].map(|file| open(file).unwrap_err().offset);
+        assert_eq!(none, [0, 0]);
         for other in [with(0, b"X"), file[..63].to_vec(), file.clone()] {
             assert_eq!(Run::newer_version(&other), None);
         }
@@ -215,6 +221,34 @@ fn a_footer_that_leads_out_of_its_run_is_refused() {
         set_footer(&mut file, at, number);
         assert_eq!(refused(file), "index outside of its run", "{at}");
     }
+}
+
+#[test]
+fn a_run_says_what_was_written_to_it() {
+    let mut file = Vec::new();
+    let mut some = writer(&mut file);
+    for (key, seqno, tombstone) in [(b"a", 5, false), (b"b", 3, true), (b"c", 9, true)] {
+        let record = put(key, seqno);
+        some.push(&KeyRecord {
+            tombstone,
+            ..record
+        })
+        .unwrap();
+    }
+    let written = some.finish().unwrap();
+    let expected = Summary {
+        records: 3,
+        tombstones: 2,
+        seqno_min: 3,
+        seqno_max: 9,
+        bytes: file.len() as u64,
+    };
+    assert_eq!(written, expected);
+    let run = open(file).unwrap();
+    assert_eq!(
+        (run.summary(), run.id(), run.store_id()),
+        (expected, ID, STORE)
+    );
 }
 
 /// Numbers of records are added up.
@@ -291,10 +325,17 @@ fn a_key_that_is_too_short_or_too_long_is_damage() {
         assert!(run.check(|_| {}).is_err());
     }
     let mut file = Vec::new();
-    let mut writer = writer(&mut file);
-    writer.push_as(&long[..long.len() - 1], &put(b"", 1));
-    writer.finish().unwrap();
+    let mut longest = writer(&mut file);
+    longest.push_as(&long[..long.len() - 1], &put(b"", 1));
+    longest.finish().unwrap();
     assert_eq!(forward(&open(file).unwrap(), b"a").unwrap(), [1]);
+    // Of which a part is the key before.
+    let mut file = Vec::new();
+    let mut parts = writer(&mut file);
+    parts.push_as(&long[..60_000], &put(b"", 1));
+    parts.push_as(&long, &put(b"", 2));
+    parts.finish().unwrap();
+    assert!(forward(&open(file).unwrap(), b"a").is_err());
 }
 
 #[test]
@@ -302,7 +343,17 @@ fn runs_of_both_versions_are_read_alike() {
     let keys = keys(100);
     let all: Vec<u64> = (1..=100).collect();
     for run in [tree(100), flat(100)].map(|file| open(file).unwrap()) {
-        run.check(|_| {}).unwrap();
+        let (mut sum, mut calls) = (0, 0);
+        run.check(|bytes| {
+            sum += bytes;
+            calls += 1;
+        })
+        .unwrap();
+        assert_eq!(
+            (sum, calls),
+            (run.summary().bytes, 5),
+            "and what is no block"
+        );
         assert_eq!(run.block_ranges().len(), 4);
         assert!(format!("{run:?}").contains("records: 100"));
         let mut down = all.clone();
@@ -319,10 +370,11 @@ fn runs_of_both_versions_are_read_alike() {
         assert_eq!(forward(&run, b"").unwrap(), all);
         assert_eq!(forward(&run, b"v").unwrap(), [0; 0]);
     }
-    let empty = open(flat(0)).unwrap();
-    assert_eq!(forward(&empty, b"").unwrap(), [0; 0]);
-    assert_eq!(backward(Backward::last(&empty).unwrap()).unwrap(), [0; 0]);
-    empty.check(|_| {}).unwrap();
+    for empty in [tree(0), flat(0)].map(|file| open(file).unwrap()) {
+        assert_eq!(forward(&empty, b"").unwrap(), [0; 0]);
+        assert_eq!(backward(Backward::last(&empty).unwrap()).unwrap(), [0; 0]);
+        empty.check(|_| {}).unwrap();
+    }
 }
 
 #[test]
@@ -364,12 +416,11 @@ fn a_flat_index_that_is_out_of_order_is_refused() {
         (1, prefix, 0),
     ] {
         let mut file = file.clone();
+        let index = field_place(&file, file.len() - FOOTER_LEN);
         set_entry(&mut file, entry, field, number);
-        assert_eq!(
-            refused(file),
-            "order of a run index",
-            "{entry} {field} {number}"
-        );
+        let there = Damage::at(index + 16 * entry, "order of a run index");
+        let refused = open(file).map(drop);
+        assert_eq!(refused, Err(there), "{field} {number}");
     }
     let mut same = file;
     set_entry(&mut same, 2, offset, blocks[2].0 as u64);
@@ -392,6 +443,13 @@ fn blocks_that_begin_alike_and_are_out_of_order_are_damage() {
     for from in [Backward::last(&run), Backward::seek(&run, 7, b"b", false)] {
         let found = from.and_then(backward);
         assert_eq!(found.unwrap_err().reason, "order of the blocks of a run");
+    }
+    // One that begins within the one before it, and one that begins with its last key.
+    let long = [(b"aaaaa", 1), (b"aaaae", 2)].map(|(key, seqno)| (sort_key(key), seqno));
+    for first in [b"aaaac", b"aaaae"] {
+        let run = open(flat_of(&[long.to_vec(), block(first, 3)])).unwrap();
+        assert!(run.check(|_| {}).is_err());
+        assert!(forward(&run, b"").is_err());
     }
 }
 
@@ -474,7 +532,7 @@ fn a_large_index_is_verified_where_it_is_used() {
     let mut large = writer(&mut file);
     let key = |block: u32, side| [&vec![0; 60_000][..], &block.to_le_bytes(), &[side]].concat();
     let mut seqno = 0;
-    for block in 0..20u8 {
+    for block in 0..40u8 {
         for n in 0..32u32 {
             seqno += 1;
             let mut key = key(n, 0);
@@ -491,7 +549,12 @@ fn a_large_index_is_verified_where_it_is_used() {
     assert!(footer - index > 1 << 20, "{}", footer - index);
     let run = open(file.clone()).unwrap();
     run.check(|_| {}).unwrap();
-    assert_eq!(forward(&run, b"").unwrap().len(), 640);
+    assert_eq!(forward(&run, b"").unwrap().len(), 1_280);
+    // Who looks for the first key does not come there.
+    let mut damaged = file.clone();
+    damaged[index + (footer - index) / 10 * 9] ^= 1;
+    let run = open(damaged).unwrap();
+    assert!(forward(&run, b"").is_ok() && run.check(|_| {}).is_err());
     file[index + 100] ^= 1;
     let run = open(file).unwrap();
     assert_eq!(
@@ -499,6 +562,11 @@ fn a_large_index_is_verified_where_it_is_used() {
         "checksum of a run block"
     );
     assert!(run.check(|_| {}).is_err());
+    // A small one is read at once.
+    let mut small = tree(96);
+    let index = field_place(&small, small.len() - FOOTER_LEN);
+    small[index + 20] ^= 1;
+    assert_eq!(refused(small), "checksum of a run block");
 
     let record = |n: u32| vec![(sort_key(&n.to_le_bytes().map(u8::reverse_bits)), 1)];
     let mut records: Vec<_> = (0..70_000).map(record).collect();
@@ -557,8 +625,9 @@ fn a_walk_asks_for_what_comes_next() {
         let file = file.clone();
         let asked = Arc::new(Asked { file, ranges });
         let run = Run::open(asked.clone()).unwrap();
-        // Opening asks for the index.
-        asked.ranges.lock().unwrap().clear();
+        let footer = asked.file.len() - FOOTER_LEN;
+        let index = field_place(&asked.file, footer)..footer;
+        assert_eq!(mem::take(&mut *asked.ranges.lock().unwrap()), [index]);
         (run, asked)
     };
     let blocks = open().0.block_ranges();

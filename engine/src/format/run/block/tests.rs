@@ -181,7 +181,7 @@ const LAST: &[u8] = b"\x00\x04\x08\x00yyyyyyyy";
 fn a_record_that_says_what_none_can_is_damage() {
     let huge = [&[0xff; 9][..], &[2]].concat();
     let with = |before: &[u8], middle: &[u8], after: &[u8]| [before, middle, after].concat();
-    let cases: [(&str, u64, u64, Vec<u8>); 17] = [
+    let cases: [(&str, u64, u64, Vec<u8>); 18] = [
         ("a flag that there is not", 0, 0, vec![8, 4, 1, 0, b'b']),
         (
             "an expiration that is none",
@@ -210,6 +210,7 @@ fn a_record_that_says_what_none_can_is_damage() {
         ),
         ("the same key", 0, 0, vec![0, 4, 1, 0, b'a']),
         ("a key before", 0, 0, vec![0, 3, 2, 0, 6, b'z']),
+        ("less shared than there is", 0, 0, vec![0, 3, 2, 0, 7, b'z']),
         ("no byte of its own", 0, 0, vec![0, 5, 0, 0]),
         ("more shared than there is", 0, 0, vec![0, 6, 1, 0, b'b']),
         (
@@ -261,6 +262,9 @@ fn a_record_that_says_what_none_can_is_damage() {
             );
         }
     }
+    // Flags are looked at even so.
+    let flagged = block(3, 0, 0, &[FIRST, &[8, 4, 1, 0, b'b'], LAST]);
+    assert!(forward(&run_of(&flagged), b"yyyyyyyy").is_err());
     let intact = block(3, 0, 0, &[FIRST, &[0, 4, 1, 0, b'b'], LAST]);
     assert_eq!(slowly(&intact).unwrap().len(), 3);
     check(&intact);
@@ -285,13 +289,50 @@ fn a_block_that_is_cut_or_goes_on_or_counts_wrong_is_damage() {
         goes_on[at] = 1;
         check(&goes_on);
         assert!(forward(&run_of(&goes_on), b"yyyyyyyy").is_err(), "{at}");
-        assert!(forward(&run_of(&goes_on), b"z").is_err(), "{at}");
+        let run = run_of(&goes_on);
+        assert!(Forward::seek(&run, 7, b"z", false).is_err(), "{at}");
     }
     for count in [0, 3, 5, 33, 255] {
         let payload = block(count, 1, 1, &records);
         assert_eq!(slowly(&payload), None, "{count}");
         check(&payload);
     }
+}
+
+/// These bytes are on disks: an encoder that writes others needs a new format version.
+#[test]
+fn a_block_has_these_bytes() {
+    let bytes = |expirations: [u64; 3]| {
+        let (mut builder, mut payload) = (BlockBuilder::default(), Vec::new());
+        for (at, expiration) in (0u8..).zip(expirations) {
+            let record = KeyRecord {
+                namespace: 0,
+                key: b"",
+                metadata: &[b'm'; 2][..usize::from(at)],
+                expiration,
+                seqno: 300 + 200 * u64::from(at),
+                tombstone: at == 2,
+            };
+            builder.push(&[0, 0, 0, 7, b'k', b'a' + at], &record);
+        }
+        builder.finish(&mut payload);
+        crate::format::hex(&payload).concat()
+    };
+    // How many, the least sequence number, the first expiration; then each record as in docs/format.md.
+    let none = [
+        "03ac0200",
+        "00000600000000076b61",
+        "040501c80101626d",
+        "050501900302636d6d",
+    ];
+    assert_eq!(bytes([0; 3]), none.concat());
+    let expiring = [
+        "03ac0205",
+        "00000600000000076b61",
+        "060501c8010001626d",
+        "07050190030402636d6d",
+    ];
+    assert_eq!(bytes([0, 5, 9]), expiring.concat());
 }
 
 /// Records that are unlike most: long keys, long metadata, numbers that take more than eight bytes.
@@ -322,6 +363,32 @@ fn what_is_unlike_most_is_read_like_the_rest() {
     builder.finish(&mut payload);
     assert_eq!(slowly(&payload).unwrap().len(), lens.len());
     check(&payload);
+}
+
+/// Lengths that just fit a byte, and that do not.
+#[test]
+fn lengths_of_one_byte_and_of_two_are_told_apart() {
+    for len in [1, 126, 127, 128, 129, 255, 256] {
+        let (mut builder, mut payload) = (BlockBuilder::default(), Vec::new());
+        let key = [&namespace_bytes(7)[..], &vec![b'k'; len - 1]].concat();
+        for (key, metadata) in [
+            (&key[..len.max(4)], len),
+            (&[&key[..], b"zz"].concat()[..], 0),
+        ] {
+            let record = KeyRecord {
+                namespace: 0,
+                key: b"",
+                metadata: &vec![b'm'; metadata],
+                expiration: 0,
+                seqno: 1,
+                tombstone: false,
+            };
+            builder.push(key, &record);
+        }
+        builder.finish(&mut payload);
+        assert_eq!(slowly(&payload).unwrap().len(), 2, "{len}");
+        check(&payload);
+    }
 }
 
 fn any_key() -> impl Strategy<Value = Vec<u8>> {
