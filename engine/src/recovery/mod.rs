@@ -14,6 +14,7 @@ mod tail;
 #[cfg(test)]
 #[allow(
     clippy::disallowed_methods,
+    clippy::indexing_slicing,
     clippy::unwrap_used,
     reason = "tests stop at the first surprise"
 )]
