@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rimstone::{Clock, Error, ListOptions, Namespace, Store, WriteBatch};
+use rimstone::{Clock, Error, ListOptions, Loss, Namespace, Options, Store, WriteBatch};
 use rimstone_tests::{copy, fresh, newest, open};
 use tempfile::tempdir;
 
@@ -364,5 +364,27 @@ fn a_large_table_that_is_damaged_where_the_log_goes_on_costs_its_checkpoint() {
         for n in (0..500_000).step_by(97).filter(|n| *n != lost) {
             assert_eq!(&ns.get(key(n)).unwrap().unwrap()[..], b"value", "{n}");
         }
+    }
+}
+
+/// The log has all of them; of keys in a damaged page of the table it alone decides.
+#[test]
+fn a_repair_beside_a_large_table_that_is_damaged_keeps_every_key() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
+    many_keys(dir.path(), &clock);
+    let path = newest(dir.path(), "ckpt").unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let (into, options) = (tempdir().unwrap(), Options::new().clock(clock.clone()));
+    let repaired = options.repair(dir.path(), into.path(), |_, _| {}).unwrap();
+    assert_eq!((repaired.entries, &repaired.lost[..]), (500_000, &[][..]));
+    let nothing = |damage: &rimstone::Damage| damage.loss == Loss::Nothing;
+    assert!(repaired.damage.iter().all(nothing), "{:?}", repaired.damage);
+    let store = open(into.path(), &clock);
+    let ns = store.find_namespace("n").unwrap();
+    for n in (0..500_000).step_by(97) {
+        assert_eq!(&ns.get(key(n)).unwrap().unwrap()[..], b"value", "{n}");
     }
 }

@@ -110,3 +110,27 @@ fn a_value_on_the_disk_is_not_waited_for_page_by_page() {
         assert!(faults * 3 < pages, "{key}: {faults} of {pages}");
     }
 }
+
+/// Files are asked for ahead of whoever needs them, and says that they cannot be had.
+#[test]
+fn a_file_that_cannot_be_asked_for_ahead_is_passed_over() {
+    let (dir, clock, store, ns) = rimstone_tests::fresh();
+    ns.put("k", "value").unwrap();
+    store.checkpoint().unwrap();
+    drop(ns);
+    store.close().unwrap();
+    let nowhere = dir.path().join("0000000100000099.run");
+    std::os::unix::fs::symlink("nowhere", &nowhere).unwrap();
+    let disk = Gate::default();
+    disk.fail(Doing::IsResident, "CURRENT");
+    let options = Options::new().clock(clock).vfs(Arc::new(disk.clone()));
+    let store = options.open(dir.path()).unwrap();
+    assert_eq!(disk.failed(), 1, "the store is not in memory");
+    assert_eq!(store.stats().damage, Vec::<String>::new());
+    let ns = store.find_namespace("n").unwrap();
+    assert_eq!(&ns.get("k").unwrap().unwrap()[..], b"value");
+    assert!(
+        nowhere.symlink_metadata().is_err(),
+        "no checkpoint names it"
+    );
+}

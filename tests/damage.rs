@@ -383,30 +383,166 @@ fn a_class_segment_that_is_shorter_than_the_log_says_is_damage() {
     assert_damaged(&store, &ns, "key");
 }
 
-#[test]
-fn a_retirement_that_is_replayed_takes_large_values_along() {
-    let (dir, clock, gate) = (tempdir().unwrap(), Clock::manual(1), Gate::default());
-    let (store, ns) = open(dir.path(), &clock);
+/// What a process leaves that was killed after it retired a segment with a large value, before the next
+/// checkpoint.
+fn killed_after_a_large_value_expired(clock: &Clock, is_moved: bool) -> TempDir {
+    let (dir, gate) = (tempdir().unwrap(), Gate::default());
+    let (store, ns) = open(dir.path(), clock);
     let minute = PutOptions::new().expiration_ttl(Duration::from_secs(60));
+    ns.put_with("large", [6; 100_000], &minute).unwrap();
     ns.put_with("large", [7; 100_000], &minute).unwrap();
     ns.put_with("small", "value", &minute).unwrap();
+    if is_moved {
+        for n in 0..20 {
+            ns.put("other", [n; 1000]).unwrap();
+        }
+        store.compact().unwrap();
+        let segments = store.segments();
+        let classes = segments.iter().filter(|segment| segment.class.is_some());
+        assert!(classes.count() > 0, "{segments:?}");
+    }
     store.checkpoint().unwrap();
     drop(ns);
     store.close().unwrap();
-    let (store, ns) = open_gated(dir.path(), &clock, &gate);
+    let (store, ns) = open_gated(dir.path(), clock, &gate);
     ns.put("other", "value").unwrap();
     clock.advance(LATER);
     gate.fail(Doing::Create, ".ckpt");
     assert!(matches!(store.compact(), Err(Error::Io { .. })));
-    let killed = copy(dir.path());
-    assert!(rimstone_tests::newest(killed.path(), "large").is_some());
-    for _ in 0..2 {
-        let (store, ns) = open(killed.path(), &clock);
-        assert_eq!(store.stats().damage, Vec::<String>::new());
-        assert_eq!(store.stats().keys, 1, "slots went with their segment");
-        assert_eq!(rimstone_tests::newest(killed.path(), "large"), None);
-        assert_eq!(ns.list(&ListOptions::new()).unwrap().len(), 1);
-        drop(ns);
-        store.close().unwrap();
+    copy(dir.path())
+}
+
+#[test]
+fn a_retirement_that_is_replayed_takes_large_values_along() {
+    // In the segment they were put in, in one they were copied to, and beside a record that is damaged.
+    for (is_moved, is_damaged) in [(false, false), (true, false), (false, true)] {
+        let clock = Clock::manual(1);
+        let killed = killed_after_a_large_value_expired(&clock, is_moved);
+        if is_damaged {
+            flip(killed.path(), "smallvalue", 0);
+        }
+        assert!(rimstone_tests::newest(killed.path(), "large").is_some());
+        for _ in 0..2 {
+            let (store, ns) = open(killed.path(), &clock);
+            assert_eq!(store.stats().damage, Vec::<String>::new());
+            assert_eq!(store.stats().keys, 1, "slots went with their segment");
+            assert_eq!(rimstone_tests::newest(killed.path(), "large"), None);
+            assert_eq!(ns.list(&ListOptions::new()).unwrap().len(), 1);
+            drop(ns);
+            store.close().unwrap();
+        }
     }
+}
+
+#[test]
+fn a_class_segment_that_the_log_names_and_that_is_not_there_is_missed() {
+    let clock = Clock::manual(1);
+    let (dir, other) = (killed_after_a_move(&clock), killed_after_a_move(&clock));
+    let class = |dir: &Path| holding(dir, "keythe new value").pop().unwrap();
+    let (own, others) = (class(dir.path()), class(other.path()));
+    let refused = || {
+        let opened = Options::new().clock(clock.clone()).open(dir.path());
+        let missed = matches!(&opened, Err(Error::Corrupt { path, .. }) if *path == own);
+        assert!(missed, "{:?}", opened.map(drop));
+    };
+    let intact = fs::read(&own).unwrap();
+    fs::copy(others, &own).unwrap();
+    refused();
+    fs::remove_file(&own).unwrap();
+    refused();
+    fs::write(&own, intact).unwrap();
+    let (_store, ns) = open(dir.path(), &clock);
+    assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"the new value");
+}
+
+/// Neither where it was put nor where it was copied can anybody read whose value that is.
+#[test]
+fn a_value_that_is_lost_in_both_places_is_told() {
+    let clock = Clock::manual(1);
+    let dir = killed_after_a_move(&clock);
+    for path in holding(dir.path(), "keythe new value") {
+        let mut log = fs::read(&path).unwrap();
+        let place = log.windows(6).position(|w| w == b"keythe").unwrap();
+        log[place] ^= 1;
+        fs::write(&path, log).unwrap();
+    }
+    let (store, ns) = open(dir.path(), &clock);
+    assert_ne!(store.stats().damage, Vec::<String>::new());
+    match ns.get("key") {
+        Ok(value) => assert_eq!(&value.unwrap()[..], b"the old value"),
+        Err(error) => assert!(matches!(error, Error::Corrupt { .. }), "{error}"),
+    }
+    assert_eq!(ns.get("other").unwrap().unwrap().len(), 1000);
+}
+
+/// How long a class segment was after each move to it, as records of the front segments say.
+fn lens_after_moves(dir: &Path, class: &Path) -> Vec<u64> {
+    let id = class.file_stem().unwrap().to_str().unwrap();
+    let id = u64::from_str_radix(id, 16).unwrap().to_le_bytes();
+    let mut lens = Vec::new();
+    for path in segments(dir) {
+        let log = fs::read(path).unwrap();
+        let mut at = 128;
+        while let Some(header) = log.get(at..at + 64).filter(|header| header[4] != 0) {
+            let key = usize::from(u16::from_le_bytes([header[6], header[7]]));
+            let body = u32::from_le_bytes(header[8..12].try_into().unwrap());
+            let next = at + (64 + key + usize::try_from(body).unwrap()).next_multiple_of(8);
+            if header[4] == 7 && log[at + 72..at + 80] == id {
+                let len = u32::from_le_bytes(log[at + 80..at + 84].try_into().unwrap());
+                lens.push(u64::from(len));
+            }
+            at = next;
+        }
+    }
+    lens.sort_unstable();
+    lens.dedup();
+    lens
+}
+
+/// Two segments were given up one after the other, and what was live of both was copied to the same place.
+#[test]
+fn a_class_segment_that_ends_after_the_first_of_its_moves_loses_what_came_with_the_second() {
+    let (dir, clock, gate) = (tempdir().unwrap(), Clock::manual(1), Gate::default());
+    for part in ["one", "two"] {
+        let (_store, ns) = open(dir.path(), &clock);
+        for n in 0..40u8 {
+            ns.put(format!("{part} {n}"), [n; 1000]).unwrap();
+        }
+    }
+    let (store, ns) = open_gated(dir.path(), &clock, &gate);
+    store.checkpoint().unwrap();
+    gate.fail(Doing::Create, ".ckpt");
+    for n in (0..40u8).step_by(2) {
+        ns.delete(format!("one {n}")).unwrap();
+        ns.delete(format!("two {n}")).unwrap();
+    }
+    assert!(matches!(store.compact(), Err(Error::Io { .. })));
+    let killed = copy(dir.path());
+    let class = segments(killed.path()).into_iter();
+    let mut class = class.filter(|path| fs::read(path).unwrap()[10] == 2);
+    let class = class.next().unwrap();
+    let lens = lens_after_moves(killed.path(), &class);
+    assert_eq!(lens.len(), 2, "{lens:?}");
+    let file = OpenOptions::new().write(true).open(&class).unwrap();
+    file.set_len(lens[0]).unwrap();
+    let (store, ns) = open(killed.path(), &clock);
+    let (stem, damage) = (class.file_stem().unwrap(), store.stats().damage);
+    let is_told = |damage: &String| damage.contains(stem.to_str().unwrap());
+    assert!(damage.iter().any(is_told), "{damage:?}");
+    let (mut found, mut lost) = (0, 0);
+    for part in ["one", "two"] {
+        for n in (1..40u8).step_by(2) {
+            match ns.get(format!("{part} {n}")) {
+                Ok(value) => {
+                    assert_eq!(value.unwrap()[..], [n; 1000]);
+                    found += 1;
+                }
+                Err(error) => {
+                    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+                    lost += 1;
+                }
+            }
+        }
+    }
+    assert_eq!((found, lost), (20, 20));
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rimstone::{Clock, Durability, Error, ListOptions, Options, PutOptions, Store};
-use rimstone_tests::{Gate, copy, fresh, numbered_batch, open};
+use rimstone_tests::{Doing, Gate, copy, fresh, numbered_batch, open};
 use tempfile::tempdir;
 
 const CHILD: &str = "RIMSTONE_TEST_READ";
@@ -103,6 +103,25 @@ fn a_value_that_was_replaced_under_a_reader_is_outdated_and_not_damaged() {
 }
 
 #[test]
+fn a_large_value_whose_file_is_gone_though_nobody_wrote_is_damage() {
+    let (dir, clock, store, ns) = fresh();
+    ns.put("large", vec![1; 100_000]).unwrap();
+    drop(ns);
+    store.close().unwrap();
+    // The log ends where its file does.
+    let log = rimstone_tests::newest(dir.path(), "seg").unwrap();
+    let bytes = fs::read(&log).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    fs::write(&log, &bytes[..end.next_multiple_of(8).min(bytes.len())]).unwrap();
+    let reader = read(dir.path(), &clock);
+    let same = reader.refresh().unwrap();
+    assert_eq!(same.stats().last_seqno, reader.stats().last_seqno);
+    fs::remove_file(rimstone_tests::newest(dir.path(), "large").unwrap()).unwrap();
+    let got = reader.find_namespace("n").unwrap().get("large");
+    assert!(matches!(got, Err(Error::Corrupt { .. })), "{got:?}");
+}
+
+#[test]
 fn a_backup_whose_large_values_go_meanwhile_is_of_a_newer_state() {
     let (dir, dest, clock) = (tempdir().unwrap(), tempdir().unwrap(), Clock::manual(1));
     let store = open(dir.path(), &clock);
@@ -142,6 +161,67 @@ fn a_reader_whose_files_go_while_it_opens_opens_the_newer_ones() {
     assert_eq!(reader.stats().damage, Vec::<String>::new());
     let ns = reader.find_namespace("n").unwrap();
     assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"after 2");
+}
+
+/// The log, which is read after that, says that its keys moved to a segment that was not listed.
+#[test]
+fn a_reader_that_listed_the_files_before_a_compaction_misses_no_key() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
+    let (writing, reading) = (Gate::default(), Gate::default());
+    let options = |gate: &Gate| {
+        Options::new()
+            .clock(clock.clone())
+            .vfs(Arc::new(gate.clone()))
+    };
+    let store = options(&writing).open(dir.path()).unwrap();
+    let ns = store.namespace("n").unwrap();
+    store.checkpoint().unwrap();
+    writing.fail(Doing::Create, ".ckpt");
+    for key in 0..40u8 {
+        ns.put([key], [key; 1000]).unwrap();
+    }
+    for key in (0..40u8).step_by(2) {
+        ns.delete([key]).unwrap();
+    }
+    let compacting = store.clone();
+    reading.once_listed(move || assert!(compacting.compact().is_err()));
+    let reader = options(&reading).open_read_only(dir.path()).unwrap();
+    let classes = store.segments().into_iter().filter(|s| s.class.is_some());
+    assert!(classes.count() > 0, "its keys moved");
+    assert_eq!(reader.stats().damage, Vec::<String>::new());
+    let seen = reader.find_namespace("n").unwrap();
+    for key in 0..40u8 {
+        let value = seen.get([key]).unwrap().map(|value| value.to_vec());
+        assert_eq!(value, (key % 2 == 1).then(|| vec![key; 1000]), "{key}");
+    }
+}
+
+/// Each time something else is wrong: in the end that is what is told.
+#[test]
+fn a_directory_that_never_looks_the_same_twice_is_refused() {
+    let (dir, clock, _store, _ns) = fresh();
+    let strange = |n: u32| dir.path().join(format!("strange {n}"));
+    fs::write(strange(0), "").unwrap();
+    let gate = Gate::default();
+    rename_when_listed(&gate, dir.path(), 0);
+    let options = Options::new().clock(clock).vfs(Arc::new(gate));
+    let refused = options.open_read_only(dir.path());
+    let found = match refused.map(drop) {
+        Err(Error::NotAStore { found, .. }) => found,
+        other => panic!("{other:?}"),
+    };
+    // It was looked at a hundred times.
+    assert_eq!(found, "strange 99");
+}
+
+/// Renames a file after each listing of its directory, which others hear of in the next.
+fn rename_when_listed(gate: &Gate, dir: &Path, n: u32) {
+    let (again, dir) = (gate.clone(), dir.to_path_buf());
+    gate.once_listed(move || {
+        let name = |n: u32| dir.join(format!("strange {n}"));
+        fs::rename(name(n), name(n + 1)).unwrap();
+        rename_when_listed(&again, &dir, n + 1);
+    });
 }
 
 /// Not a test of its own: the process that writes in `a_second_process_follows_one_that_is_killed`. Each

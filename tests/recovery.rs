@@ -1,11 +1,12 @@
 //! What a crash, a torn tail and damage do.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use rimstone::{Clock, Error, Options, Store};
-use rimstone_tests::{SimDisk, copy, fresh, newest, open};
+use rimstone_tests::{Doing, Gate, SimDisk, copy, fresh, newest, open};
 use tempfile::tempdir;
 
 /// Ten keys, and where the last byte of each record lies in the newest segment.
@@ -166,7 +167,7 @@ fn a_newer_format_is_refused_by_name_and_nothing_changes() {
 }
 
 /// CRC-32 (IEEE), bit by bit: the tests' own, so that they check the engine's.
-fn crc32(bytes: &[u8]) -> u32 {
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
             if crc & 1 == 1 {
@@ -484,4 +485,146 @@ fn a_lock_that_cannot_be_taken_is_an_error() {
             ..
         })
     ));
+}
+
+/// Whose parent cannot be flushed: its name was there before.
+#[test]
+fn a_store_is_opened_by_a_descriptor_of_its_directory() {
+    let dir = tempdir().unwrap();
+    let opened = fs::File::open(dir.path()).unwrap();
+    let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
+    for n in 0..2u8 {
+        let store = Store::open(&path).unwrap();
+        let ns = store.namespace("n").unwrap();
+        ns.put([n], [n]).unwrap();
+        assert!((0..=n).all(|n| ns.get([n]).unwrap().unwrap()[..] == [n]));
+    }
+    assert!(newest(dir.path(), "seg").is_some());
+}
+
+#[test]
+fn a_name_that_is_not_durable_is_no_store() {
+    let (dir, gate) = (tempdir().unwrap(), Gate::default());
+    let parent = dir.path().join("parent");
+    fs::create_dir(&parent).unwrap();
+    let open = || {
+        let options = Options::new().vfs(Arc::new(gate.clone()));
+        options.open(parent.join("store"))
+    };
+    gate.fail(Doing::Sync, "parent");
+    let refused = open();
+    let told = matches!(
+        &refused,
+        Err(Error::Io { doing: "flushing", path, .. }) if *path == parent
+    );
+    assert!(told, "{:?}", refused.err());
+    gate.open();
+    open()
+        .unwrap()
+        .namespace("n")
+        .unwrap()
+        .put("k", "v")
+        .unwrap();
+    // Once there is a segment, the name is durable.
+    gate.fail(Doing::Sync, "parent");
+    let ns = open().unwrap().find_namespace("n").unwrap();
+    assert!(ns.get("k").unwrap().is_some());
+}
+
+#[test]
+fn a_file_between_two_segments_that_is_none_belongs_to_nobody() {
+    let clock = Clock::manual(1);
+    for has_checkpoint in [false, true] {
+        let (dir, [first, second, _]) = two_segments(&clock);
+        if has_checkpoint {
+            let store = open(dir.path(), &clock);
+            store.checkpoint().unwrap();
+            store.close().unwrap();
+        } else {
+            remove_what_is_derived(dir.path());
+        }
+        let between = first.with_file_name("0000000100000007.seg");
+        assert!(first < between && between < second);
+        fs::write(&between, "nonsense").unwrap();
+        let store = open(dir.path(), &clock);
+        assert_eq!(store.stats().damage, Vec::<String>::new());
+        let ns = store.find_namespace("n").unwrap();
+        assert!((0..10u8).all(|n| ns.get([n]).unwrap().is_some()));
+        assert_eq!(ns.get("large").unwrap().unwrap()[..], [7; 100_000]);
+    }
+}
+
+fn remove_what_is_derived(dir: &Path) {
+    for kind in ["ckpt", "run"] {
+        while let Some(path) = newest(dir, kind) {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let _none_was_made = fs::remove_file(dir.join("CURRENT"));
+}
+
+#[test]
+fn a_segment_that_cannot_be_opened_now_is_not_missing() {
+    let (dir, clock, store, ns) = fresh();
+    ns.put("key", "value").unwrap();
+    drop(ns);
+    store.close().unwrap();
+    let gate = Gate::default();
+    gate.fail(Doing::Open, ".seg");
+    let options = Options::new().clock(clock).vfs(Arc::new(gate.clone()));
+    let refused = options.clone().open(dir.path()).map(drop);
+    let told = matches!(
+        &refused,
+        Err(Error::Io {
+            doing: "opening",
+            ..
+        })
+    );
+    assert!(told, "{refused:?}");
+    gate.open();
+    let ns = options.open(dir.path()).unwrap().find_namespace("n");
+    assert!(ns.unwrap().get("key").unwrap().is_some());
+}
+
+/// An open that was cut short after the log went on in its segment leaves the one that held nothing.
+#[test]
+fn an_empty_segment_that_the_log_left_out_goes() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
+    let (store, _) = ten_keys(dir.path(), &clock);
+    store.close().unwrap();
+    let _empty = open(dir.path(), &clock);
+    let killed = copy(dir.path());
+    let empty = newest(killed.path(), "seg").unwrap();
+    let content = fs::read(&empty).unwrap();
+    open(killed.path(), &clock).close().unwrap();
+    assert!(!empty.exists() && newest(killed.path(), "seg").unwrap() > empty);
+    remove_what_is_derived(killed.path());
+    for _ in 0..2 {
+        fs::write(&empty, &content).unwrap();
+        let store = open(killed.path(), &clock);
+        assert!(!empty.exists());
+        assert_eq!(store.stats().damage, Vec::<String>::new());
+        let ns = store.find_namespace("n").unwrap();
+        assert!((0..10u8).all(|n| ns.get([n]).unwrap().is_some()));
+    }
+}
+
+/// What may not be durable is megabytes, and is written again piece by piece.
+#[test]
+fn a_long_tail_is_written_again_whole() {
+    let (dir, clock, _store, ns) = fresh();
+    for n in 0..60u8 {
+        ns.put([n], vec![n; 60_000]).unwrap();
+    }
+    ns.put([7], "newer").unwrap();
+    let killed = copy(dir.path());
+    for _ in 0..2 {
+        let store = open(killed.path(), &clock);
+        assert_eq!(store.stats().damage, Vec::<String>::new());
+        let ns = store.find_namespace("n").unwrap();
+        for n in (0..60u8).filter(|n| *n != 7) {
+            assert_eq!(ns.get([n]).unwrap().unwrap()[..], vec![n; 60_000]);
+        }
+        assert_eq!(&ns.get([7]).unwrap().unwrap()[..], b"newer");
+    }
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rimstone::{Clock, Error, ListOptions, Loss, Options, PutOptions, Repaired, Store};
-use rimstone_tests::{copy, open};
+use rimstone_tests::{Doing, Gate, copy, open};
 use tempfile::{TempDir, tempdir};
 
 type State = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -392,4 +393,129 @@ fn a_key_whose_newest_value_is_damaged_is_left_out_and_named() {
     );
     let locked = Options::new().repair(into.path(), dir.path().join("x"), |_, _| {});
     assert!(matches!(locked, Err(Error::Locked { .. })), "{locked:?}");
+}
+
+/// Whether compaction wrote a segment.
+fn is_class(path: &Path) -> bool {
+    fs::read(path).unwrap()[10] == 2
+}
+
+fn is_segment(path: &Path) -> bool {
+    path.extension().is_some_and(|kind| kind == "seg")
+}
+
+/// What compaction copied is named by checkpoints, too.
+#[test]
+fn a_store_whose_log_is_gone_keeps_what_was_copied() {
+    let clock = Clock::manual(1_000);
+    let (dir, before) = store(&clock);
+    for path in files(dir.path()) {
+        if is_segment(&path) && !is_class(&path) {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let opened = Options::new().clock(clock.clone()).open(dir.path());
+    assert!(matches!(opened, Err(Error::Corrupt { .. })));
+    let (missing, ..) = check(dir.path(), &clock, &before, "the log");
+    assert!((1..before.len()).contains(&missing), "{missing}");
+    // Without checkpoints nobody knows which of the copies count.
+    for path in files(dir.path()) {
+        if !is_segment(&path) {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    for has_mark in [true, false] {
+        let options = Options::new().clock(clock.clone());
+        let opened = options.clone().open(dir.path());
+        assert!(matches!(opened, Err(Error::Corrupt { .. })), "{has_mark}");
+        let into = tempdir().unwrap();
+        let repaired = options.repair(dir.path(), into.path(), |_, _| {});
+        assert!(matches!(repaired, Err(Error::Corrupt { .. })), "{has_mark}");
+        assert!(files(dir.path()).iter().all(|path| is_class(path)));
+        fs::write(dir.path().join("LOCK"), "").unwrap();
+    }
+}
+
+#[test]
+fn a_store_of_which_no_segment_can_be_read_or_one_is_newer_is_not_repaired() {
+    let clock = Clock::manual(1_000);
+    let (dir, _) = store(&clock);
+    let repaired = |dir: &Path| {
+        let (into, options) = (tempdir().unwrap(), Options::new().clock(clock.clone()));
+        options.repair(dir, into.path(), |_, _| {}).map(drop)
+    };
+    let newer = copy(dir.path());
+    let path = rimstone_tests::newest(newer.path(), "seg").unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8] = 9;
+    let crc = crate::recovery::crc32(&bytes[..124]);
+    bytes[124..128].copy_from_slice(&crc.to_le_bytes());
+    fs::write(path, bytes).unwrap();
+    let refused = repaired(newer.path());
+    let is_newer = matches!(refused, Err(Error::UnsupportedFormat { found: 9, .. }));
+    assert!(is_newer, "{refused:?}");
+    for path in files(dir.path()).iter().filter(|path| is_segment(path)) {
+        fs::write(path, "nonsense").unwrap();
+    }
+    let reason = match repaired(dir.path()) {
+        Err(Error::Corrupt { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(reason, "no segment can be read");
+}
+
+#[test]
+fn another_stores_checkpoint_says_nothing() {
+    let clock = Clock::manual(1_000);
+    let (dir, before) = store(&clock);
+    let (other, _) = store(&clock);
+    for _ in 0..2 {
+        let store = open(other.path(), &clock);
+        store.checkpoint().unwrap();
+    }
+    let foreign = rimstone_tests::newest(other.path(), "ckpt").unwrap();
+    let place = dir.path().join(foreign.file_name().unwrap());
+    assert!(!place.exists());
+    fs::copy(&foreign, &place).unwrap();
+    assert_eq!(check(dir.path(), &clock, &before, "foreign"), (0, 0, 0));
+}
+
+/// The log says that a segment was given up which the newest checkpoint names.
+#[test]
+fn copies_that_were_given_up_since_the_checkpoint_do_not_come_back() {
+    let (dir, clock, gate) = (tempdir().unwrap(), Clock::manual(1_000), Gate::default());
+    let options = Options::new()
+        .clock(clock.clone())
+        .vfs(Arc::new(gate.clone()));
+    let store = options.open(dir.path()).unwrap();
+    let ns = store.namespace("n").unwrap();
+    for round in 0..2 {
+        for n in 0..40 {
+            ns.put(format!("key {n}"), format!("key {n} in round {round}"))
+                .unwrap();
+        }
+        for n in (0..40).step_by(2) {
+            ns.delete(format!("key {n}")).unwrap();
+        }
+        gate.open();
+        if round == 1 {
+            gate.fail(Doing::Create, ".ckpt");
+        }
+        let compacted = store.compact();
+        assert_eq!(compacted.is_ok(), round == 0, "{compacted:?}");
+        let is_copied = |segment: &rimstone::SegmentSpace| segment.class.is_some();
+        assert_eq!(store.segments().iter().filter(|s| is_copied(s)).count(), 1);
+    }
+    let killed = copy(dir.path());
+    let copies = files(killed.path()).into_iter();
+    let copies = copies.filter(|path| is_segment(path) && is_class(path));
+    assert_eq!(copies.count(), 2, "one is retired, and still there");
+    let (into, repaired) = repair(killed.path(), &clock);
+    assert_eq!(repaired.lost, []);
+    let expected = |n: u32| {
+        let (key, value) = (format!("key {n}"), format!("key {n} in round 1"));
+        (key.into_bytes(), value.into_bytes())
+    };
+    let expected: State = (1..40).step_by(2).map(expected).collect();
+    assert_eq!(state(into.path(), &clock), expected);
 }

@@ -35,7 +35,7 @@ pub enum Doing {
     Create,
     /// It is opened.
     Open,
-    /// It is flushed. A file is still of the kind that it was created as.
+    /// It is flushed, or a directory whose name ends so is. A file is still of the kind that it was created as.
     Sync,
     /// Somebody asks whether a part of it is in memory. If that fails it is not.
     IsResident,
@@ -190,6 +190,7 @@ impl Vfs for Gate {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.pass(Doing::Sync, dir)?;
         OsVfs.sync_dir(dir)
     }
 

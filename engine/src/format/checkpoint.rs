@@ -176,10 +176,8 @@ pub(crate) struct PartitionEntry {
 impl Header {
     pub(crate) fn encode(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0u8; HEADER_LEN];
-        if let Some(part) = bytes.get_mut(..8) {
-            part.copy_from_slice(&MAGIC);
-        }
-        self.store.encode(&mut bytes);
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[16..at::ID].copy_from_slice(&self.store.encode());
         set!(bytes, at::VERSION, self.version);
         set!(bytes, at::ID, self.id);
         set!(bytes, at::SEQNO, self.seqno);
@@ -190,7 +188,7 @@ impl Header {
         set!(bytes, at::TIME, self.time);
         set!(bytes, at::META_OFFSET, self.meta_offset);
         set!(bytes, at::META_LEN, self.meta_len);
-        let crc = crc32fast::hash(bytes.get(..at::CRC).unwrap_or_default());
+        let crc = crc32fast::hash(&bytes[..at::CRC]);
         set!(bytes, at::CRC, crc);
         debug_assert_eq!(Header::decode(&bytes), Ok(*self), "it is what will be read");
         bytes
@@ -542,8 +540,46 @@ mod tests {
     }
 
     #[test]
+    fn of_an_empty_segment_nothing_is_counted() {
+        let expected = Counts {
+            live: 0,
+            live_bytes: 0,
+            pins: 0,
+            pin_bytes: 0,
+            highest_pin: 0,
+            puts: 0,
+            larges: 0,
+            lowest_seqno: u64::MAX,
+            seqno_sum: 0,
+            last_visible: 0,
+        };
+        assert_eq!(Counts::default(), expected);
+    }
+
+    #[test]
+    fn partitions_of_version_1_have_the_logarithm_of_their_multiple() {
+        let mut meta = lists();
+        for multiple in [0, 3, 31, 32, u32::MAX] {
+            let entries = 1;
+            meta.partitions.push(PartitionEntry { entries, multiple });
+        }
+        let multiples = |version| -> Vec<u32> {
+            let meta = meta.clone().upgraded(version);
+            meta.partitions.iter().map(|p| p.multiple).collect()
+        };
+        assert_eq!(multiples(1), [1 << 26, 1, 8, 1 << 31, 0, 0]);
+        assert_eq!(multiples(2), [26, 0, 3, 31, 32, u32::MAX]);
+    }
+
+    #[test]
     fn a_segment_is_in_use_or_retired_and_not_both() {
         let mut meta = lists();
+        meta.segments.push(SegmentEntry {
+            number: 30,
+            id: 31,
+            ..meta.segments[0].clone()
+        });
+        assert_eq!(Meta::decode(&meta.encode()), Some(meta.clone()));
         meta.retired.push(Retired { id: 2, seqno: 20 });
         assert_eq!(Meta::decode(&meta.encode()), None);
     }

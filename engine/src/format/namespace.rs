@@ -119,6 +119,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn each_flag_is_for_itself() {
+        let deleted = sample().deletions;
+        for (dropped, deletions) in [
+            (false, vec![]),
+            (true, vec![]),
+            (false, deleted.clone()),
+            (true, deleted),
+        ] {
+            let body = NamespaceBody {
+                dropped,
+                deletions,
+                ..sample()
+            };
+            assert_eq!(NamespaceBody::decode(&body.encode(), 0), Some(body));
+        }
+    }
+
     /// These bytes are on disks: an encoder that writes others needs a new format version.
     #[test]
     fn a_body_has_these_bytes() {

@@ -66,6 +66,10 @@ const _: () = {
         HEADER_LEN.is_multiple_of(8),
         "records begin at multiples of 8"
     );
+    assert!(
+        RECORD_MAX.is_multiple_of(8) && (HEADER_LEN + LIST_MAX).is_multiple_of(8),
+        "the longest have no padding"
+    );
     assert!(KEY_MAX <= u16::MAX as usize);
     assert!(METADATA_MAX <= u16::MAX as usize);
     assert!(METADATA_MAX + INLINE_MAX <= u32::MAX as usize);
@@ -212,7 +216,7 @@ impl Header {
             _ => RECORD_MAX,
         };
         let sane = usize::from(header.key_len) <= KEY_MAX
-            && header.record_len() <= longest.next_multiple_of(8)
+            && header.record_len() <= longest
             && u32::from(header.metadata_len) <= header.body_len;
         debug_assert!(
             !sane || (header.record_len() as u64) < SEGMENT_LEN,
@@ -251,13 +255,10 @@ pub(crate) fn encode(out: &mut Vec<u8>, header: &Header, place: Place, key: &[u8
     set!(raw, at::DURABLE_LAG, header.durable_lag);
     set!(raw, at::REPLACED_LEN, header.replaced.len);
     set!(raw, at::REPLACED_EXPIRES, header.replaced.expires);
-    let start = out.len();
     out.extend_from_slice(&raw);
     out.extend_from_slice(key);
-    let crc = checksum(place, out.get(start..).unwrap_or_default());
-    if let Some(stored) = out.get_mut(start..start + at::KIND) {
-        stored.copy_from_slice(&crc.to_le_bytes());
-    }
+    let crc = checksum(place, out.get(begin..).unwrap_or_default());
+    set!(out, begin, crc);
     out.extend_from_slice(body);
     out.resize(out.len().next_multiple_of(8), 0);
     debug_assert_eq!(out.len() - begin, header.record_len());
@@ -456,6 +457,69 @@ mod tests {
             assert_eq!(LargePointer::decode(&[0; 17][..len]), None);
         }
         assert_eq!(peek_len(&[]), HEADER_LEN);
+    }
+
+    #[test]
+    fn each_flag_is_for_itself() {
+        for flags in 0..8 {
+            let mut header = sample(b"key", b"", 0);
+            header.more = flags & 1 != 0;
+            header.replaced.large = flags & 2 != 0;
+            header.replaced.lists_alike = flags & 4 != 0;
+            let mut bytes = Vec::new();
+            encode(&mut bytes, &header, place(1), b"key", b"");
+            assert_eq!(bytes[5], flags, "as in docs/format.md");
+            assert_eq!(decode(&bytes, place(1)).map(|r| r.header), Some(header));
+        }
+    }
+
+    /// Changes a field of a header, and puts its checksum right.
+    fn forged(key_len: usize, change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
+        let (key, body) = (vec![7; KEY_MAX], vec![8; METADATA_MAX + INLINE_MAX]);
+        let metadata_len = u16::try_from(METADATA_MAX).expect("short");
+        let mut bytes = Vec::new();
+        let header = sample(&key, &body, metadata_len);
+        encode(&mut bytes, &header, place(1), &key, &body);
+        bytes.resize(bytes.len() + 2 * LIST_MAX, 0);
+        change(&mut bytes);
+        let crc = checksum(place(1), &bytes[..HEADER_LEN + key_len]);
+        set!(bytes, 0, crc);
+        bytes
+    }
+
+    #[test]
+    fn a_record_is_as_long_as_may_be_and_no_longer() {
+        let longest = forged(KEY_MAX, |_| {});
+        let record = decode(&longest, place(1)).expect("valid");
+        assert_eq!(record.header.record_len(), RECORD_MAX);
+        assert!(record.body_is_intact());
+        let is_one = |key_len: u16, body_len: usize, metadata_len: usize, kind: Kind| {
+            let bytes = forged(key_len.into(), |bytes| {
+                set!(bytes, 4, kind as u8);
+                set!(bytes, 6, key_len);
+                set!(bytes, 8, u32::try_from(body_len).expect("short"));
+                set!(bytes, 12, u16::try_from(metadata_len).expect("short"));
+            });
+            decode(&bytes, place(1)).is_some()
+        };
+        let most = METADATA_MAX + INLINE_MAX;
+        assert!(is_one(512, most, 0, Kind::Put) && !is_one(512, most + 1, 0, Kind::Put));
+        assert!(is_one(504, most + 8, 0, Kind::Put));
+        assert!(is_one(512, 0, 0, Kind::Put) && !is_one(513, 0, 0, Kind::Put));
+        assert!(is_one(1, 9, 9, Kind::Put) && !is_one(1, 9, 10, Kind::Put));
+        for kind in [Kind::Retire, Kind::Move] {
+            assert!(is_one(0, LIST_MAX, 0, kind) && !is_one(0, LIST_MAX + 1, 0, kind));
+        }
+        assert!(!is_one(0, LIST_MAX, 0, Kind::Namespace));
+    }
+
+    #[test]
+    fn a_header_says_what_was_durable_and_when_it_expires() {
+        let header = sample(b"key", b"", 0);
+        assert_eq!((header.generation(), header.durable_seqno()), (9, 7));
+        let most = u64::from(u32::MAX);
+        let short = [0, 1, most, most + 1, u64::MAX].map(expires);
+        assert_eq!(short, [0, 1, u32::MAX, 0, 0]);
     }
 
     #[test]

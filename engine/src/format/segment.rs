@@ -103,17 +103,12 @@ impl StoreId {
         field!(self.secret, 0, u64)
     }
 
-    /// Writes it into a header, where it takes bytes 16 to 64 in segments and checkpoints alike.
-    pub(super) fn encode(&self, header: &mut [u8]) {
-        for (start, part) in [(at::STORE, &self.id[..]), (at::SECRET, &self.secret[..])] {
-            debug_assert!(
-                start + part.len() <= header.len(),
-                "a header has room for both"
-            );
-            if let Some(place) = header.get_mut(start..start + part.len()) {
-                place.copy_from_slice(part);
-            }
-        }
+    /// As it lies in a header: bytes 16 to 64, in segments and checkpoints alike.
+    pub(super) fn encode(&self) -> [u8; 48] {
+        let mut bytes = [0; 48];
+        bytes[..16].copy_from_slice(&self.id);
+        bytes[16..].copy_from_slice(&self.secret);
+        bytes
     }
 
     /// Reads it from a header.
@@ -122,14 +117,10 @@ impl StoreId {
             id: [0; 16],
             secret: [0; 32],
         };
-        for (start, part) in [
-            (at::STORE, &mut store.id[..]),
-            (at::SECRET, &mut store.secret[..]),
-        ] {
-            debug_assert!(start + part.len() <= header.len(), "it is long enough");
-            if let Some(from) = header.get(start..start + part.len()) {
-                part.copy_from_slice(from);
-            }
+        debug_assert!(header.len() >= at::ID, "the caller has checked the length");
+        let bytes = store.id.iter_mut().chain(&mut store.secret);
+        for (to, from) in bytes.zip(header.iter().skip(at::STORE)) {
+            *to = *from;
         }
         store
     }
@@ -145,9 +136,7 @@ pub(crate) enum Refusal {
 impl Header {
     pub(crate) fn encode(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0u8; HEADER_LEN];
-        if let Some(part) = bytes.get_mut(..8) {
-            part.copy_from_slice(&MAGIC);
-        }
+        bytes[..8].copy_from_slice(&MAGIC);
         set!(bytes, at::VERSION, VERSION);
         match self.kind {
             Kind::Front => {}
@@ -165,24 +154,23 @@ impl Header {
             }
         }
         set!(bytes, at::SALT, self.salt);
-        self.store.encode(&mut bytes);
+        bytes[at::STORE..at::ID].copy_from_slice(&self.store.encode());
         set!(bytes, at::ID, self.id);
         set!(bytes, at::EPOCH, self.epoch);
         set!(bytes, at::PREVIOUS, self.previous);
         set!(bytes, at::PREVIOUS_LEN, self.previous_len);
         set!(bytes, at::TIME, self.time);
-        let crc = crc32fast::hash(bytes.get(..at::CRC).unwrap_or_default());
+        let crc = crc32fast::hash(&bytes[..at::CRC]);
         set!(bytes, at::CRC, crc);
         debug_assert_eq!(Header::decode(&bytes), Ok(*self), "it is what will be read");
         bytes
     }
 
     pub(crate) fn decode(bytes: &[u8; HEADER_LEN]) -> Result<Header, Refusal> {
-        if bytes.get(..8) != Some(&MAGIC) {
+        if !bytes.starts_with(&MAGIC) {
             return Err(Refusal::Damaged("no segment header"));
         }
-        if crc32fast::hash(bytes.get(..at::CRC).unwrap_or_default()) != field!(bytes, at::CRC, u32)
-        {
+        if crc32fast::hash(&bytes[..at::CRC]) != field!(bytes, at::CRC, u32) {
             return Err(Refusal::Damaged("segment header checksum"));
         }
         let version = field!(bytes, at::VERSION, u16);

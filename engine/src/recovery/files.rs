@@ -349,6 +349,22 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_tells_of_a_log_that_is_gone() {
+        for (seqno, is_new) in [(0, true), (1, false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let mark = Mark {
+                store: [1; 16],
+                seqno,
+                segment: 1 << 32,
+                len: HEADER_LEN as u64,
+            };
+            std::fs::write(dir.path().join(LOCK), mark.encode()).unwrap();
+            let listed = Files::list(&OsVfs, dir.path());
+            assert_eq!(listed.is_ok(), is_new, "{seqno}");
+        }
+    }
+
+    #[test]
     fn a_segment_that_follows_itself_is_damage() {
         let dir = tempfile::tempdir().unwrap();
         let id = 1 << 32;

@@ -11,7 +11,16 @@ mod salvage;
 mod scanned;
 mod slots;
 mod tail;
+#[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "tests stop at the first surprise"
+)]
+mod tests;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -348,7 +357,8 @@ fn replay_from(
         // had would be given out again.
         return Err(missing(segment_path(dir, id)).into());
     }
-    let mut gone: Vec<u64> = holes.iter().chain(&replay.missing).copied().collect();
+    let gone = holes.iter().chain(&replay.missing).copied();
+    let mut gone: BTreeSet<u64> = gone.chain(replay.lost_classes()).collect();
     gone.retain(|id| !replay.retirements.contains(id));
     for error in gone.iter().map(|id| missing(segment_path(dir, *id))) {
         if replay.damage.is_empty() {

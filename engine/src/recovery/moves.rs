@@ -29,11 +29,12 @@ impl Replay {
             let Some(new) = at(moved.to, relocation.new) else {
                 continue;
             };
-            let old = at(moved.from, relocation.old);
-            if old.is_some_and(|old| self.table.replace(relocation.hash, old, new)) {
-                if let Some(from) = &from {
-                    from.usage.lose(relocation.bytes(), relocation.expires);
-                }
+            let from = from.as_ref().filter(|_| {
+                let old = at(moved.from, relocation.old);
+                old.is_some_and(|old| self.table.replace(relocation.hash, old, new))
+            });
+            if let Some(from) = from {
+                from.usage.lose(relocation.bytes(), relocation.expires);
                 to.usage.gain(relocation.bytes(), relocation.expires);
             } else if !self.damage.is_empty() {
                 self.overtake(relocation, &to, new);
@@ -88,7 +89,8 @@ impl Replay {
     /// Repeats a retirement: whatever slots the segment still has are those of dead records.
     pub(super) fn retire(&mut self, id: u64, seqno: u64) {
         let live = self.numbers.get(&id).map(|(_, s)| s.usage.counts().live);
-        if live.is_some_and(|live| live > 0) && !self.is_rebuilt && !self.damage.is_empty() {
+        debug_assert!(!self.is_rebuilt || live.is_none_or(|live| live == 0));
+        if live.is_some_and(|live| live > 0) && !self.damage.is_empty() {
             // What was live was moved away, but the record that says so may be the damaged one. The
             // segment stays, and is emptied again.
             return;

@@ -12,7 +12,7 @@ use super::scanned::records;
 use crate::core::key_hash;
 use crate::damage::Damage;
 use crate::error::Result;
-use crate::format::record::{Address, Kind, Record, expires};
+use crate::format::record::{Kind, Record, expires};
 use crate::format::segment::SEGMENT_LEN;
 use crate::index::runs::KeyRecord;
 use crate::index::table::Location;
@@ -56,12 +56,11 @@ impl Replay {
         for part in &parts {
             self.each(part, Replay::settle);
         }
-        let are_counted_once = |(segment, _): &&Part| {
-            let counts = segment.usage.counts();
-            counts.live <= counts.puts && counts.live_bytes <= SEGMENT_LEN
-        };
         debug_assert!(
-            parts.iter().all(are_counted_once),
+            parts.iter().all(|(segment, _)| {
+                let counts = segment.usage.counts();
+                counts.live <= counts.puts && counts.live_bytes <= SEGMENT_LEN
+            }),
             "no more lives in a segment than was put there"
         );
         Ok(())
@@ -120,7 +119,7 @@ impl Replay {
     }
 
     /// Gives a key's slot to a put or tombstone, if none that is as new has it.
-    fn claim(&mut self, record: &Record<'_>, segment: &Arc<Segment>, offset: u32) {
+    pub(super) fn claim(&mut self, record: &Record<'_>, segment: &Arc<Segment>, offset: u32) {
         let header = &record.header;
         let len = u64::try_from(header.record_len()).unwrap_or(0);
         match header.kind {
@@ -129,9 +128,7 @@ impl Replay {
             _ => return,
         }
         let hash = key_hash(&self.id, header.namespace, record.key);
-        let Some(new) = self.location_in(segment, offset) else {
-            return;
-        };
+        let new = self.location_in(segment, offset);
         let guard = epoch::pin();
         let mut newest = 0;
         let old = self.table.find(hash, &guard, |location| {
@@ -166,9 +163,7 @@ impl Replay {
     fn settle(&mut self, record: &Record<'_>, segment: &Arc<Segment>, offset: u32) {
         let header = &record.header;
         let hash = key_hash(&self.id, header.namespace, record.key);
-        let Some(location) = self.location_in(segment, offset) else {
-            return;
-        };
+        let location = self.location_in(segment, offset);
         match header.kind {
             Kind::Tombstone => {
                 let was_newest = self.table.remove(hash, location);
@@ -214,10 +209,10 @@ impl Replay {
         }]);
     }
 
-    fn location_in(&self, segment: &Segment, offset: u32) -> Option<Location> {
-        self.location(Address {
-            segment: segment.id,
-            offset,
-        })
+    /// The place of a record of one of the parts, all of which have numbers.
+    fn location_in(&self, segment: &Segment, offset: u32) -> Location {
+        let number = self.numbers.get(&segment.id).map_or(0, |(n, _)| *n);
+        debug_assert!(number > 0, "0 is no segment");
+        Location::new(number, offset.into())
     }
 }

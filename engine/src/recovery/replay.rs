@@ -169,6 +169,15 @@ impl Replay {
         unnamed.map(|(_, file)| file.path.clone()).collect()
     }
 
+    /// Class segments of which the log says that they are part of the store, and that are not there or are another
+    /// store's. Of those that only its tail names nobody else would tell: that is applied when all was judged.
+    pub(super) fn lost_classes(&self) -> impl Iterator<Item = u64> {
+        let is_own = |file: &SegmentFile| file.header.store == self.id;
+        let is_found = move |id| self.found.get(&id).is_some_and(is_own);
+        let named = self.classes.keys().copied();
+        named.filter(move |id| !self.numbers.contains_key(id) && !is_found(*id))
+    }
+
     /// Whether a checkpoint knows this segment.
     pub(super) fn knows(&self, id: u64) -> bool {
         self.known.contains_key(&id) || self.retired.iter().any(|retired| retired.id == id)
@@ -370,7 +379,8 @@ impl Replay {
         let mut scan = Scan::new(segment, start, end, self.seqno.saturating_add(1));
         let (mut valid_len, mut pending) = (start, Vec::new());
         loop {
-            if end != 0 && valid_len >= end && pending.is_empty() {
+            if end != 0 && valid_len >= end {
+                debug_assert!(pending.is_empty(), "a batch ends where the segment does");
                 break;
             }
             match scan.step() {
@@ -419,9 +429,8 @@ impl Replay {
                 }
                 Step::End { offset } => {
                     let unread = segment.unread_end();
-                    if offset < end {
-                        self.report(Damage::bytes(&segment.path, offset, end, MISSING));
-                    } else if offset < unread {
+                    debug_assert!(offset >= end, "a scan tells what is missing before");
+                    if offset < unread {
                         // Records may lie there that were durable. Nobody knows how many; but their numbers
                         // are not given out again.
                         self.report(Damage::bytes(&segment.path, offset, unread, UNREAD));

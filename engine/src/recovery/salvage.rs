@@ -248,8 +248,14 @@ mod tests {
             segment: 1,
             body: body.encode(),
         };
+        let strange = NamespaceEntry {
+            number: 1,
+            segment: 1,
+            body: b"says nothing".to_vec(),
+        };
         let meta = Meta {
             namespaces: vec![
+                strange,
                 entry(body(1, "renamed", &["a", "b"], false)),
                 entry(body(2, "dropped", &[], true)),
                 entry(body(3, "recovered-5", &[], false)),

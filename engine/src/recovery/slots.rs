@@ -89,17 +89,13 @@ impl Slots {
         self.table.find(hash, &guard, |location| {
             let segment = self.segments.get(&location.number());
             match segment.and_then(|segment| segment.record(location.offset()).ok()) {
-                Some(record) if is_same_key(&record, &found.record) => {
-                    standing = match record.header.seqno > found.record.header.seqno {
-                        true => Standing::Older,
-                        false => Standing::Newest,
-                    };
+                Some(record) if !is_same_key(&record, &found.record) => false,
+                Some(record) if record.header.seqno <= found.record.header.seqno => {
+                    standing = Standing::Newest;
                     true
                 }
-                // Another's.
-                Some(_) => false,
-                // Nobody can read whose it is.
-                None => {
+                // It is newer, or nobody can read whose it is.
+                _ => {
                     standing = Standing::Older;
                     false
                 }

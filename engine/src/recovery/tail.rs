@@ -43,10 +43,9 @@ impl Replay {
         };
         for address in &tail.records {
             let (_, record) = at(&segment, address.offset)?;
-            let moved = match record.header.kind {
-                Kind::Move => Move::decode(record.body).unwrap_or_default().relocations,
-                _ => Vec::new(),
-            };
+            let is_move = record.header.kind == Kind::Move;
+            let moved = is_move.then(|| Move::decode(record.body)).flatten();
+            let moved = moved.unwrap_or_default().relocations;
             for hash in moved
                 .iter()
                 .map(|moved| moved.hash)

@@ -63,6 +63,9 @@ mod tests {
 
     #[test]
     fn a_window_is_asked_for_again_when_some_time_has_passed() {
+        let soon = Ahead::of(WINDOW);
+        assert_eq!(soon.due(0..1, REST / 2).count(), 1, "for the first time");
+        assert_eq!(soon.due(0..1, REST / 2).count(), 0);
         let ahead = Ahead::of(2 * WINDOW + 5);
         let due = |range, now| {
             ahead

@@ -616,3 +616,11 @@ impl<'a> Block<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "tests stop at the first surprise"
+)]
+mod tests;

@@ -101,9 +101,8 @@ impl Flat {
         // Among blocks with one prefix only their first keys decide.
         while low < high {
             let middle = low.midpoint(high);
-            let Some(leaf) = self.at(file, middle)? else {
-                break;
-            };
+            let leaf = self.at(file, middle)?;
+            let leaf = leaf.ok_or(Damage::at(self.offset, OUT_OF_ORDER))?;
             let first = first_key(leaf.payload);
             let first = first.ok_or(Damage::at(leaf.start, "first key of a run block"))?;
             if first <= sort_key {

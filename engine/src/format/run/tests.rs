@@ -1,9 +1,12 @@
 //! Runs that nobody writes, though all their checksums are right.
 
 use std::io;
-use std::sync::Arc;
+use std::mem;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
+use super::ahead::WINDOW;
 use super::block::BlockBuilder;
 use super::*;
 
@@ -55,27 +58,22 @@ fn tree(count: usize) -> Vec<u8> {
     misled(count, &[])
 }
 
-/// A run of version 1, each block of which holds these records under these sort keys.
-fn flat_of(blocks: &[Vec<(Vec<u8>, u64)>]) -> Vec<u8> {
+/// A run of version 1 with these blocks: the first sort key, what the block says, how many records that counts as.
+pub(super) fn flat_with(blocks: &[(Vec<u8>, Vec<u8>, u64)]) -> Vec<u8> {
     let (mut file, mut index) = (header(STORE, ID).to_vec(), Vec::new());
-    for records in blocks {
-        let (start, mut content) = (file.len() as u64, Vec::new());
-        let mut block = BlockBuilder::default();
-        for (key, seqno) in records {
-            block.push(key, &put(b"", *seqno));
-        }
-        block.finish(&mut content);
-        let mut prefix = records[0].0.clone();
+    for (first, payload, _) in blocks {
+        let start = file.len() as u64;
+        let mut prefix = first.clone();
         prefix.resize(8, 0);
         index.extend(prefix.iter().rev());
         index.extend(start.to_le_bytes());
-        content.extend(block_crc(ID, start, &content).to_le_bytes());
-        file.extend(content);
+        file.extend(payload);
+        file.extend(block_crc(ID, start, payload).to_le_bytes());
     }
-    let records: usize = blocks.iter().map(Vec::len).sum();
+    let records: u64 = blocks.iter().map(|(_, _, count)| count).sum();
     let (at, len) = (file.len() as u64, blocks.len() as u64);
     file.extend(&index);
-    for field in [at, len, records as u64, 0, 1, records as u64] {
+    for field in [at, len, records, 0, 1, records] {
         file.extend(field.to_le_bytes());
     }
     file.extend(crc32fast::hash(&index).to_le_bytes());
@@ -84,6 +82,19 @@ fn flat_of(blocks: &[Vec<(Vec<u8>, u64)>]) -> Vec<u8> {
     file.extend([0; 4]);
     set(&mut file, 8, &1u16.to_le_bytes());
     file
+}
+
+/// A run of version 1, each block of which holds these records under these sort keys.
+fn flat_of(blocks: &[Vec<(Vec<u8>, u64)>]) -> Vec<u8> {
+    let block = |records: &Vec<(Vec<u8>, u64)>| {
+        let (mut builder, mut payload) = (BlockBuilder::default(), Vec::new());
+        for (key, seqno) in records {
+            builder.push(key, &put(b"", *seqno));
+        }
+        builder.finish(&mut payload);
+        (records[0].0.clone(), payload, records.len() as u64)
+    };
+    flat_with(&blocks.iter().map(block).collect::<Vec<_>>())
 }
 
 fn flat(count: usize) -> Vec<u8> {
@@ -122,7 +133,7 @@ fn set_entry(file: &mut [u8], entry: usize, field: usize, number: u64) {
     set(file, footer + 48, &crc.to_le_bytes());
 }
 
-fn open(file: Vec<u8>) -> Result<Run, Damage> {
+pub(super) fn open(file: Vec<u8>) -> Result<Run, Damage> {
     Run::open(Arc::new(file))
 }
 
@@ -130,7 +141,7 @@ fn refused(file: Vec<u8>) -> &'static str {
     open(file).map(drop).unwrap_err().reason
 }
 
-fn forward(run: &Run, key: &[u8]) -> Result<Vec<u64>, Damage> {
+pub(super) fn forward(run: &Run, key: &[u8]) -> Result<Vec<u64>, Damage> {
     let (mut place, mut found) = (Forward::seek(run, 7, key, false)?, Vec::new());
     while let Some(record) = place.record() {
         found.push(record.seqno);
@@ -174,7 +185,12 @@ fn a_header_that_is_not_understood_is_refused_by_name() {
             None,
             "nobody knows what it was"
         );
+        let places = [damaged.clone(), with(8, &[0, 0]), with(10, &[31, 0])];
+        let places = places.map(|file| open(file).unwrap_err().offset);
+        assert_eq!(places, [60, 8, 10]);
         assert_eq!(refused(damaged), "checksum of a run header");
+        let none = [with(0, b"X"), Vec::new()].map(|file| open(file).unwrap_err().offset);
+        assert_eq!(none, [0, 0]);
         for other in [with(0, b"X"), file[..63].to_vec(), file.clone()] {
             assert_eq!(Run::newer_version(&other), None);
         }
@@ -205,6 +221,34 @@ fn a_footer_that_leads_out_of_its_run_is_refused() {
         set_footer(&mut file, at, number);
         assert_eq!(refused(file), "index outside of its run", "{at}");
     }
+}
+
+#[test]
+fn a_run_says_what_was_written_to_it() {
+    let mut file = Vec::new();
+    let mut some = writer(&mut file);
+    for (key, seqno, tombstone) in [(b"a", 5, false), (b"b", 3, true), (b"c", 9, true)] {
+        let record = put(key, seqno);
+        some.push(&KeyRecord {
+            tombstone,
+            ..record
+        })
+        .unwrap();
+    }
+    let written = some.finish().unwrap();
+    let expected = Summary {
+        records: 3,
+        tombstones: 2,
+        seqno_min: 3,
+        seqno_max: 9,
+        bytes: file.len() as u64,
+    };
+    assert_eq!(written, expected);
+    let run = open(file).unwrap();
+    assert_eq!(
+        (run.summary(), run.id(), run.store_id()),
+        (expected, ID, STORE)
+    );
 }
 
 /// Numbers of records are added up.
@@ -281,10 +325,17 @@ fn a_key_that_is_too_short_or_too_long_is_damage() {
         assert!(run.check(|_| {}).is_err());
     }
     let mut file = Vec::new();
-    let mut writer = writer(&mut file);
-    writer.push_as(&long[..long.len() - 1], &put(b"", 1));
-    writer.finish().unwrap();
+    let mut longest = writer(&mut file);
+    longest.push_as(&long[..long.len() - 1], &put(b"", 1));
+    longest.finish().unwrap();
     assert_eq!(forward(&open(file).unwrap(), b"a").unwrap(), [1]);
+    // Of which a part is the key before.
+    let mut file = Vec::new();
+    let mut parts = writer(&mut file);
+    parts.push_as(&long[..60_000], &put(b"", 1));
+    parts.push_as(&long, &put(b"", 2));
+    parts.finish().unwrap();
+    assert!(forward(&open(file).unwrap(), b"a").is_err());
 }
 
 #[test]
@@ -292,7 +343,17 @@ fn runs_of_both_versions_are_read_alike() {
     let keys = keys(100);
     let all: Vec<u64> = (1..=100).collect();
     for run in [tree(100), flat(100)].map(|file| open(file).unwrap()) {
-        run.check(|_| {}).unwrap();
+        let (mut sum, mut calls) = (0, 0);
+        run.check(|bytes| {
+            sum += bytes;
+            calls += 1;
+        })
+        .unwrap();
+        assert_eq!(
+            (sum, calls),
+            (run.summary().bytes, 5),
+            "and what is no block"
+        );
         assert_eq!(run.block_ranges().len(), 4);
         assert!(format!("{run:?}").contains("records: 100"));
         let mut down = all.clone();
@@ -309,10 +370,11 @@ fn runs_of_both_versions_are_read_alike() {
         assert_eq!(forward(&run, b"").unwrap(), all);
         assert_eq!(forward(&run, b"v").unwrap(), [0; 0]);
     }
-    let empty = open(flat(0)).unwrap();
-    assert_eq!(forward(&empty, b"").unwrap(), [0; 0]);
-    assert_eq!(backward(Backward::last(&empty).unwrap()).unwrap(), [0; 0]);
-    empty.check(|_| {}).unwrap();
+    for empty in [tree(0), flat(0)].map(|file| open(file).unwrap()) {
+        assert_eq!(forward(&empty, b"").unwrap(), [0; 0]);
+        assert_eq!(backward(Backward::last(&empty).unwrap()).unwrap(), [0; 0]);
+        empty.check(|_| {}).unwrap();
+    }
 }
 
 #[test]
@@ -354,16 +416,41 @@ fn a_flat_index_that_is_out_of_order_is_refused() {
         (1, prefix, 0),
     ] {
         let mut file = file.clone();
+        let index = field_place(&file, file.len() - FOOTER_LEN);
         set_entry(&mut file, entry, field, number);
-        assert_eq!(
-            refused(file),
-            "order of a run index",
-            "{entry} {field} {number}"
-        );
+        let there = Damage::at(index + 16 * entry, "order of a run index");
+        let refused = open(file).map(drop);
+        assert_eq!(refused, Err(there), "{field} {number}");
     }
     let mut same = file;
     set_entry(&mut same, 2, offset, blocks[2].0 as u64);
     assert!(open(same).is_ok(), "as it was");
+}
+
+/// The index of version 1 has eight bytes of each, which do not tell.
+#[test]
+fn blocks_that_begin_alike_and_are_out_of_order_are_damage() {
+    let block = |key: &[u8], seqno| vec![(sort_key(key), seqno)];
+    let run = open(flat_of(&[block(b"aaaac", 1), block(b"aaaab", 2)])).unwrap();
+    assert_eq!(
+        run.check(|_| {}).unwrap_err().reason,
+        "order of the blocks of a run"
+    );
+    assert_eq!(
+        forward(&run, b"").unwrap_err().reason,
+        "record in a run block"
+    );
+    for from in [Backward::last(&run), Backward::seek(&run, 7, b"b", false)] {
+        let found = from.and_then(backward);
+        assert_eq!(found.unwrap_err().reason, "order of the blocks of a run");
+    }
+    // One that begins within the one before it, and one that begins with its last key.
+    let long = [(b"aaaaa", 1), (b"aaaae", 2)].map(|(key, seqno)| (sort_key(key), seqno));
+    for first in [b"aaaac", b"aaaae"] {
+        let run = open(flat_of(&[long.to_vec(), block(first, 3)])).unwrap();
+        assert!(run.check(|_| {}).is_err());
+        assert!(forward(&run, b"").is_err());
+    }
 }
 
 /// A file that changes once, while it is open.
@@ -500,7 +587,7 @@ fn a_large_index_is_verified_where_it_is_used() {
     let mut large = writer(&mut file);
     let key = |block: u32, side| [&vec![0; 60_000][..], &block.to_le_bytes(), &[side]].concat();
     let mut seqno = 0;
-    for block in 0..20u8 {
+    for block in 0..40u8 {
         for n in 0..32u32 {
             seqno += 1;
             let mut key = key(n, 0);
@@ -517,7 +604,12 @@ fn a_large_index_is_verified_where_it_is_used() {
     assert!(footer - index > 1 << 20, "{}", footer - index);
     let run = open(file.clone()).unwrap();
     run.check(|_| {}).unwrap();
-    assert_eq!(forward(&run, b"").unwrap().len(), 640);
+    assert_eq!(forward(&run, b"").unwrap().len(), 1_280);
+    // Who looks for the first key does not come there.
+    let mut damaged = file.clone();
+    damaged[index + (footer - index) / 10 * 9] ^= 1;
+    let run = open(damaged).unwrap();
+    assert!(forward(&run, b"").is_ok() && run.check(|_| {}).is_err());
     file[index + 100] ^= 1;
     let run = open(file).unwrap();
     assert_eq!(
@@ -525,6 +617,11 @@ fn a_large_index_is_verified_where_it_is_used() {
         "checksum of a run block"
     );
     assert!(run.check(|_| {}).is_err());
+    // A small one is read at once.
+    let mut small = tree(96);
+    let index = field_place(&small, small.len() - FOOTER_LEN);
+    small[index + 20] ^= 1;
+    assert_eq!(refused(small), "checksum of a run block");
 
     let record = |n: u32| vec![(sort_key(&n.to_le_bytes().map(u8::reverse_bits)), 1)];
     let mut records: Vec<_> = (0..70_000).map(record).collect();
@@ -541,4 +638,93 @@ fn a_large_index_is_verified_where_it_is_used() {
         forward(&run, b"").unwrap_err().reason,
         "checksum of a run index"
     );
+}
+
+/// A file that notes what of it is asked for ahead.
+struct Asked {
+    file: Vec<u8>,
+    ranges: Mutex<Vec<Range<usize>>>,
+}
+
+impl AsRef<[u8]> for Asked {
+    fn as_ref(&self) -> &[u8] {
+        &self.file
+    }
+}
+
+impl RunBytes for Asked {
+    fn will_need(&self, start: usize, len: usize) {
+        self.ranges.lock().unwrap().push(start..start + len);
+    }
+}
+
+/// A list in either direction asks for half a window before it comes there, for each window once, and not for more
+/// than the window that this ends in.
+#[test]
+fn a_walk_asks_for_what_comes_next() {
+    let (mut file, metadata) = (Vec::new(), [7; 900]);
+    let mut large = writer(&mut file);
+    for n in 0..1_000u32 {
+        let key = format!("{n:04}");
+        let record = KeyRecord {
+            metadata: &metadata,
+            ..put(key.as_bytes(), 1)
+        };
+        large.push(&record).unwrap();
+    }
+    large.finish().unwrap();
+    let (len, half) = (file.len(), WINDOW / 2);
+    assert!(len > 10 * WINDOW);
+    let open = || {
+        let ranges = Mutex::default();
+        let file = file.clone();
+        let asked = Arc::new(Asked { file, ranges });
+        let run = Run::open(asked.clone()).unwrap();
+        let footer = asked.file.len() - FOOTER_LEN;
+        let index = field_place(&asked.file, footer)..footer;
+        assert_eq!(mem::take(&mut *asked.ranges.lock().unwrap()), [index]);
+        (run, asked)
+    };
+    let blocks = open().0.block_ranges();
+
+    let (run, asked) = open();
+    let key = super::sort_key(7, b"");
+    let found = run.find(&key).unwrap();
+    let mut place = Forward::seek_from(&run, found, &key, false, 100).unwrap();
+    for record in 0..1_000 {
+        assert!(place.record().is_some());
+        let ranges = asked.ranges.lock().unwrap();
+        let end = ranges.last().map_or(0, |range| range.end);
+        let needed = blocks[record / 32].1 + half;
+        match record / 32 {
+            0 => assert_eq!(end, 0, "who wants a key or a few does not ask"),
+            _ => assert!((needed.min(len)..=needed.next_multiple_of(WINDOW)).contains(&end)),
+        }
+        drop(ranges);
+        place.advance().unwrap();
+    }
+    let windows = |from: usize| -> Vec<_> {
+        let starts = (from / WINDOW * WINDOW..len).step_by(WINDOW);
+        starts.map(|at| at..len.min(at + WINDOW)).collect()
+    };
+    assert_eq!(*asked.ranges.lock().unwrap(), windows(blocks[1].0));
+
+    let (run, asked) = open();
+    let mut place = Backward::last(&run).unwrap().at_time(100);
+    for record in (0..1_000).rev() {
+        assert!(place.record().is_some());
+        let ranges = asked.ranges.lock().unwrap();
+        let lowest = ranges.iter().map(|range| range.start).min();
+        let needed = blocks[record / 32].0.saturating_sub(half);
+        match lowest {
+            None => assert_eq!(record / 32, 31, "the block that it began in"),
+            Some(start) => assert!((needed / WINDOW * WINDOW..=needed).contains(&start)),
+        }
+        drop(ranges);
+        place.advance().unwrap();
+    }
+    let mut ranges = asked.ranges.lock().unwrap().clone();
+    ranges.sort_by_key(|range| range.start);
+    let last = (blocks[30].1 - 1) / WINDOW;
+    assert_eq!(ranges, windows(0)[..=last]);
 }

@@ -212,9 +212,8 @@ impl<W: FnMut(&[u8]) -> io::Result<()>> BlockOutput<W> {
         block.resize(block.len().max(BLOCK_LEN_MIN - CRC_LEN), 0);
         let len = u32::try_from(block.len() + CRC_LEN).expect("a block is below 4 GiB");
         let lengths = [len.to_le_bytes(), self.before.to_le_bytes()];
-        if let Some(first) = block.first_chunk_mut::<LENGTHS_LEN>() {
-            first.copy_from_slice(lengths.as_flattened());
-        }
+        let places = block.iter_mut().zip(lengths.as_flattened());
+        places.for_each(|(place, byte)| *place = *byte);
         let crc = block_crc(self.run_id, start, block);
         block.extend_from_slice(&crc.to_le_bytes());
         debug_assert_eq!(block.len() as u64, u64::from(len), "it says how long it is");

@@ -1,0 +1,313 @@
+//! Logs that nobody writes, though all their checksums are right.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tempfile::{TempDir, tempdir};
+
+use super::files::{Chain, Files};
+use super::replay::{CROWDED, Replay};
+use crate::damage::Damage;
+use crate::format::lists::{Move, Relocation, Retire};
+use crate::format::record::{Address, Kind};
+use crate::format::segment::HEADER_LEN;
+use crate::index::table::Location;
+use crate::log::commit::Op;
+use crate::log::scan::{Scan, Step};
+use crate::log::segment::Segment;
+use crate::vfs::OsVfs;
+use crate::{Clock, Durability, Namespace, Options, Store};
+
+fn open(dir: &Path) -> (Store, Namespace) {
+    let store = Options::new().clock(Clock::manual(1)).open(dir).unwrap();
+    let ns = store.namespace("n").unwrap();
+    (store, ns)
+}
+
+fn close(store: Store, ns: Namespace) {
+    drop(ns);
+    store.close().unwrap();
+}
+
+fn remove_what_is_derived(dir: &Path) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|kind| kind != "seg") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+/// What a process leaves that is killed now.
+fn copy(dir: &Path) -> TempDir {
+    let killed = tempdir().unwrap();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), killed.path().join(entry.file_name())).unwrap();
+    }
+    killed
+}
+
+/// A store with a key, this record, and another key.
+fn with_record(kind: Kind, body: Vec<u8>) -> TempDir {
+    let dir = tempdir().unwrap();
+    let (store, ns) = open(dir.path());
+    store.checkpoint().unwrap();
+    ns.put("before", "value").unwrap();
+    let op = Op::keyless(kind, 9, body);
+    ns.core().commit(vec![op], true).unwrap();
+    ns.put("after", "value").unwrap();
+    close(store, ns);
+    dir
+}
+
+#[test]
+fn a_record_whose_body_says_nothing_changes_nothing() {
+    for kind in [Kind::Namespace, Kind::Retire, Kind::Move] {
+        let dir = with_record(kind, vec![7; 3]);
+        for is_rebuilt in [false, true] {
+            if is_rebuilt {
+                remove_what_is_derived(dir.path());
+            }
+            let (store, ns) = open(dir.path());
+            assert_eq!(store.stats().damage, Vec::<String>::new());
+            assert_eq!(store.namespaces().len(), 1);
+            for key in ["before", "after"] {
+                assert_eq!(&ns.get(key).unwrap().unwrap()[..], b"value", "{kind:?}");
+            }
+            close(store, ns);
+        }
+    }
+}
+
+/// A store of which compaction copied the odd ones of forty keys; where the copies of 1 and 3 lie, and the number of
+/// their namespace.
+fn with_copies() -> (TempDir, Store, Namespace, Arc<Segment>, [u32; 2], u32) {
+    let dir = tempdir().unwrap();
+    let (store, ns) = open(dir.path());
+    for key in 0..40u8 {
+        ns.put([key], [key; 1000]).unwrap();
+    }
+    for key in (0..40u8).step_by(2) {
+        ns.delete([key]).unwrap();
+    }
+    store.compact().unwrap();
+    let all = ns.core().segments.all();
+    let (_, class) = all.iter().find(|(_, s)| s.class.is_some()).unwrap();
+    let mut scan = Scan::of_class(class);
+    let (mut places, mut number) = ([0; 2], 0);
+    loop {
+        match scan.step() {
+            Step::Record { offset, record, .. } => {
+                number = record.header.namespace;
+                if let [key @ (1 | 3)] = record.key {
+                    places[usize::from(*key / 2)] = u32::try_from(offset).unwrap();
+                }
+            }
+            Step::End { .. } => break,
+            Step::Damage { .. } => panic!("it is intact"),
+        }
+    }
+    let class = Arc::clone(class);
+    (dir, store, ns, class, places, number)
+}
+
+/// Commits a move within a class segment, for which nobody copied anything.
+fn commit_move(ns: &Namespace, class: &Segment, hash: u64, places: &[u32]) {
+    let relocation = |new: &u32| Relocation {
+        hash,
+        old: 128,
+        new: *new,
+        len: 1072,
+        expires: 0,
+    };
+    let moved = Move {
+        from: class.id,
+        to: class.id,
+        len: u32::try_from(class.published()).unwrap(),
+        relocations: places.iter().map(relocation).collect(),
+        ..Move::default()
+    };
+    let op = Op::keyless(Kind::Move, 0, moved.encode());
+    ns.core().commit(vec![op], true).unwrap();
+}
+
+#[test]
+fn a_move_to_places_where_no_record_can_be_moves_nothing() {
+    let (dir, store, ns, class, ..) = with_copies();
+    commit_move(&ns, &class, 1, &[132, u32::MAX - 7]);
+    let killed = copy(dir.path());
+    close(store, ns);
+    for is_rebuilt in [false, true] {
+        if is_rebuilt {
+            remove_what_is_derived(killed.path());
+        }
+        let (store, ns) = open(killed.path());
+        assert_eq!(store.stats().damage, Vec::<String>::new());
+        for key in 0..40u8 {
+            let value = ns.get([key]).unwrap().map(|value| value.to_vec());
+            assert_eq!(value, (key % 2 == 1).then(|| vec![key; 1000]));
+        }
+        close(store, ns);
+    }
+}
+
+/// With damage in the log a copy takes the slot of an older version of its key, and no other.
+#[test]
+fn a_move_over_damage_takes_the_slot_of_nothing_newer_and_of_no_other_key() {
+    let (dir, store, ns, class, copies, number) = with_copies();
+    ns.put([1], "newer").unwrap();
+    ns.put("damaged", "damaged value").unwrap();
+    let hash = ns.core().hash(number, &[1]);
+    commit_move(&ns, &class, hash, &copies);
+    ns.put("after", "value").unwrap();
+    let front = ns.core().log.lock().active().1.path.clone();
+    let killed = copy(dir.path());
+    close(store, ns);
+    let front = killed.path().join(front.file_name().unwrap());
+    let (mut log, value) = (std::fs::read(&front).unwrap(), b"damaged value");
+    let at = log.windows(value.len()).position(|w| w == value).unwrap();
+    log[at] ^= 1;
+    std::fs::write(&front, log).unwrap();
+    let (store, ns) = open(killed.path());
+    assert_eq!(store.stats().damage.len(), 1);
+    assert_eq!(&ns.get([1]).unwrap().unwrap()[..], b"newer");
+    assert_eq!(ns.get([3]).unwrap().unwrap()[..], [3; 1000]);
+    close(store, ns);
+}
+
+/// A key is another's if its namespace is, or if it is another key; whatever slots of one hash there are.
+#[test]
+fn a_put_over_damage_takes_the_slot_of_no_other_key() {
+    let dir = tempdir().unwrap();
+    let (store, ns) = open(dir.path());
+    let other = store.namespace("other").unwrap();
+    ns.put("key", "value").unwrap();
+    other.put("key", "value of another namespace").unwrap();
+    ns.put("another", "value").unwrap();
+    drop(other);
+    close(store, ns);
+    let files = Files::list(&OsVfs, dir.path()).unwrap();
+    let chain = Chain::read(&OsVfs, &files, 0, Err).unwrap();
+    let front = chain.fronts.into_iter().next().unwrap();
+    let (len, mut replay) = (front.len, Replay::new(front.header.store));
+    let segment = replay.add(front, len).unwrap();
+    let mut scan = Scan::new(&segment, HEADER_LEN as u64, 0, 0);
+    let mut puts = Vec::new();
+    loop {
+        match scan.step() {
+            Step::Record { offset, record, .. } if record.header.kind == Kind::Put => {
+                puts.push((u32::try_from(offset).unwrap(), record));
+            }
+            Step::End { .. } => break,
+            _ => {}
+        }
+    }
+    // Each hash leads to the other two first, as a rebuild may find it.
+    for (at, (_, record)) in puts.iter().enumerate() {
+        let others = puts.iter().enumerate().filter(|(other, _)| *other != at);
+        for (_, (offset, _)) in others {
+            let (segment, offset) = (segment.id, *offset);
+            let place = replay.location(Address { segment, offset });
+            assert!(replay.table.insert(replay.hash(record), place.unwrap()));
+        }
+    }
+    for (offset, record) in &puts {
+        replay.claim(record, &segment, *offset);
+    }
+    assert_eq!(replay.table.len(), 9, "each has a slot of its own");
+    // As if all had one.
+    let damage = Damage::at(&segment.path, 0, "somewhere");
+    replay.damage.push(damage);
+    for (offset, record) in &puts {
+        replay.apply(record, 7, &segment, *offset);
+    }
+    assert_eq!(replay.table.len(), 12);
+}
+
+/// What it says of itself afterwards is not found; it opens, and goes on in another segment.
+#[test]
+fn a_log_that_goes_on_in_a_segment_that_it_retired_opens() {
+    let dir = tempdir().unwrap();
+    let (store, ns) = open(dir.path());
+    store.checkpoint().unwrap();
+    let retire = Retire {
+        victims: vec![ns.core().log.lock().active().1.id],
+        ..Retire::default()
+    };
+    let op = Op::keyless(Kind::Retire, 0, retire.encode());
+    ns.core().commit(vec![op], true).unwrap();
+    ns.put("key", "in a segment that is gone").unwrap();
+    close(store, ns);
+    for _ in 0..2 {
+        let (store, ns) = open(dir.path());
+        assert!(ns.get("key").unwrap().is_none());
+        ns.put("later", "value").unwrap();
+        assert!(ns.get("later").unwrap().is_some());
+        store.checkpoint().unwrap();
+        close(store, ns);
+    }
+}
+
+/// Nothing says that it is durable, so it is written again; and its segment goes, which would have gone for that.
+#[test]
+fn a_log_that_retires_a_segment_of_which_nothing_is_durable_opens() {
+    let dir = tempdir().unwrap();
+    let (store, ns) = open(dir.path());
+    close(store, ns);
+    let options = Options::new().clock(Clock::manual(1));
+    let store = options.durability(Durability::None).open(dir.path());
+    let store = store.unwrap();
+    let ns = store.namespace("n").unwrap();
+    ns.put("key", "value").unwrap();
+    let retire = Retire {
+        victims: vec![ns.core().log.lock().active().1.id],
+        ..Retire::default()
+    };
+    let op = Op::keyless(Kind::Retire, 0, retire.encode());
+    ns.core().commit(vec![op], false).unwrap();
+    let killed = copy(dir.path());
+    for _ in 0..2 {
+        let (store, ns) = open(killed.path());
+        assert_eq!(store.stats().damage, Vec::<String>::new());
+        assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"value");
+        close(store, ns);
+    }
+}
+
+/// Nobody can make keys of one hash, which has a secret seed. But what cannot be had is told.
+#[test]
+fn a_key_for_which_there_is_no_slot_is_told() {
+    let dir = tempdir().unwrap();
+    let (store, ns) = open(dir.path());
+    ns.put("key", "value").unwrap();
+    close(store, ns);
+    for is_rebuilt in [false, true] {
+        let files = Files::list(&OsVfs, dir.path()).unwrap();
+        let chain = Chain::read(&OsVfs, &files, 0, Err).unwrap();
+        let front = chain.fronts.into_iter().next().unwrap();
+        let (len, mut replay) = (front.len, Replay::new(front.header.store));
+        let segment = replay.add(front, len).unwrap();
+        let mut scan = Scan::new(&segment, HEADER_LEN as u64, 0, 0);
+        let (offset, record) = loop {
+            match scan.step() {
+                Step::Record { offset, record, .. } if record.key == b"key" => {
+                    break (u32::try_from(offset).unwrap(), record);
+                }
+                Step::End { .. } => panic!("the key is there"),
+                _ => {}
+            }
+        };
+        let hash = replay.hash(&record);
+        let mut others = (1..10_000).map(|n| Location::new(9, 8 * n));
+        assert!(others.any(|other| !replay.table.insert(hash, other)));
+        match is_rebuilt {
+            false => replay.apply(&record, hash, &segment, offset),
+            true => replay.claim(&record, &segment, offset),
+        }
+        let [damage] = &replay.damage[..] else {
+            panic!("{} damages", replay.damage.len())
+        };
+        assert_eq!((damage.reason, damage.offset), (CROWDED, offset.into()));
+    }
+}
