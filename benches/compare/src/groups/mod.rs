@@ -20,9 +20,9 @@ use crate::bench::Bench;
 pub const ALL: &[fn(&mut Bench)] = &[
     load::run,
     reads::run,
-    open::run,
     puts::run,
     large::run,
+    open::run,
     cold::run,
     starved::run,
     space::run,
