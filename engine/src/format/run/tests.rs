@@ -640,6 +640,67 @@ fn a_large_index_is_verified_where_it_is_used() {
     );
 }
 
+/// A run of one record, whose index has so many levels.
+fn deep(levels: usize) -> Vec<u8> {
+    let mut file = header(STORE, ID).to_vec();
+    let mut child = push_block(&mut file, &[(&sort_key(b"a"), 1)]);
+    let index = file.len() as u64;
+    for _ in 0..levels {
+        child = push_block(&mut file, &[(b"", child)]);
+    }
+    push_footer(&mut file, index, child);
+    file
+}
+
+/// Adds a block with these sort keys and numbers; where it begins.
+fn push_block(file: &mut Vec<u8>, records: &[(&[u8], u64)]) -> u64 {
+    let (mut builder, mut block) = (BlockBuilder::default(), vec![0; LENGTHS_LEN]);
+    for (key, number) in records {
+        builder.push(key, &put(b"", *number));
+    }
+    builder.finish(&mut block);
+    block.resize(block.len().max(BLOCK_LEN_MIN - CRC_LEN), 0);
+    let len = u32::try_from(block.len() + CRC_LEN).unwrap();
+    block[..4].copy_from_slice(&len.to_le_bytes());
+    let start = file.len() as u64;
+    let crc = block_crc(ID, start, &block);
+    file.extend(block);
+    file.extend(crc.to_le_bytes());
+    start
+}
+
+/// Ends a run of one record.
+fn push_footer(file: &mut Vec<u8>, index: u64, root: u64) {
+    let mut footer = Vec::new();
+    for field in [index, root, 1, 0, 1, 1, 0] {
+        footer.extend(field.to_le_bytes());
+    }
+    footer.extend(FOOTER_MAGIC);
+    let crc = footer_crc(file.first_chunk().unwrap(), &footer);
+    file.extend(footer);
+    file.extend(crc.to_le_bytes());
+}
+
+/// Who lets go of a run must not go as deep as somebody says that its index is.
+#[test]
+fn an_index_with_more_levels_than_any_file_has_is_damage() {
+    for levels in [1, 16] {
+        let run = open(deep(levels)).unwrap();
+        assert_eq!(forward(&run, b"").unwrap(), [1], "{levels}");
+        assert_eq!(backward(Backward::last(&run).unwrap()).unwrap(), [1]);
+    }
+    for levels in [17, 100_000] {
+        let run = open(deep(levels)).unwrap();
+        let found = [
+            forward(&run, b"").map(drop),
+            Backward::last(&run).map(drop),
+            Backward::seek(&run, 7, b"b", false).map(drop),
+        ];
+        let reasons = found.map(|found| found.map_err(|damage| damage.reason));
+        assert_eq!(reasons, [Err("order of a run index"); 3], "{levels}");
+    }
+}
+
 /// A file that notes what of it is asked for ahead.
 struct Asked {
     file: Vec<u8>,

@@ -1,6 +1,6 @@
 //! The index of version 2: blocks that lead to blocks.
 
-use super::block::{Malformed, Records};
+use super::block::{BLOCK_RECORDS, Malformed, Records};
 use super::file::{FETCHED_MAX, File, Leaf};
 use super::node::{Node, Slot};
 use super::{
@@ -9,6 +9,10 @@ use super::{
 
 /// Bytes of a block of keys that are brought to the cache at once, whatever the index says of its length.
 const LEAF_LEN_MIN: usize = 1 << 10;
+/// Levels of an index, at most: all blocks of one but the last lead to 32, so no file has as many. Nodes hold those below
+/// them, and who lets go of one goes as deep.
+const LEVELS_MAX: u32 = 16;
+const _: () = assert!(BLOCK_RECORDS.ilog2() * LEVELS_MAX > u64::BITS);
 
 pub(super) struct Tree {
     /// Where blocks of keys end and the index begins.
@@ -26,6 +30,8 @@ pub(super) struct Tree {
 pub(super) struct Place<'a> {
     /// Where the block begins in which it goes on.
     start: usize,
+    /// How many levels of the index lie above it.
+    level: u32,
     /// Bytes that this block's separators and the sort key are known to begin with.
     known: usize,
     /// Where the node of the block is kept, if it is one of the index.
@@ -35,8 +41,13 @@ pub(super) struct Place<'a> {
 impl Place<'_> {
     /// In a block of keys.
     pub(super) fn leaf(start: usize) -> Self {
-        let (known, slot) = (0, None);
-        Place { start, known, slot }
+        let (level, known, slot) = (0, 0, None);
+        Place {
+            start,
+            level,
+            known,
+            slot,
+        }
     }
 
     pub(super) fn start(&self) -> usize {
@@ -105,11 +116,14 @@ impl Tree {
         place: &mut Place<'a>,
         sort_key: Option<&[u8]>,
     ) -> Result<bool, Damage> {
-        let (start, known) = (place.start, place.known);
+        let (start, level, known) = (place.start, place.level, place.known);
         if start < self.start {
             return Ok(false);
         }
         let order = Damage::at(start, "order of a run index");
+        if level == LEVELS_MAX {
+            return Err(order);
+        }
         let node = self.node(file, start, place.slot.ok_or(order)?)?;
         let number = match sort_key {
             Some(sort_key) => match node.find(sort_key, known) {
@@ -125,6 +139,7 @@ impl Tree {
         }
         *place = Place {
             start: child,
+            level: level + 1,
             known: node.known_below(number, known),
             slot: node.slot(number),
         };
