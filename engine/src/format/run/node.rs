@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use super::block::{BLOCK_RECORDS, Malformed, Records, common_len};
 use super::file::LINE;
-use super::rank;
+use super::{KEY_LEN_MAX, NAMESPACE_LEN, rank};
 use crate::mem::prefetch;
 
 /// Bytes that separators are compared by before their numbers.
@@ -151,7 +151,9 @@ fn separators(payload: &[u8]) -> Result<Vec<(Vec<u8>, u64)>, Malformed> {
     let mut records = Records::new(payload).ok_or(Malformed)?;
     let (mut all, mut separator) = (Vec::with_capacity(CHILDREN), Vec::new());
     while let Some(record) = records.next()? {
-        if record.shared > separator.len() {
+        // It is copied whole, 32 times at most.
+        let len = record.shared.saturating_add(record.suffix.len());
+        if record.shared > separator.len() || len > NAMESPACE_LEN + KEY_LEN_MAX {
             return Err(Malformed);
         }
         separator.truncate(record.shared);

@@ -701,6 +701,24 @@ fn an_index_with_more_levels_than_any_file_has_is_damage() {
     }
 }
 
+/// What reading an index allocates is bounded, whatever it says.
+#[test]
+fn a_separator_that_is_longer_than_a_sort_key_is_damage() {
+    let long = [1; NAMESPACE_LEN + KEY_LEN_MAX + 1];
+    for (len, found) in [
+        (long.len() - 1, Ok(vec![1])),
+        (long.len(), Err("record in a run index")),
+    ] {
+        let mut file = header(STORE, ID).to_vec();
+        let leaf = push_block(&mut file, &[(&sort_key(b"a"), 1)]);
+        let index = file.len() as u64;
+        let root = push_block(&mut file, &[(b"", leaf), (&long[..len], leaf)]);
+        push_footer(&mut file, index, root);
+        let run = open(file).unwrap();
+        assert_eq!(forward(&run, b"").map_err(|damage| damage.reason), found);
+    }
+}
+
 /// A file that notes what of it is asked for ahead.
 struct Asked {
     file: Vec<u8>,
