@@ -27,7 +27,7 @@ impl RunBytes for Vec<u8> {}
 const EAGER_MAX: usize = 1 << 20;
 
 /// An open run. Header and footer are verified, a part of the index before it is first used, and a block of
-/// keys each time it is.
+/// keys each time it is, or the first time.
 pub(crate) struct Run {
     bytes: Arc<dyn RunBytes>,
     store_id: [u8; 16],
