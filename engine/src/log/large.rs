@@ -22,8 +22,8 @@ use crate::verified::Verified;
 /// What is wrong where a large value has no file.
 pub(crate) const MISSING: &str = "the file of a large value is missing";
 
-/// Bytes that a stream has the disk read ahead, once it gets to what is not in memory.
-const AHEAD: u64 = 1 << 20;
+/// Bytes that are asked for at once, where what is read is not in memory.
+const AHEAD: usize = 1 << 20;
 
 /// A large value being written.
 pub(crate) struct LargeWriter {
@@ -252,10 +252,10 @@ impl Large {
     pub(crate) fn range(self: &Arc<Large>, start: u64, end: u64) -> Result<Bytes> {
         let end = end.min(self.len());
         let start = start.min(end);
-        self.fetch(start, end);
+        self.fetch(start);
         let mut chunk = start / CHUNK as u64;
         while chunk.saturating_mul(CHUNK as u64) < end {
-            self.verify(chunk, end)?;
+            self.verify(chunk)?;
             chunk = chunk.saturating_add(1);
         }
         debug_assert!(start <= end);
@@ -268,23 +268,20 @@ impl Large {
         Ok(Bytes::from_owner(slice))
     }
 
-    /// Has the disk read what is asked for from here to there, and something more, if it begins on the disk.
-    fn fetch(&self, from: u64, end: u64) {
-        let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        let len = end.saturating_sub(from).max(AHEAD);
-        self.map
-            .fetch(at(LARGE_START.saturating_add(from)), at(len));
+    /// Has the disk read what comes from here on, if it is not in memory.
+    fn fetch(&self, from: u64) {
+        let at = usize::try_from(LARGE_START.saturating_add(from)).unwrap_or(usize::MAX);
+        self.map.fetch(at, AHEAD);
     }
 
-    /// Verifies a chunk of a range that ends there.
-    fn verify(&self, chunk: u64, end: u64) -> Result<()> {
+    fn verify(&self, chunk: u64) -> Result<()> {
         let piece = usize::try_from(chunk).unwrap_or(usize::MAX);
         if self.verify == Verify::FirstRead && self.verified.has(piece) {
             return Ok(());
         }
         let from = chunk.saturating_mul(CHUNK as u64);
         debug_assert!(from < self.len(), "a chunk of the value");
-        self.fetch(from, end);
+        self.fetch(from);
         let len = self.len().saturating_sub(from).min(CHUNK as u64);
         let offset = LARGE_START.saturating_add(from);
         let bytes = usize::try_from(offset)
