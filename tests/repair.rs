@@ -519,3 +519,68 @@ fn copies_that_were_given_up_since_the_checkpoint_do_not_come_back() {
     let expected: State = (1..40).step_by(2).map(expected).collect();
     assert_eq!(state(into.path(), &clock), expected);
 }
+
+/// The record that gave a segment up is damaged. The one before it says that the segment is part of the store; but
+/// a checkpoint knows better, and the tombstones of what the segment holds are gone with it.
+#[test]
+fn copies_that_the_checkpoint_knows_to_be_given_up_do_not_come_back() {
+    let (dir, clock, gate) = (tempdir().unwrap(), Clock::manual(1_000), Gate::default());
+    let options = Options::new()
+        .clock(clock.clone())
+        .vfs(Arc::new(gate.clone()));
+    let store = options.open(dir.path()).unwrap();
+    let ns = store.namespace("n").unwrap();
+    for n in 0..40 {
+        ns.put(format!("key {n}"), "a value").unwrap();
+    }
+    for n in (0..40).step_by(2) {
+        ns.delete(format!("key {n}")).unwrap();
+    }
+    store.compact().unwrap();
+    for n in (1..40).step_by(2) {
+        ns.delete(format!("key {n}")).unwrap();
+    }
+    gate.fail(Doing::Create, ".ckpt");
+    assert!(store.compact().is_err());
+    gate.open();
+    ns.put("kept", "a value").unwrap();
+    store.checkpoint().unwrap();
+    // Which says that all before it was durable.
+    ns.put("next", "a value").unwrap();
+    let killed = copy(dir.path());
+    let classes = files(killed.path()).into_iter();
+    let classes = classes.filter(|path| is_segment(path) && is_class(path));
+    assert_eq!(classes.count(), 1, "it is retired, and still there");
+    assert_eq!(damage_retirements(killed.path()), 1);
+    // The runs only hide it.
+    for _ in 0..2 {
+        let (into, repaired) = repair(killed.path(), &clock);
+        assert_eq!(repaired.lost, []);
+        let kept: Vec<_> = state(into.path(), &clock).into_keys().collect();
+        assert_eq!(kept, [b"kept", b"next"]);
+        let runs = files(killed.path()).into_iter();
+        for run in runs.filter(|path| path.extension().is_some_and(|kind| kind == "run")) {
+            fs::remove_file(run).unwrap();
+        }
+    }
+}
+
+/// Flips a bit in the body of each record of the newest segment that retires others, and returns how many there are.
+fn damage_retirements(dir: &Path) -> usize {
+    let path = rimstone_tests::newest(dir, "seg").unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    let (mut at, mut count) = (128, 0);
+    // As in docs/format.md: kind, length of the key, length of the body.
+    while bytes[at + 4] != 0 {
+        let key_len = u16::from_le_bytes(bytes[at + 6..at + 8].try_into().unwrap());
+        let body_len = u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap());
+        let end = at + 64 + usize::from(key_len) + usize::try_from(body_len).unwrap();
+        if bytes[at + 4] == 6 {
+            bytes[end - 1] ^= 1;
+            count += 1;
+        }
+        at = end.next_multiple_of(8);
+    }
+    fs::write(&path, bytes).unwrap();
+    count
+}

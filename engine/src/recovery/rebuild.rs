@@ -31,11 +31,11 @@ impl Replay {
         self.is_rebuilt = true;
         self.is_exact = false;
         for (id, len) in std::mem::take(&mut self.checkpointed_classes) {
-            if !self.retirements.contains(&id) {
-                let known = self.classes.entry(id).or_default();
-                *known = len.max(*known);
-            }
+            let known = self.classes.entry(id).or_default();
+            *known = len.max(*known);
         }
+        // Also what the log says is there may have been retired: a checkpoint knows of records that are damaged.
+        self.classes.retain(|id, _| !self.retirements.contains(id));
         let classes = self.class_parts()?;
         let staying = fronts
             .iter()
