@@ -152,6 +152,50 @@ fn a_move_to_places_where_no_record_can_be_moves_nothing() {
     }
 }
 
+/// Where the record is damaged that says what was copied out of a segment, the segment stays, whoever says that it was
+/// retired; and the next retirement lists it.
+#[test]
+fn a_rebuild_takes_in_a_segment_that_was_retired_and_stayed() {
+    for is_said_again in [false, true] {
+        let (dir, store, ns, class, ..) = with_copies();
+        let all = ns.core().segments.all();
+        let classes = all.iter().filter(|(_, s)| s.class.is_some() && s.end() > 0);
+        let classes: Vec<_> = classes
+            .map(|(_, segment)| Address {
+                segment: segment.id,
+                offset: u32::try_from(segment.end()).unwrap(),
+            })
+            .collect();
+        let commit = |victims: Vec<u64>, classes: Vec<Address>| {
+            let retire = Retire {
+                victims,
+                holes: Vec::new(),
+                classes,
+            };
+            let op = Op::keyless(Kind::Retire, 0, retire.encode());
+            ns.core().commit(vec![op], true).unwrap();
+        };
+        if is_said_again {
+            commit(vec![class.id], Vec::new());
+            commit(Vec::new(), classes);
+        } else {
+            commit(vec![class.id], classes);
+        }
+        let killed = copy(dir.path());
+        drop((all, class));
+        close(store, ns);
+        remove_what_is_derived(killed.path());
+        for _ in 0..2 {
+            let (store, ns) = open(killed.path());
+            for key in 0..40u8 {
+                let value = ns.get([key]).unwrap().map(|value| value.to_vec());
+                assert_eq!(value, (key % 2 == 1).then(|| vec![key; 1000]));
+            }
+            close(store, ns);
+        }
+    }
+}
+
 /// With damage in the log a copy takes the slot of an older version of its key, and no other.
 #[test]
 fn a_move_over_damage_takes_the_slot_of_nothing_newer_and_of_no_other_key() {
