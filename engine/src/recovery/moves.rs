@@ -88,8 +88,9 @@ impl Replay {
 
     /// Repeats a retirement: whatever slots the segment still has are those of dead records.
     pub(super) fn retire(&mut self, id: u64, seqno: u64) {
-        if self.is_rebuilt && self.classes.contains_key(&id) {
-            // A later record says that it is part of the store: it had stayed, as below.
+        let is_in_use = seqno <= self.in_use.0 && self.in_use.1.contains(&id);
+        if is_in_use || (self.is_rebuilt && self.classes.contains_key(&id)) {
+            // A later record or checkpoint says that it is part of the store: it had stayed, as below.
             return;
         }
         let live = self.numbers.get(&id).map(|(_, s)| s.usage.counts().live);

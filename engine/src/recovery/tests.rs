@@ -7,6 +7,7 @@ use tempfile::{TempDir, tempdir};
 
 use super::files::{Chain, Files};
 use super::replay::{CROWDED, Replay};
+use super::salvage;
 use crate::damage::Damage;
 use crate::format::lists::{Move, Relocation, Retire};
 use crate::format::record::{Address, Kind};
@@ -15,7 +16,7 @@ use crate::index::table::Location;
 use crate::log::commit::Op;
 use crate::log::scan::{Scan, Step};
 use crate::log::segment::Segment;
-use crate::vfs::OsVfs;
+use crate::vfs::{OsVfs, Vfs};
 use crate::{Clock, Durability, Namespace, Options, Store};
 
 fn open(dir: &Path) -> (Store, Namespace) {
@@ -194,6 +195,24 @@ fn a_rebuild_takes_in_a_segment_that_was_retired_and_stayed() {
             close(store, ns);
         }
     }
+}
+
+/// It stayed, and the checkpoint that was made then has it.
+#[test]
+fn a_repair_takes_in_a_segment_that_was_retired_and_is_in_use() {
+    let (dir, store, ns, class, ..) = with_copies();
+    let retire = Retire {
+        victims: vec![class.id],
+        ..Retire::default()
+    };
+    let op = Op::keyless(Kind::Retire, 0, retire.encode());
+    ns.core().commit(vec![op], true).unwrap();
+    store.checkpoint().unwrap();
+    drop(class);
+    close(store, ns);
+    let vfs: Arc<dyn Vfs> = Arc::new(OsVfs);
+    let salvaged = salvage(&vfs, dir.path(), &Clock::manual(1)).unwrap();
+    assert_eq!(salvaged.core.table.len(), 20);
 }
 
 /// With damage in the log a copy takes the slot of an older version of its key, and no other.
