@@ -88,8 +88,12 @@ impl Replay {
 
     /// Repeats a retirement: whatever slots the segment still has are those of dead records.
     pub(super) fn retire(&mut self, id: u64, seqno: u64) {
+        let is_in_use = seqno <= self.in_use.0 && self.in_use.1.contains(&id);
+        if is_in_use || (self.is_rebuilt && self.classes.contains_key(&id)) {
+            // A later record or checkpoint says that it is part of the store: it had stayed, as below.
+            return;
+        }
         let live = self.numbers.get(&id).map(|(_, s)| s.usage.counts().live);
-        debug_assert!(!self.is_rebuilt || live.is_none_or(|live| live == 0));
         if live.is_some_and(|live| live > 0) && !self.damage.is_empty() {
             // What was live was moved away, but the record that says so may be the damaged one. The
             // segment stays, and is emptied again.

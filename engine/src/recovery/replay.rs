@@ -60,6 +60,9 @@ pub(super) struct Replay {
     pub(super) is_salvage: bool,
     /// Class segments and their lengths as the newest checkpoint has them, when salvaging.
     pub(super) checkpointed_classes: Vec<(u64, u64)>,
+    /// The segments that the newest checkpoint has in use, and its sequence number, when salvaging: of these nothing
+    /// before it was retired, whatever the log says.
+    pub(super) in_use: (u64, HashSet<u64>),
     /// Numbers of namespaces that live records name, when salvaging.
     pub(super) named: BTreeSet<u32>,
     /// Whether the table was rebuilt from what all segments hold.
@@ -102,6 +105,7 @@ impl Replay {
             was_compacted: false,
             is_salvage: false,
             checkpointed_classes: Vec::new(),
+            in_use: (0, HashSet::new()),
             named: BTreeSet::new(),
             is_rebuilt: false,
             known: HashMap::new(),
@@ -456,7 +460,11 @@ impl Replay {
             }
             Kind::Retire => {
                 if let Some(retire) = Retire::decode(record.body) {
-                    self.retirements.extend(retire.victims);
+                    let (seqno, in_use) = &self.in_use;
+                    let is_later = record.header.seqno > *seqno;
+                    let victims = retire.victims.into_iter();
+                    let victims = victims.filter(|id| is_later || !in_use.contains(id));
+                    self.retirements.extend(victims);
                     self.retirements.extend(retire.holes);
                     let classes = retire.classes.iter();
                     self.classes = classes.map(|c| (c.segment, u64::from(c.offset))).collect();

@@ -79,7 +79,9 @@ pub(crate) fn salvage(vfs: &Arc<dyn Vfs>, dir: &Path, clock: &Clock) -> Result<S
         }
     }
     let slots = newest.map(|checkpoint| Slots::of(&**vfs, dir, checkpoint));
-    if let Some((_, meta)) = known.first() {
+    if let Some((header, meta)) = known.first() {
+        let segments = meta.segments.iter().map(|entry| entry.id);
+        replay.in_use = (header.seqno, segments.collect());
         let classes = meta.segments.iter().filter(|entry| entry.class != FRONT);
         replay.checkpointed_classes = classes.map(|entry| (entry.id, entry.len)).collect();
     }

@@ -7,6 +7,7 @@ use tempfile::{TempDir, tempdir};
 
 use super::files::{Chain, Files};
 use super::replay::{CROWDED, Replay};
+use super::salvage;
 use crate::damage::Damage;
 use crate::format::lists::{Move, Relocation, Retire};
 use crate::format::record::{Address, Kind};
@@ -15,7 +16,7 @@ use crate::index::table::Location;
 use crate::log::commit::Op;
 use crate::log::scan::{Scan, Step};
 use crate::log::segment::Segment;
-use crate::vfs::OsVfs;
+use crate::vfs::{OsVfs, Vfs};
 use crate::{Clock, Durability, Namespace, Options, Store};
 
 fn open(dir: &Path) -> (Store, Namespace) {
@@ -150,6 +151,68 @@ fn a_move_to_places_where_no_record_can_be_moves_nothing() {
         }
         close(store, ns);
     }
+}
+
+/// Where the record is damaged that says what was copied out of a segment, the segment stays, whoever says that it was
+/// retired; and the next retirement lists it.
+#[test]
+fn a_rebuild_takes_in_a_segment_that_was_retired_and_stayed() {
+    for is_said_again in [false, true] {
+        let (dir, store, ns, class, ..) = with_copies();
+        let all = ns.core().segments.all();
+        let classes = all.iter().filter(|(_, s)| s.class.is_some() && s.end() > 0);
+        let classes: Vec<_> = classes
+            .map(|(_, segment)| Address {
+                segment: segment.id,
+                offset: u32::try_from(segment.end()).unwrap(),
+            })
+            .collect();
+        let commit = |victims: Vec<u64>, classes: Vec<Address>| {
+            let retire = Retire {
+                victims,
+                holes: Vec::new(),
+                classes,
+            };
+            let op = Op::keyless(Kind::Retire, 0, retire.encode());
+            ns.core().commit(vec![op], true).unwrap();
+        };
+        if is_said_again {
+            commit(vec![class.id], Vec::new());
+            commit(Vec::new(), classes);
+        } else {
+            commit(vec![class.id], classes);
+        }
+        let killed = copy(dir.path());
+        drop((all, class));
+        close(store, ns);
+        remove_what_is_derived(killed.path());
+        for _ in 0..2 {
+            let (store, ns) = open(killed.path());
+            for key in 0..40u8 {
+                let value = ns.get([key]).unwrap().map(|value| value.to_vec());
+                assert_eq!(value, (key % 2 == 1).then(|| vec![key; 1000]));
+            }
+            close(store, ns);
+        }
+    }
+}
+
+/// It stayed, and the checkpoint that was made then has it.
+#[test]
+fn a_repair_takes_in_a_segment_that_was_retired_and_is_in_use() {
+    let (dir, store, ns, class, ..) = with_copies();
+    let retire = Retire {
+        victims: vec![class.id],
+        ..Retire::default()
+    };
+    let op = Op::keyless(Kind::Retire, 0, retire.encode());
+    ns.core().commit(vec![op], true).unwrap();
+    store.checkpoint().unwrap();
+    drop(class);
+    close(store, ns);
+    let vfs: Arc<dyn Vfs> = Arc::new(OsVfs);
+    let salvaged = salvage(&vfs, dir.path(), &Clock::manual(1)).unwrap();
+    assert_eq!(salvaged.core.table.len(), 20);
 }
 
 /// With damage in the log a copy takes the slot of an older version of its key, and no other.
