@@ -468,6 +468,12 @@ impl Replay {
                     self.retirements.extend(retire.holes);
                     let classes = retire.classes.iter();
                     self.classes = classes.map(|c| (c.segment, u64::from(c.offset))).collect();
+                    if is_later {
+                        // What is listed had stayed, whoever said before that it was retired.
+                        for id in self.classes.keys() {
+                            self.retirements.remove(id);
+                        }
+                    }
                 }
             }
             _ => return,
