@@ -3,11 +3,10 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use rimstone::{Clock, Error, ListOptions, Namespace, Options, PutOptions, Store};
-use rimstone_tests::{Doing, Gate, copy};
+use rimstone_tests::{Doing, Gate, copy, open_gated};
 use tempfile::{TempDir, tempdir};
 
 /// More than the hour that expired data is kept, in case the clock was wrong.
@@ -131,14 +130,6 @@ fn a_flipped_bit_in_a_value_never_serves_the_older_one() {
 #[test]
 fn a_flipped_bit_in_a_value_behind_a_checkpoint_never_serves_the_older_one() {
     a_flipped_bit_hides_the_value(true);
-}
-
-/// The store in files that fail on demand.
-fn open_gated(dir: &Path, clock: &Clock, gate: &Gate) -> (Store, Namespace) {
-    let options = Options::new().vfs(Arc::new(gate.clone()));
-    let store = options.clock(clock.clone()).open(dir).unwrap();
-    let ns = store.namespace("n").unwrap();
-    (store, ns)
 }
 
 /// What a process leaves that was killed after it retired a segment, before the next checkpoint.

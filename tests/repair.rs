@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use rimstone::{Clock, Error, ListOptions, Loss, Options, PutOptions, Repaired, Store};
-use rimstone_tests::{Doing, Gate, copy, open};
+use rimstone_tests::{Doing, Gate, copy, open, open_gated};
 use tempfile::{TempDir, tempdir};
 
 type State = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -484,11 +483,7 @@ fn another_stores_checkpoint_says_nothing() {
 #[test]
 fn copies_that_were_given_up_since_the_checkpoint_do_not_come_back() {
     let (dir, clock, gate) = (tempdir().unwrap(), Clock::manual(1_000), Gate::default());
-    let options = Options::new()
-        .clock(clock.clone())
-        .vfs(Arc::new(gate.clone()));
-    let store = options.open(dir.path()).unwrap();
-    let ns = store.namespace("n").unwrap();
+    let (store, ns) = open_gated(dir.path(), &clock, &gate);
     for round in 0..2 {
         for n in 0..40 {
             ns.put(format!("key {n}"), format!("key {n} in round {round}"))
@@ -525,11 +520,7 @@ fn copies_that_were_given_up_since_the_checkpoint_do_not_come_back() {
 #[test]
 fn copies_that_the_checkpoint_knows_to_be_given_up_do_not_come_back() {
     let (dir, clock, gate) = (tempdir().unwrap(), Clock::manual(1_000), Gate::default());
-    let options = Options::new()
-        .clock(clock.clone())
-        .vfs(Arc::new(gate.clone()));
-    let store = options.open(dir.path()).unwrap();
-    let ns = store.namespace("n").unwrap();
+    let (store, ns) = open_gated(dir.path(), &clock, &gate);
     for n in 0..40 {
         ns.put(format!("key {n}"), "a value").unwrap();
     }

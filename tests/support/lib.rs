@@ -44,6 +44,19 @@ pub fn open(dir: &Path, clock: &Clock) -> Store {
     options.open(dir).expect("the store opens")
 }
 
+/// A store in files that fail on demand, flushed with every write, and its namespace `n`.
+///
+/// # Panics
+/// Panics if the store does not open.
+#[must_use]
+pub fn open_gated(dir: &Path, clock: &Clock, gate: &Gate) -> (Store, Namespace) {
+    let options = Options::new().vfs(Arc::new(gate.clone()));
+    let store = options.clock(clock.clone()).open(dir);
+    let store = store.expect("the store opens");
+    let ns = store.namespace("n").expect("a namespace");
+    (store, ns)
+}
+
 /// An empty store as of [`open`], at the first second, with a namespace `n`.
 ///
 /// # Panics
