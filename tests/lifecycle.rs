@@ -153,6 +153,28 @@ fn a_checkpoint_that_failed_stays_due_and_is_made_on_closing() {
 }
 
 #[test]
+fn a_writer_that_panics_within_the_store_poisons_it_and_holds_nobody_up() {
+    let (dir, gate) = (tempdir().unwrap(), Gate::default());
+    let (store, ns) = open(dir.path(), &gate, Durability::Immediate);
+    ns.put("key", "value").unwrap();
+    gate.panic(Doing::Sync, SEGMENT);
+    let panicking = ns.clone();
+    let writer = thread::spawn(move || panicking.put("key", "another"));
+    assert!(writer.join().is_err());
+    gate.open();
+    assert!(store.stats().poisoned);
+    assert!(matches!(ns.put("key", "value"), Err(Error::Poisoned)));
+    assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"value");
+    drop(ns);
+    let _ = store.close();
+    let (_store, ns) = open(dir.path(), &gate, Durability::Immediate);
+    // It was written, and nobody was told.
+    let value = ns.get("key").unwrap().unwrap();
+    assert!([&b"value"[..], b"another"].contains(&&value[..]));
+    assert!(ns.put("key", "value").is_ok());
+}
+
+#[test]
 fn a_poisoned_store_leaves_no_files_of_large_values() {
     let (dir, gate) = (tempdir().unwrap(), Gate::default());
     let (store, ns) = open(dir.path(), &gate, Durability::Immediate);

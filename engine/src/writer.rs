@@ -78,6 +78,15 @@ struct Decision {
     needs_tombstone: bool,
 }
 
+/// Poisons the store if the leader panics: nobody knows then what it wrote, and what it published of that.
+struct Unfinished<'a>(&'a Core);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.0.poison();
+    }
+}
+
 /// One turn of the leader.
 struct Group<'a> {
     core: &'a Core,
@@ -207,6 +216,7 @@ impl Core {
     pub(crate) fn lead(&self, requests: &[Arc<Request>]) {
         debug_assert!(!requests.is_empty(), "who leads has a request");
         let mut log = self.log.lock();
+        let unfinished = Unfinished(self);
         let mut group = Group {
             core: self,
             before: log.seqno,
@@ -226,6 +236,7 @@ impl Core {
         }
         group.flush();
         group.check_done();
+        std::mem::forget(unfinished);
         if group.work || log.wants_maintenance() {
             self.work.wake();
         }

@@ -46,6 +46,7 @@ enum Then {
     Wait,
     WaitAlone,
     Fail,
+    Panic,
 }
 
 impl Gate {
@@ -76,6 +77,11 @@ impl Gate {
         let mut state = self.state();
         state.passes = passes;
         state.closed = Some((doing, kind, Then::Fail));
+    }
+
+    /// From now on who does this to a file whose name ends so panics.
+    pub fn panic(&self, doing: Doing, kind: &'static str) {
+        self.state().closed = Some((doing, kind, Then::Panic));
     }
 
     /// From now on nothing seems to be in memory.
@@ -129,6 +135,7 @@ impl Gate {
                 state.failed += 1;
                 return Err(io::Error::other("the gate is closed"));
             }
+            assert!(then != Then::Panic, "the gate was told to panic");
             state.waiting += 1;
             self.0.changed.notify_all();
             let woken = self.0.changed.wait_while(state, |s| s.closed.is_some());

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::lists::Move;
 use crate::format::record::{Address, INLINE_MAX, KEY_MAX, Kind, LargePointer, METADATA_MAX};
 use crate::options::Condition;
@@ -238,11 +238,18 @@ impl Queue {
         if led && let Some(result) = request.wait() {
             return result;
         }
-        let group: Vec<_> = self.0.lock().waiting.drain(..).collect();
+        let group = self.0.lock().waiting.drain(..).collect();
+        let led = Led { queue: self, group };
         let is_own = |other: &Arc<Request>| Arc::ptr_eq(other, request);
-        debug_assert!(group.iter().any(is_own), "who leads waits itself");
-        commit(&group);
-        debug_assert!(group.iter().all(|request| request.is_finished()));
+        debug_assert!(led.group.iter().any(is_own), "who leads waits itself");
+        commit(&led.group);
+        debug_assert!(led.group.iter().all(|request| request.is_finished()));
+        drop(led);
+        request.wait().unwrap_or(Err(Error::Poisoned))
+    }
+
+    /// Lets the next writer lead, if there is one.
+    fn pass_on(&self) {
         let mut inner = self.0.lock();
         debug_assert!(inner.led, "one leads until the next does");
         match inner.waiting.front() {
@@ -250,7 +257,65 @@ impl Queue {
             None => inner.led = false,
         }
         debug_assert!(inner.led || inner.waiting.is_empty());
-        drop(inner);
-        request.wait().unwrap_or(Err(crate::error::Error::Poisoned))
+    }
+}
+
+/// The writers that one of them leads. If that one panics, the others are told, and somebody else leads on.
+struct Led<'a> {
+    queue: &'a Queue,
+    group: Vec<Arc<Request>>,
+}
+
+impl Drop for Led<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let waiting = self.group.iter().filter(|request| !request.is_finished());
+            waiting.for_each(|request| request.finish(Err(Error::Poisoned)));
+        }
+        self.queue.pass_on();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    fn request() -> Arc<Request> {
+        Request::new(vec![Op::keyless(Kind::Namespace, 1, Vec::new())], true)
+    }
+
+    fn finish(group: &[Arc<Request>]) {
+        let outcome = Outcome::default();
+        group.iter().for_each(|request| request.finish(Ok(outcome)));
+    }
+
+    #[test]
+    fn who_waits_for_a_leader_that_panics_is_told_and_the_next_one_leads() {
+        let queue = Queue::default();
+        let waiting = || queue.0.lock().waiting.len();
+        thread::scope(|scope| {
+            let first = scope.spawn(|| {
+                queue.submit(&request(), |group| {
+                    while waiting() < 2 {
+                        thread::yield_now();
+                    }
+                    finish(group);
+                })
+            });
+            let next = || queue.submit(&request(), |_| panic!("as planned"));
+            while !queue.0.lock().led {
+                thread::yield_now();
+            }
+            let both = [scope.spawn(next), scope.spawn(next)];
+            first.join().unwrap().unwrap();
+            let ends = both.map(std::thread::ScopedJoinHandle::join);
+            let told = |end: &thread::Result<_>| matches!(end, Ok(Err(Error::Poisoned)));
+            assert_eq!(ends.iter().filter(|end| end.is_err()).count(), 1);
+            assert_eq!(ends.iter().filter(|end| told(end)).count(), 1);
+        });
+        queue.submit(&request(), finish).unwrap();
     }
 }
