@@ -329,12 +329,17 @@ impl<S: Send + Sync + 'static> Segments<S> {
         u32::try_from(added).unwrap_or(u32::MAX)
     }
 
-    /// Puts a segment back under the number that a checkpoint's slots have for it.
-    pub(crate) fn restore(&self, number: u32, segment: Arc<S>) {
-        debug_assert!(number > 0, "0 is no segment");
-        let at = usize::try_from(number).unwrap_or(usize::MAX);
-        debug_assert!(at < NUMBERS, "a checkpoint that says more is refused");
-        self.change(|list| set(list, at, Some(segment)));
+    /// Puts segments back under the numbers that a checkpoint's slots have for them: all at once, since each
+    /// change copies the list.
+    pub(crate) fn restore(&self, segments: &[(u32, Arc<S>)]) {
+        self.change(|list| {
+            for (number, segment) in segments {
+                debug_assert!(*number > 0, "0 is no segment");
+                let at = usize::try_from(*number).unwrap_or(usize::MAX);
+                debug_assert!(at < NUMBERS, "a checkpoint that says more is refused");
+                set(list, at, Some(Arc::clone(segment)));
+            }
+        });
     }
 
     /// Forgets a segment that no slot names any more; who reads it keeps it. Its number becomes another's

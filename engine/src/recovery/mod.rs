@@ -338,10 +338,9 @@ fn replay_from(
     if let Some(last) = chain.fronts.last() {
         clock.raise(last.header.time);
     }
-    for entry in replay.sealed() {
-        let file = SegmentFile::read(vfs, segment_path(dir, entry.id), entry.id)?;
-        replay.add(file, entry.len)?;
-    }
+    let sealed = replay.sealed().into_iter();
+    let sealed = sealed.map(|entry| SegmentFile::read(vfs, segment_path(dir, entry.id), entry.id));
+    replay.add_sealed(sealed.collect::<Result<_>>()?)?;
     let mut strays = unknown(vfs, files, &mut replay);
     strays.extend_from_slice(&chain.strays);
     let holes = chain.holes.clone();
@@ -568,7 +567,8 @@ fn unknown(vfs: &dyn Vfs, files: &Files, replay: &mut Replay) -> Vec<PathBuf> {
     {
         match SegmentFile::read(vfs, path.clone(), *id) {
             Ok(file) if file.is_class() => replay.offer(file),
-            _ => strays.push(path.clone()),
+            Ok(_) => strays.push(path.clone()),
+            Err(_) => replay.unreadable.push(path.clone()),
         }
     }
     strays

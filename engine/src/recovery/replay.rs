@@ -52,6 +52,8 @@ pub(super) struct Replay {
     pub(super) missing: Vec<u64>,
     /// Class segments that were found, and that nothing named so far.
     found: HashMap<u64, SegmentFile>,
+    /// Segments that no checkpoint knows and whose headers cannot be read: who needs one of them says so.
+    pub(super) unreadable: Vec<PathBuf>,
     /// Class segments of which the log says that they are part of the store, and their lengths.
     pub(super) classes: HashMap<u64, u64>,
     /// Whether the log speaks of segments that were moved or retired.
@@ -101,6 +103,7 @@ impl Replay {
             retirements: HashSet::new(),
             missing: Vec::new(),
             found: HashMap::new(),
+            unreadable: Vec::new(),
             classes: HashMap::new(),
             was_compacted: false,
             is_salvage: false,
@@ -166,11 +169,12 @@ impl Replay {
         self.found.remove(&id)
     }
 
-    /// Class segments that nothing names: their copies were not committed.
+    /// Class segments that nothing names, if the log is whole: their copies were not committed.
     pub(super) fn unnamed(&self) -> Vec<PathBuf> {
         let retired: HashSet<u64> = self.retired.iter().map(|r| r.id).collect();
         let unnamed = self.found.iter().filter(|(id, _)| !retired.contains(id));
-        unnamed.map(|(_, file)| file.path.clone()).collect()
+        let unnamed = unnamed.map(|(_, file)| &file.path);
+        unnamed.chain(&self.unreadable).cloned().collect()
     }
 
     /// Class segments of which the log says that they are part of the store, and that are not there or are another
@@ -188,27 +192,13 @@ impl Replay {
     }
 
     /// Takes a segment in, under the number that the checkpoint's slots have for it if they do.
-    pub(super) fn add(&mut self, front: SegmentFile, end: u64) -> Result<Arc<Segment>> {
-        if front.header.store != self.id {
-            return Err(Error::Corrupt {
-                path: front.path,
-                offset: 16,
-                reason: "the segment is another store's",
-            });
-        }
-        let len = end.min(front.len);
-        if len < end {
-            let missing = Damage::bytes(&front.path, len, end, MISSING);
-            self.damage.push(missing);
-        }
-        debug_assert!(len <= front.len, "what is not there is not published");
-        debug_assert!(front.len <= SEGMENT_LEN, "longer ones are refused");
-        let segment = Arc::new(Segment::new(front.path, front.file, &front.header, len)?);
+    pub(super) fn add(&mut self, file: SegmentFile, end: u64) -> Result<Arc<Segment>> {
+        let segment = self.opened(file, end)?;
         let number = match self.known.get(&segment.id) {
             Some(entry) => {
-                segment.usage.set(entry);
-                self.segments.restore(entry.number, Arc::clone(&segment));
-                entry.number
+                let number = entry.number;
+                self.segments.restore(&[(number, Arc::clone(&segment))]);
+                number
             }
             None => self.segments.add(Arc::clone(&segment)),
         };
@@ -216,6 +206,45 @@ impl Replay {
         self.numbers
             .insert(segment.id, (number, Arc::clone(&segment)));
         Ok(segment)
+    }
+
+    /// Takes in the segments that the checkpoint says were whole, of its lengths.
+    pub(super) fn add_sealed(&mut self, files: Vec<SegmentFile>) -> Result<()> {
+        let mut all = Vec::with_capacity(files.len());
+        for file in files {
+            let entry = self.known.get(&file.header.id);
+            let Some((number, len)) = entry.map(|entry| (entry.number, entry.len)) else {
+                continue;
+            };
+            all.push((number, self.opened(file, len)?));
+        }
+        self.segments.restore(&all);
+        let numbers = all.into_iter().map(|(number, s)| (s.id, (number, s)));
+        self.numbers.extend(numbers);
+        Ok(())
+    }
+
+    /// A segment that is valid up to `end`, or as far as it is there.
+    fn opened(&mut self, file: SegmentFile, end: u64) -> Result<Arc<Segment>> {
+        if file.header.store != self.id {
+            return Err(Error::Corrupt {
+                path: file.path,
+                offset: 16,
+                reason: "the segment is another store's",
+            });
+        }
+        let len = end.min(file.len);
+        if len < end {
+            let missing = Damage::bytes(&file.path, len, end, MISSING);
+            self.damage.push(missing);
+        }
+        debug_assert!(len <= file.len, "what is not there is not published");
+        debug_assert!(file.len <= SEGMENT_LEN, "longer ones are refused");
+        let segment = Segment::new(file.path, file.file, &file.header, len)?;
+        if let Some(entry) = self.known.get(&segment.id) {
+            segment.usage.set(entry);
+        }
+        Ok(Arc::new(segment))
     }
 
     /// Applies everything known durable and returns the rest.

@@ -15,7 +15,7 @@ use crate::format::segment::HEADER_LEN;
 use crate::index::table::Location;
 use crate::log::commit::Op;
 use crate::log::scan::{Scan, Step};
-use crate::log::segment::Segment;
+use crate::log::segment::{Segment, segment_path};
 use crate::vfs::{OsVfs, Vfs};
 use crate::{Clock, Durability, Namespace, Options, Store};
 
@@ -133,6 +133,14 @@ fn commit_move(ns: &Namespace, class: &Segment, hash: u64, places: &[u32]) {
     ns.core().commit(vec![op], true).unwrap();
 }
 
+/// What `with_copies` put is there.
+fn assert_odd_keys(ns: &Namespace) {
+    for key in 0..40u8 {
+        let value = ns.get([key]).unwrap().map(|value| value.to_vec());
+        assert_eq!(value, (key % 2 == 1).then(|| vec![key; 1000]));
+    }
+}
+
 #[test]
 fn a_move_to_places_where_no_record_can_be_moves_nothing() {
     let (dir, store, ns, class, ..) = with_copies();
@@ -145,10 +153,7 @@ fn a_move_to_places_where_no_record_can_be_moves_nothing() {
         }
         let (store, ns) = open(killed.path());
         assert_eq!(store.stats().damage, Vec::<String>::new());
-        for key in 0..40u8 {
-            let value = ns.get([key]).unwrap().map(|value| value.to_vec());
-            assert_eq!(value, (key % 2 == 1).then(|| vec![key; 1000]));
-        }
+        assert_odd_keys(&ns);
         close(store, ns);
     }
 }
@@ -188,10 +193,7 @@ fn a_rebuild_takes_in_a_segment_that_was_retired_and_stayed() {
         remove_what_is_derived(killed.path());
         for _ in 0..2 {
             let (store, ns) = open(killed.path());
-            for key in 0..40u8 {
-                let value = ns.get([key]).unwrap().map(|value| value.to_vec());
-                assert_eq!(value, (key % 2 == 1).then(|| vec![key; 1000]));
-            }
+            assert_odd_keys(&ns);
             close(store, ns);
         }
     }
@@ -215,6 +217,41 @@ fn a_repair_takes_in_a_segment_that_was_retired_and_is_in_use() {
     assert_eq!(salvaged.core.table.len(), 20);
 }
 
+/// A copy of the directory as it is, but with another byte in the log's newest segment, where this value begins.
+fn copy_damaged(dir: &Path, ns: &Namespace, value: &[u8]) -> TempDir {
+    let killed = copy(dir);
+    let front = ns.core().log.lock().active().1.path.clone();
+    let front = killed.path().join(front.file_name().unwrap());
+    let mut log = std::fs::read(&front).unwrap();
+    let at = log.windows(value.len()).position(|w| w == value).unwrap();
+    log[at] ^= 1;
+    std::fs::write(&front, log).unwrap();
+    killed
+}
+
+/// Where the log is damaged, a record of it may have named the segment.
+#[test]
+fn a_segment_whose_header_is_damaged_stays_while_the_log_may_have_named_it() {
+    let dir = tempdir().unwrap();
+    let (store, ns) = open(dir.path());
+    close(store, ns);
+    let (store, ns) = open(dir.path());
+    store.checkpoint().unwrap();
+    ns.put("damaged", "damaged value").unwrap();
+    ns.put("after", "value").unwrap();
+    let whole = copy(dir.path());
+    let damaged = copy_damaged(dir.path(), &ns, b"damaged value");
+    close(store, ns);
+    for (killed, stays) in [(whole, false), (damaged, true)] {
+        let class = segment_path(killed.path(), (1 << 32) + 9);
+        std::fs::write(&class, [7; 1000]).unwrap();
+        let (store, ns) = open(killed.path());
+        assert_eq!(store.stats().damage.len(), usize::from(stays));
+        assert_eq!(class.exists(), stays);
+        close(store, ns);
+    }
+}
+
 /// With damage in the log a copy takes the slot of an older version of its key, and no other.
 #[test]
 fn a_move_over_damage_takes_the_slot_of_nothing_newer_and_of_no_other_key() {
@@ -224,14 +261,8 @@ fn a_move_over_damage_takes_the_slot_of_nothing_newer_and_of_no_other_key() {
     let hash = ns.core().hash(number, &[1]);
     commit_move(&ns, &class, hash, &copies);
     ns.put("after", "value").unwrap();
-    let front = ns.core().log.lock().active().1.path.clone();
-    let killed = copy(dir.path());
+    let killed = copy_damaged(dir.path(), &ns, b"damaged value");
     close(store, ns);
-    let front = killed.path().join(front.file_name().unwrap());
-    let (mut log, value) = (std::fs::read(&front).unwrap(), b"damaged value");
-    let at = log.windows(value.len()).position(|w| w == value).unwrap();
-    log[at] ^= 1;
-    std::fs::write(&front, log).unwrap();
     let (store, ns) = open(killed.path());
     assert_eq!(store.stats().damage.len(), 1);
     assert_eq!(&ns.get([1]).unwrap().unwrap()[..], b"newer");
