@@ -21,8 +21,8 @@ const EIGHT: &str = "durable puts, 8 threads";
 /// What nothing can do with less: an append and a flush.
 const LIMIT: &str = "limit";
 /// Half of the puts of a turn, not flushed and flushed.
-const PLAIN_PUTS: usize = 500;
-const DURABLE_PUTS: usize = 80;
+const PLAIN_PUTS: usize = 10_000;
+const DURABLE_PUTS: usize = 500;
 const THREADS: usize = 8;
 /// Where the numbers of entries begin, so that nobody writes the same bytes twice.
 const PLAIN_FROM: u64 = 1 << 29;
