@@ -1,6 +1,7 @@
 //! The files of a store's directory, and the chain that its front segments make.
 
 use std::collections::BTreeMap;
+use std::iter::once;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, io_error};
@@ -21,6 +22,8 @@ const INDEX_SHARE: u64 = 32;
 const END_MIN: u64 = 64 << 10;
 const END_MAX: u64 = 4 << 20;
 const _: () = assert!(END_MIN <= END_MAX);
+/// Of so many segments at most it is asked whether they are in memory.
+const ASKED: usize = 8;
 
 /// The files of a store's directory, by kind.
 #[derive(Default)]
@@ -86,12 +89,14 @@ impl Files {
         Ok(files)
     }
 
-    /// Starts to read what opening needs of all files at once, if nothing of the store is in memory: it would
-    /// wait for one after the other.
+    /// Starts to read what opening needs of all files at once, if some of the store is not in memory: it would
+    /// wait for one after the other. Which files went from memory first nobody knows, so that a few are asked.
     pub(super) fn ask_ahead(&self, vfs: &dyn Vfs, dir: &Path) {
-        let current = vfs.open(&dir.join(CURRENT));
-        let is_cold = |file: Box<dyn VfsFile>| self.tells_residency && !file.is_resident(0, 1);
-        if !current.is_ok_and(is_cold) {
+        let current = dir.join(CURRENT);
+        let step = self.segments.len().div_ceil(ASKED).max(1);
+        let segments = self.segments.values().step_by(step);
+        let is_cold = |path: &PathBuf| vfs.open(path).is_ok_and(|file| !file.is_resident(0, 1));
+        if !self.tells_residency || !once(&current).chain(segments).any(is_cold) {
             return;
         }
         let checkpoints = self.checkpoints.values().rev().take(2);
