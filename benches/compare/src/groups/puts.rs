@@ -23,6 +23,8 @@ const LIMIT: &str = "limit";
 /// Half of the puts of a turn, not flushed and flushed.
 const PLAIN_PUTS: usize = 10_000;
 const DURABLE_PUTS: usize = 500;
+/// Bytes of the values of a turn, about: large ones are fewer.
+const BYTES: u64 = 256 << 20;
 const THREADS: usize = 8;
 /// Where the numbers of entries begin, so that nobody writes the same bytes twice.
 const PLAIN_FROM: u64 = 1 << 29;
@@ -48,7 +50,9 @@ fn measure(bench: &mut Bench, stores: &[Kind], durable: bool) {
     let open = |kind: &Kind| (kind.name, kind.open(&bench.setup(*kind, durable)));
     let subjects: Vec<(&str, Box<dyn Subject>)> = stores.iter().map(open).collect();
     let data = bench.data;
-    let puts = if durable { DURABLE_PUTS } else { PLAIN_PUTS };
+    let most = if durable { DURABLE_PUTS } else { PLAIN_PUTS };
+    let fit = BYTES / data.values.mean() / 2;
+    let puts = most.min(usize::try_from(fit).unwrap_or(most));
     let limit = bare_file(bench);
     for round in 0..=bench.args.rounds {
         let first = (2 * round * puts) as u64 + if durable { FLUSHED } else { PLAIN_FROM };
