@@ -131,7 +131,7 @@ fn now() -> Duration {
 }
 
 macro_rules! targets {
-    ($($target:ident)*) => {
+    ($(#[test] fn $target:ident();)*) => {
         $(
             #[test]
             fn $target() {
@@ -141,9 +141,42 @@ macro_rules! targets {
     };
 }
 
+// Spelt as tests are, so that whoever looks for one finds it.
 targets! {
-    record segment_header segment_open checkpoint checkpoint_open current run_open cursor dir_open
-    ops faults http_bytes kv_requests multipart bulk_json query cache
+    #[test]
+    fn record();
+    #[test]
+    fn segment_header();
+    #[test]
+    fn segment_open();
+    #[test]
+    fn checkpoint();
+    #[test]
+    fn checkpoint_open();
+    #[test]
+    fn current();
+    #[test]
+    fn run_open();
+    #[test]
+    fn cursor();
+    #[test]
+    fn dir_open();
+    #[test]
+    fn ops();
+    #[test]
+    fn faults();
+    #[test]
+    fn http_bytes();
+    #[test]
+    fn kv_requests();
+    #[test]
+    fn multipart();
+    #[test]
+    fn bulk_json();
+    #[test]
+    fn query();
+    #[test]
+    fn cache();
 }
 
 #[test]

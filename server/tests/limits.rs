@@ -228,6 +228,7 @@ fn an_address_has_so_many_connections_and_loopback_any_number() {
     assert_eq!(server.binding("GET /k", "", b"").status(), 404);
     drop(many);
     let Some(address) = address_of_this_machine() else {
+        assert!(std::env::var_os("CI").is_none(), "CI has another address");
         say("SKIPPED: this machine has no address but loopback");
         return;
     };

@@ -143,6 +143,9 @@ fn the_child() {
         for number in from..to {
             perform(&store, number)?;
             say(&format!("acknowledged {number}"));
+            if number == from {
+                limits::limit_files();
+            }
         }
         store.close()
     };
