@@ -27,7 +27,7 @@ coverage-deps:
 mutants *args:
     tests/mutants {{ args }}
 
-# More than a million schedules of each scenario of the hot cache, five million of whole stores, and those of the
+# More than a million schedules of each scenario of the hot cache, six million of whole stores, and those of the
 # cores of both with up to five preemptions: hours.
 schedules count="1250000":
     RIMSTONE_SCHEDULES={{ count }} cargo test -p rimstone-cache --release --lib -- schedules linear

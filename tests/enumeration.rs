@@ -10,7 +10,7 @@ use std::thread;
 use rimstone::Durability;
 use rimstone_tests::{Cut, Fault, Left, SimDisk, State, say};
 
-use crate::session::{Act, MAPPED_FROM, Session};
+use crate::session::{Act, INTERVAL, MAPPED_FROM, Session};
 
 fn put(len: usize, durability: Durability) -> Act {
     let (ns, key, ttl) = (0, 1, None);
@@ -57,10 +57,11 @@ fn acts() -> Vec<Act> {
     ]
 }
 
-/// Acts, and from where on the log is written through memory.
-#[derive(Debug)]
+/// Acts, how durable they are that do not say so, and from where on the log is written through memory.
+#[derive(Clone, Debug)]
 struct Sequence {
     acts: Vec<Act>,
+    durability: Durability,
     mapped_from: Option<u64>,
 }
 
@@ -69,12 +70,21 @@ impl Sequence {
     fn begin(&self, prepared: &SimDisk) -> Session {
         let disk = prepared.crash(Cut::KEPT);
         disk.map_from(self.mapped_from);
-        Session::start(disk, Durability::Immediate)
+        Session::start(disk, self.durability)
+    }
+
+    /// The same with maintenance that flushes, if there is any.
+    fn at_an_interval(&self) -> Option<Sequence> {
+        let maintains = |act: &Act| matches!(act, Act::Maintain { .. });
+        self.acts.iter().any(maintains).then(|| Sequence {
+            durability: INTERVAL,
+            ..self.clone()
+        })
     }
 }
 
 /// All sequences of up to so many acts, the shorter first and in every way that the log can be written; of the
-/// longest each in one.
+/// longest each in one. Those with maintenance are there twice: also with a store that flushes at an interval.
 fn sequences(length: u32) -> Vec<Sequence> {
     let acts = acts();
     let of_length = |count: u32| {
@@ -85,9 +95,14 @@ fn sequences(length: u32) -> Vec<Sequence> {
             // Three ways have no factor in common with the number of acts, so that each comes in each place.
             let ways = (0..).zip(MAPPED_FROM);
             let wanted = ways.filter(move |(way, _)| count < length || number % 3 == *way);
-            wanted.map(move |(_, mapped_from)| Sequence {
-                acts: acts.clone(),
-                mapped_from,
+            wanted.flat_map(move |(_, mapped_from)| {
+                let immediate = Sequence {
+                    acts: acts.clone(),
+                    durability: Durability::Immediate,
+                    mapped_from,
+                };
+                let interval = immediate.at_an_interval();
+                std::iter::once(immediate).chain(interval)
             })
         })
     };

@@ -1,11 +1,12 @@
 //! What the ordered keys take of writes that a list shows nothing of, and what a scan shows beside writers.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use rimstone::{Clock, ListOptions, Namespace, PutOptions, Store, WriteBatch};
-use rimstone_tests::{copy, fresh, open};
+use rimstone::{Clock, Durability, ListOptions, Namespace, Options, PutOptions, Store, WriteBatch};
+use rimstone_tests::{Doing, Gate, copy, fresh, open};
 use tempfile::tempdir;
 
 const KEYS: u32 = 2_000;
@@ -196,6 +197,67 @@ fn a_scan_beside_writers_shows_each_untouched_key_once() {
         pairs
     });
     assert!(pairs > 100, "{pairs} pairs were seen");
+}
+
+/// The keys that a page shows while somebody puts a key behind each, and deletes the last.
+fn shown_beside_writes(store: &Store, ns: &Namespace) -> Vec<String> {
+    let mut shown = Vec::new();
+    let page = ns.read_page(&ListOptions::new(), |key| {
+        let name = String::from_utf8_lossy(key.name).into_owned();
+        let mut batch = WriteBatch::new();
+        batch.put(ns, format!("{name}+"), "v").delete(ns, "z");
+        store.write(batch).unwrap();
+        shown.push(name);
+    });
+    assert_eq!(page.unwrap(), None);
+    shown
+}
+
+/// What is there after [`shown_beside_writes`], and once the last key was put again.
+fn after_writes(before: &[String]) -> Vec<String> {
+    let mut after: Vec<_> = before.iter().map(|name| format!("{name}+")).collect();
+    after.extend_from_slice(before);
+    after.sort();
+    after.dedup();
+    after
+}
+
+/// Rule 12: a page is of one moment, whatever is written while it is read: where keys lie in memory, in a run, and while
+/// they are on their way from one to the other.
+#[test]
+fn a_page_shows_the_moment_in_which_it_began() {
+    let (dir, gate) = (tempdir().unwrap(), Gate::default());
+    let options = Options::new().durability(Durability::None);
+    let store = options.vfs(Arc::new(gate.clone())).open(dir.path());
+    let store = store.unwrap();
+    let ns = store.namespace("n").unwrap();
+    let mut names = ["a", "b", "z"].map(String::from).to_vec();
+    for name in &names {
+        ns.put(name, "v").unwrap();
+    }
+    assert_eq!(shown_beside_writes(&store, &ns), names, "in memory");
+    for round in 0..2 {
+        names = after_writes(&names);
+        ns.put("z", "v").unwrap();
+        gate.hold(Doing::Sync, ".run");
+        let shown = thread::scope(|scope| {
+            let checkpoint = scope.spawn(|| store.checkpoint());
+            gate.await_someone();
+            let shown = shown_beside_writes(&store, &ns);
+            // Before anything fails, so that nobody waits for ever.
+            gate.open();
+            checkpoint.join().unwrap().unwrap();
+            shown
+        });
+        assert_eq!(shown, names, "on their way to run {round}");
+        names = after_writes(&names);
+        ns.put("z", "v").unwrap();
+        assert_eq!(
+            shown_beside_writes(&store, &ns),
+            names,
+            "behind run {round}"
+        );
+    }
 }
 
 #[test]

@@ -9,7 +9,8 @@ use rimstone_tests::{Cut, SimDisk, cases, say};
 use crate::acts::{self, ACT_LEN};
 use crate::session::{Act, DURABILITIES, MAPPED_FROM, Session};
 
-/// Writes through memory in all histories.
+/// Acts of all histories, and writes through memory in them.
+static ACTS: AtomicU64 = AtomicU64::new(0);
 static MAPPED_WRITES: AtomicU64 = AtomicU64::new(0);
 
 /// Rules 1, 2, 6, 7 and 15, in any order: after each cut one prefix of the history explains
@@ -19,7 +20,8 @@ fn every_history_survives_cuts_faults_and_full_disks() {
     histories();
     let count = MAPPED_WRITES.load(Relaxed);
     say(&format!(
-        "{count} writes of random histories went through memory"
+        "{} acts of random histories; {count} writes of them went through memory",
+        ACTS.load(Relaxed)
     ));
     assert!(
         count > 0 || cases(2_000) < 20,
@@ -42,6 +44,7 @@ proptest! {
         session.run(&Act::Create { ns: 0 });
         for act in acts.iter().chain(&last) {
             session.run(act);
+            ACTS.fetch_add(1, Relaxed);
         }
         MAPPED_WRITES.fetch_add(session.disk.mapped_writes(), Relaxed);
     }

@@ -202,22 +202,40 @@ fn nothing_goes_through_memory_in_the_page_where_the_file_ends() {
     assert_eq!(ns.list(&ListOptions::new()).unwrap().len(), 2);
 }
 
-/// Rule 1: with `Interval` durability a write is durable once the interval has passed.
+/// Rule 1: with `Interval` durability a write is durable once the interval has passed: a thread flushes then.
 #[test]
 fn an_interval_flushes_what_was_written_before() {
     let disk = SimDisk::new();
     let interval = Durability::Interval(Duration::from_millis(2));
     let store = open_on(&disk, &clock(), interval).unwrap();
     let ns = store.create_namespace("n").unwrap();
-    let generation = ns.put("k", "v").unwrap();
-    let flushed = || store.stats().durable_seqno >= generation;
-    let waited = (0..1_000).any(|_| {
-        std::thread::sleep(Duration::from_millis(2));
-        flushed()
-    });
-    assert!(waited, "not flushed for seconds");
+    // Nothing is left to be flushed but what comes now.
+    let syncs = disk.done().syncs;
+    ns.put("k", "v").unwrap();
+    disk.await_done(|done| done.syncs > syncs);
     let left = reopen(&disk.crash(Cut::LOST));
     assert_eq!(see(&left), see(&store));
+}
+
+/// Rule 1: the same of writes of every kind, step by step: until the flush at the end of the interval a cut may take
+/// them, from then on none does.
+#[test]
+fn what_an_interval_flushed_survives_any_cut() {
+    for write in WRITES {
+        let (disk, store, ns) = prepared();
+        drop((store, ns));
+        let interval = Durability::Interval(Duration::from_secs(1));
+        let store = open_alone(&disk, &clock(), interval).unwrap();
+        let ns = store.find_namespace("n").unwrap();
+        let before = see(&store);
+        write(&store, &ns).unwrap();
+        let written = see(&store);
+        assert_eq!(see(&reopen(&disk.crash(Cut::LOST))), before);
+        store.step(false);
+        for cut in cuts() {
+            assert_eq!(see(&reopen(&disk.crash(cut))), written, "{cut:?}");
+        }
+    }
 }
 
 /// Rule 1: a sequence number that a caller saw, or that lies in the log, is not given out again: not
@@ -305,21 +323,28 @@ fn a_failed_flush_stops_writing_and_reopening_keeps_what_was_acknowledged() {
 }
 
 /// Rule 6: two callers wait for one flush. It fails, and the system forgets the bytes: a second flush
-/// would succeed, so the second caller must not try one and call the bytes durable.
+/// would succeed, so the second caller must not try one and call the bytes durable. The first is in the flush, the
+/// second has written and has nothing left to do but flush.
 #[test]
 fn nobody_retries_a_failed_flush() {
-    let (disk, store, ns) = prepared();
+    let (disk, store, ns) = prepared_and_mapped_from(u64::MAX);
     ns.put_with("k", "lost", &unsynced()).unwrap();
     disk.hold_syncs(true);
     disk.fail(0, Fault::Forget, false);
-    let results = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..2).map(|_| scope.spawn(|| store.sync())).collect();
-        std::thread::sleep(Duration::from_millis(50));
+    let (first, second) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| store.sync());
+        disk.await_done(|done| done.held == 1);
+        let writes = disk.done().writes;
+        let second = scope.spawn(|| ns.put("other", "lost, too"));
+        disk.await_done(|done| done.writes > writes);
         disk.hold_syncs(false);
-        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| thread.join().unwrap();
-        threads.into_iter().map(join).collect::<Vec<Result<()>>>()
+        (first.join().unwrap(), second.join().unwrap())
     });
-    assert!(results.iter().all(Result::is_err), "{results:?}");
+    assert!(first.is_err());
+    assert!(second.is_err(), "{second:?}");
+    let syncs = disk.done().syncs;
+    store.sync().unwrap_err();
+    assert_eq!(disk.done().syncs, syncs, "never tried again");
 }
 
 /// A disk that lost power in the middle of much.
@@ -582,6 +607,38 @@ fn an_unfinished_close_is_no_damage() {
     }
 }
 
+/// Rule 12: a key run counts only once the log is durable past its keys. The power is cut at every operation of the
+/// checkpoint that names the run: what lists and gets show alike is one of the states before it.
+#[test]
+fn a_key_run_counts_only_when_the_log_is_durable_past_it() {
+    let (disk, store, ns) = prepared();
+    drop((store, ns));
+    let store = open_alone(&disk, &clock(), Durability::None).unwrap();
+    let ns = store.find_namespace("n").unwrap();
+    let mut states = vec![see(&store)];
+    for write in WRITES {
+        write(&store, &ns).unwrap();
+        states.push(see(&store));
+    }
+    let begun = disk.place();
+    store.checkpoint().unwrap();
+    let ended = disk.place();
+    let (mut oldest, mut newest) = (0, 0);
+    for (place, cut) in
+        (begun..=ended).flat_map(|place| cuts().into_iter().map(move |c| (place, c)))
+    {
+        let left = reopen(&disk.crash_at(place, cut));
+        assert_eq!(left.stats().damage, Vec::<String>::new());
+        let seen = see(&left);
+        let state = states.iter().rposition(|state| *state == seen);
+        let state = state.unwrap_or_else(|| panic!("{place} {cut:?}: {seen:?}"));
+        assert!(state == WRITES.len() || place < ended, "it was made");
+        oldest += usize::from(state == 0);
+        newest += usize::from(state == WRITES.len());
+    }
+    assert!(oldest > 0 && newest > 0, "nothing was durable, then all");
+}
+
 /// Rule 14: an expired entry stays hidden when a later process has a clock that is behind, since the
 /// latest time is kept with the log.
 #[test]
@@ -608,6 +665,7 @@ fn a_put_racing_a_drop_is_refused_or_dropped_with_it() {
     let store = open_on(&disk, &clock(), Durability::None).unwrap();
     for round in 0..30 {
         let ns = store.create_namespace("n").unwrap();
+        let written = disk.done().writes;
         std::thread::scope(|scope| {
             for thread in 0..3u8 {
                 let ns = &ns;
@@ -617,7 +675,7 @@ fn a_put_racing_a_drop_is_refused_or_dropped_with_it() {
                 });
             }
             scope.spawn(|| {
-                std::thread::sleep(Duration::from_micros(round * 20));
+                disk.await_done(|done| done.writes >= written + round * 3);
                 store.drop_namespace(ns.id()).unwrap();
             });
         });

@@ -310,6 +310,67 @@ fn every_key_is_a_register_in_schedules_with_few_changes_and_a_hot_cache() {
     explore_few_changes(|| readers_writers_and_maintenance(1 << 20));
 }
 
+/// The number of the last of some puts that was not refused. After one that was all are.
+fn put_until_refused(ns: &Namespace, key: usize) -> Option<u64> {
+    let mut newest = None;
+    for _ in 0..CALLS {
+        match ns.put(name(key), "v") {
+            Ok(generation) => newest = Some(generation),
+            Err(Error::NoSuchNamespace) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    newest
+}
+
+fn assert_holds_nothing(ns: &Namespace) {
+    assert!(ns.list(&ListOptions::new()).unwrap().is_empty());
+    for key in 0..KEYS {
+        assert!(ns.get(name(key)).unwrap().is_none());
+    }
+}
+
+/// Two threads put into a namespace while it is dropped, and made anew.
+fn puts_race_a_drop() {
+    let disk = SimDisk::new();
+    let store = alone(|| open(&disk, 0));
+    let [ns, other] = ["n", "other"].map(|name| store.namespace(name).unwrap());
+    let mut threads = Vec::new();
+    for key in 0..KEYS {
+        let ns = ns.clone();
+        threads.push(thread::spawn(move || put_until_refused(&ns, key)));
+    }
+    store.drop_namespace(ns.id()).unwrap();
+    let after = other.put("key", "after the drop").unwrap();
+    assert!(matches!(ns.get(name(0)), Err(Error::NoSuchNamespace)));
+    let new = store.create_namespace("n").unwrap();
+    for thread in threads {
+        let newest = thread.join().unwrap();
+        // Who reads the log up to the drop, as a reader and a backup may, has all that was acknowledged.
+        assert!(newest.is_none_or(|newest| newest < after), "{newest:?}");
+    }
+    assert!(matches!(ns.put(name(0), "v"), Err(Error::NoSuchNamespace)));
+    assert_holds_nothing(&new);
+    drop((ns, other, new));
+    if below(REOPENED) > 0 {
+        return;
+    }
+    alone(|| {
+        store.close().unwrap();
+        let store = open(&disk, 0);
+        assert_holds_nothing(&store.find_namespace("n").unwrap());
+        let other = store.find_namespace("other").unwrap();
+        assert!(other.get("key").unwrap().is_some());
+    });
+}
+
+/// Rule 15: the drop is decided in the order of all writes, and so is each put. A put has to stand still from where it
+/// begins until the drop and a write after it are done, which takes few changes.
+#[test]
+fn a_put_racing_a_drop_is_refused_or_dropped_with_it() {
+    explore_few_changes(puts_race_a_drop);
+}
+
 /// Readers on many processors must not take turns at a line of memory.
 #[test]
 fn reads_write_no_word_that_threads_share() {

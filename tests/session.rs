@@ -150,11 +150,7 @@ impl Session {
         self.done = self.done.wrapping_add(1);
         match act {
             Act::Advance { seconds } => self.clock.advance(*seconds),
-            // It changes nothing that anybody sees, and what fails is kept to itself.
-            Act::Maintain { idle } => {
-                self.store().step(*idle);
-                self.poisoned = self.store().stats().poisoned;
-            }
+            Act::Maintain { idle } => self.maintain(*idle),
             Act::Reopen => self.reopen(|_| ()),
             Act::Rebuild => self.reopen(|session| {
                 forget_all_but_the_log(&session.disk);
@@ -174,6 +170,27 @@ impl Session {
                 self.disk.limit(limit);
             }
             _ => self.change(act),
+        }
+    }
+
+    /// It changes nothing that anybody sees, and what fails is kept to itself. At an interval it ends with a flush,
+    /// which poisons the store if it fails.
+    fn maintain(&mut self, idle: bool) {
+        self.store().step(idle);
+        self.poisoned = self.store().stats().poisoned;
+        if matches!(self.durability, Durability::Interval(_)) && !self.poisoned {
+            self.history.promise(self.disk.place());
+        }
+    }
+
+    /// Whether a write of this durability waits for a flush, as one does that asks for more than the store promises
+    /// of itself.
+    fn waits(&self, durability: Durability) -> bool {
+        match (durability, self.durability) {
+            (Durability::Immediate, _) => true,
+            (Durability::Interval(asked), Durability::Interval(every)) => asked < every,
+            (Durability::Interval(_), _) => true,
+            (Durability::None, _) => false,
         }
     }
 
@@ -220,7 +237,7 @@ impl Session {
     /// there is nothing to do.
     fn attempt(&self, act: &Act) -> Option<(State, bool, Result<()>)> {
         let mut state = alive(&self.visible, self.clock.now());
-        let immediate = self.durability == Durability::Immediate;
+        let waits = self.waits(self.durability);
         match act {
             Act::Put {
                 ns,
@@ -250,8 +267,7 @@ impl Session {
                     generation,
                 };
                 entries.insert(vec![*key], seen);
-                let durable = *durability == Durability::Immediate;
-                Some((state, durable, result.map(drop)))
+                Some((state, self.waits(*durability), result.map(drop)))
             }
             Act::Delete { ns, key } => {
                 let ns = self.namespace(*ns)?;
@@ -259,7 +275,7 @@ impl Session {
                 let result = ns.delete([*key]);
                 assert!(result.as_ref().map_or(true, |found| *found == existed));
                 // A delete that finds nothing promises nothing.
-                Some((state, immediate && existed, result.map(drop)))
+                Some((state, waits && existed, result.map(drop)))
             }
             Act::Batch {
                 ns,
@@ -280,15 +296,15 @@ impl Session {
                     batch.put(&ns, [*key], &value);
                     entries.insert(vec![*key], Seen::of(value));
                 }
-                let durable = *durability == Durability::Immediate;
                 let logged = state != alive(&self.visible, self.clock.now());
-                Some((state, durable && logged, self.store().write(batch)))
+                let durable = self.waits(*durability) && logged;
+                Some((state, durable, self.store().write(batch)))
             }
             Act::DeletePrefix { ns, prefix } => {
                 let ns = self.namespace(*ns)?;
                 let entries = state.get_mut(&ns.name())?;
                 entries.retain(|key, _| !key.starts_with(prefix));
-                Some((state, immediate, ns.delete_prefix(prefix)))
+                Some((state, waits, ns.delete_prefix(prefix)))
             }
             Act::Sync => Some((self.visible.clone(), true, self.store().sync())),
             Act::Checkpoint => Some((self.visible.clone(), true, self.store().checkpoint())),
@@ -406,8 +422,8 @@ fn keys() -> Vec<Vec<u8>> {
 pub(crate) const MAPPED_FROM: [Option<u64>; 3] = [None, Some(0), Some(1_000)];
 
 /// Durabilities that a store may be opened with.
-pub(crate) const DURABILITIES: [Durability; 3] = [
-    Durability::Immediate,
-    Durability::None,
-    Durability::Interval(Duration::from_millis(1)),
-];
+pub(crate) const DURABILITIES: [Durability; 3] =
+    [Durability::Immediate, Durability::None, INTERVAL];
+
+/// Of a store whose flushes are turns of maintenance.
+pub(crate) const INTERVAL: Durability = Durability::Interval(Duration::from_millis(1));

@@ -341,11 +341,20 @@ impl Core {
 
     /// Flushes ahead of the writers, if that is worth it, what will have to be durable when the log goes on in
     /// the next segment.
-    pub(crate) fn flush_ahead(&self) {
+    fn flush_ahead(&self) {
         let is_worth = self.log.lock().has_much_unflushed();
         if is_worth {
             // A failure poisons the store, which is how writers learn of it.
             let _ = self.sync();
+        }
+    }
+
+    /// What the thread that flushes does in its turn: at an interval all of it, else what is worth it.
+    pub(crate) fn flush_in_turn(&self) {
+        match self.durability {
+            // A failure poisons the store, which is how writers learn of it.
+            Durability::Interval(_) => drop(self.sync()),
+            _ => self.flush_ahead(),
         }
     }
 

@@ -204,17 +204,12 @@ fn start_threads(owner: &Owner) -> Result<()> {
     let worker = Worker::start("rimstone-pages", pages, MAINTENANCE, merge)?;
     owner.workers.lock().push(worker);
     let every = match core.durability {
-        Durability::Interval(every) => Some(every.max(INTERVAL_MIN)),
-        _ => None,
+        Durability::Interval(every) => every.max(INTERVAL_MIN),
+        _ => MAINTENANCE,
     };
     let (flush, flushed) = (Arc::clone(&core.flush), Arc::clone(core));
-    let flush_ahead = move |_| match every {
-        // A failure poisons the store, which is how writers learn of it.
-        Some(_) => drop(flushed.sync()),
-        None => flushed.flush_ahead(),
-    };
-    let every = every.unwrap_or(MAINTENANCE);
-    let worker = Worker::start("rimstone-flush", flush, every, flush_ahead)?;
+    let flush_in_turn = move |_| flushed.flush_in_turn();
+    let worker = Worker::start("rimstone-flush", flush, every, flush_in_turn)?;
     owner.workers.lock().push(worker);
     debug_assert!(
         owner.workers.lock().len() >= 4,

@@ -13,7 +13,6 @@ use crate::log::commit::Op;
 use crate::namespace::Namespace;
 use crate::namespaces::{NAME_MAX, NamespaceId, State};
 use crate::opening::Options;
-use crate::options::Durability;
 use crate::space::SegmentSpace;
 use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
@@ -286,12 +285,9 @@ impl Store {
     pub fn step(&self, idle: bool) {
         let core = self.core();
         core.go_ahead();
-        core.flush_ahead();
         core.keys.merge_memtable();
         core.maintain(idle);
-        if matches!(core.durability, Durability::Interval(_)) {
-            let _ = core.sync();
-        }
+        core.flush_in_turn();
     }
 
     /// Reads everything the store holds beside its readers and writers, and returns what is damaged; as

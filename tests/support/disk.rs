@@ -34,8 +34,8 @@ pub struct SimDisk(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    /// Rung when syncs that were held may go on.
-    released: Condvar,
+    /// Rung when syncs that were held may go on, and when more was [`Done`].
+    changed: Condvar,
 }
 
 #[derive(Default)]
@@ -55,6 +55,7 @@ struct State {
     failures: u64,
     capacity: Option<u64>,
     hold_syncs: bool,
+    done: Done,
     /// How much of a file has to be unflushed until it is written to through memory.
     mapped_from: Option<u64>,
     /// Where files may be written to through memory now, by number.
@@ -63,6 +64,17 @@ struct State {
     mapped_writes: Arc<AtomicU64>,
     /// Up to where somebody wanted to write through memory, in a page that was not reserved as a whole.
     misused: Option<u64>,
+}
+
+/// What somebody did to the files of a disk so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Done {
+    /// Writes by calls.
+    pub writes: usize,
+    /// Syncs of files, those that failed, too.
+    pub syncs: usize,
+    /// Syncs that somebody waits in as they are [held](SimDisk::hold_syncs).
+    pub held: usize,
 }
 
 /// Bytes of a file that somebody may be writing through memory.
@@ -196,13 +208,23 @@ impl SimDisk {
         state.base = image;
         SimDisk(Arc::new(Shared {
             state: Mutex::new(state),
-            released: Condvar::new(),
+            changed: Condvar::new(),
         }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.look();
+        state
+    }
+
+    fn wait_if_held(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        state.done.held += 1;
+        self.0.changed.notify_all();
+        let waited = self.0.changed.wait_while(state, |state| state.hold_syncs);
+        state = waited.unwrap_or_else(PoisonError::into_inner);
+        state.done.held -= 1;
         state
     }
 
@@ -333,7 +355,19 @@ impl SimDisk {
     /// Makes every sync wait until it is called with `false`.
     pub fn hold_syncs(&self, hold: bool) {
         self.state().hold_syncs = hold;
-        self.0.released.notify_all();
+        self.0.changed.notify_all();
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn done(&self) -> Done {
+        self.state().done
+    }
+
+    /// Returns once other threads did enough.
+    pub fn await_done(&self, is_enough: impl Fn(Done) -> bool) {
+        let waits = |state: &mut State| !is_enough(state.done);
+        drop(self.0.changed.wait_while(self.state(), waits));
     }
 
     /// The files that exist.
@@ -690,6 +724,8 @@ impl VfsFile for SimFile {
             Ok(()) => {
                 let end = offset + u64::try_from(bytes.len()).unwrap_or(0);
                 state.check_space(&self.inode, end)?;
+                state.done.writes += 1;
+                self.disk.0.changed.notify_all();
                 state.write(&self.inode, bytes, offset)
             }
             Err(fault) => {
@@ -708,11 +744,7 @@ impl VfsFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut state = self.disk.state();
-        while state.hold_syncs {
-            let waited = self.disk.0.released.wait(state);
-            state = waited.unwrap_or_else(PoisonError::into_inner);
-        }
+        let mut state = self.disk.wait_if_held();
         state.look();
         let file = self.inode.number;
         let result = state.call(Doing::Sync);
@@ -721,6 +753,8 @@ impl VfsFile for SimFile {
             Err(Fault::Forget) => state.journal.push(Event::Forget { file }),
             Err(_) => {}
         }
+        state.done.syncs += 1;
+        self.disk.0.changed.notify_all();
         result.map_err(Fault::error)
     }
 

@@ -22,7 +22,7 @@ use rimstone::{Clock, Durability, Namespace, Options, Result, Store, WriteBatch}
 use tempfile::TempDir;
 
 pub use dice::Dice;
-pub use disk::{Fault, SimDisk};
+pub use disk::{Done, Fault, SimDisk};
 pub use gate::{Doing, Gate};
 pub use history::History;
 pub use image::{Cut, Left, Moment, Names, Timeline, Unsynced};
