@@ -223,6 +223,71 @@ fn a_footer_that_leads_out_of_its_run_is_refused() {
     }
 }
 
+/// What fails first when all of a run is read, up and down.
+fn damage_of(file: Vec<u8>) -> (u64, &'static str) {
+    let read = |run: Run| {
+        forward(&run, b"")?;
+        backward(Backward::last(&run)?)
+    };
+    let damage = open(file).and_then(read).unwrap_err();
+    (damage.offset, damage.reason)
+}
+
+/// Who looks at a damaged file by hand begins there.
+#[test]
+fn damage_says_where_it_is_and_what() {
+    let file = tree(96);
+    let intact = open(file.clone()).unwrap();
+    let blocks = intact.block_ranges();
+    let (second, third) = (blocks[1], blocks[2]);
+    let footer = file.len() - FOOTER_LEN;
+    let index = (third.1, footer);
+    let length = |len: usize| u32::try_from(len).unwrap().to_le_bytes();
+    // How many records a block has is said behind the lengths, then two numbers of one byte each, then flags.
+    let (count, flags) = (LENGTHS_LEN, LENGTHS_LEN + 3);
+    let (too_short, too_long) = (length(63), length(index.1 - second.0 + 1));
+    let (to_header, to_nowhere) = (length(third.0 - 32), length(third.0 + 1));
+    for (block, at, bytes, offset, reason) in [
+        (second, 0, &too_short[..], second.0, "length of a run block"),
+        (second, 0, &too_long, second.0, "length of a run block"),
+        (second, count, &[0], second.0, "record in a run block"),
+        (second, count, &[33], second.0, "record in a run block"),
+        (second, flags, &[8], second.0, "record in a run block"),
+        (third, 4, &to_header, 32, "length of a run block"),
+        (third, 4, &to_nowhere, third.0, "place of a run block"),
+        (third, 4, &[0], third.0, "place of a run block"),
+        (index, count, &[0], index.0, "record in a run index"),
+        (index, flags, &[8], index.0, "record in a run index"),
+    ] {
+        let mut sealed = file.clone();
+        let at = block.0 + at;
+        sealed[at..at + bytes.len()].copy_from_slice(bytes);
+        intact.seal_block(&mut sealed, block.0, block.1);
+        assert_eq!(
+            damage_of(sealed),
+            (offset as u64, reason),
+            "{bytes:?} at {at}"
+        );
+    }
+    for (at, offset, reason) in [
+        (second.0 + 20, second.0, "checksum of a run block"),
+        (index.0 + 20, index.0, "checksum of a run block"),
+        (footer, footer, "checksum of a run footer"),
+        (footer + 56, footer, "run without a footer"),
+    ] {
+        let mut changed = file.clone();
+        changed[at] ^= 1;
+        assert_eq!(damage_of(changed), (offset as u64, reason), "{at}");
+    }
+    let headless = file[..HEADER_LEN + FOOTER_LEN - 1].to_vec();
+    assert_eq!(damage_of(headless), (64, "run without a footer"));
+    let to_itself = misled(96, &[(0, index.0 as u64)]);
+    assert_eq!(
+        damage_of(to_itself),
+        (index.0 as u64, "order of a run index")
+    );
+}
+
 #[test]
 fn a_run_says_what_was_written_to_it() {
     let mut file = Vec::new();
