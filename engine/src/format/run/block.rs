@@ -10,6 +10,8 @@ pub(super) const BLOCK_RECORDS: u8 = 32;
 const TOMBSTONE: u8 = 1;
 const HAS_EXPIRATION: u8 = 2;
 const HAS_METADATA: u8 = 4;
+/// All of them, which are the lowest bits: what is above is no flag.
+const FLAGS: u8 = TOMBSTONE | HAS_EXPIRATION | HAS_METADATA;
 
 /// Bytes that are copied at once, whatever of them is needed: most suffixes are shorter, and a copy of a fixed
 /// length has no branch that could be guessed wrong.
@@ -17,6 +19,7 @@ const AT_ONCE: usize = 64;
 const _: () = {
     assert!(TOMBSTONE & HAS_EXPIRATION == 0, "flags are told apart");
     assert!((TOMBSTONE | HAS_EXPIRATION) & HAS_METADATA == 0);
+    assert!((FLAGS + 1).is_power_of_two(), "none is left out");
     assert!(AT_ONCE > NAMESPACE_LEN, "most keys are copied at once");
 };
 
@@ -215,8 +218,7 @@ impl<'a> Records<'a> {
     fn parse_short(&mut self) -> Option<Coded<'a>> {
         let rest = self.rest;
         let [flags, shared, suffix_len, seqno @ ..] = rest.first_chunk::<11>()?;
-        if flags & !(TOMBSTONE | HAS_EXPIRATION | HAS_METADATA) != 0 || (shared | suffix_len) > 127
-        {
+        if *flags > FLAGS || (shared | suffix_len) > 127 {
             return None;
         }
         let (seqno, len) = short_varint(seqno)?;
@@ -264,7 +266,7 @@ impl<'a> Records<'a> {
 
     fn parse_any(&mut self) -> Option<Coded<'a>> {
         let (&flags, mut rest) = self.rest.split_first()?;
-        if flags & !(TOMBSTONE | HAS_EXPIRATION | HAS_METADATA) != 0 {
+        if flags > FLAGS {
             return None;
         }
         let shared = varint_len(&mut rest)?;
@@ -361,8 +363,7 @@ impl<'a> Records<'a> {
     #[inline]
     fn skim_short(&self) -> Option<Skimmed<'a>> {
         let [flags, shared, suffix_len, seqno @ ..] = self.rest.first_chunk::<11>()?;
-        if flags & !(TOMBSTONE | HAS_EXPIRATION | HAS_METADATA) != 0 || (shared | suffix_len) > 127
-        {
+        if *flags > FLAGS || (shared | suffix_len) > 127 {
             return None;
         }
         let mut at = 3 + short_varint_len(seqno)?;
@@ -607,10 +608,9 @@ impl<'a> Block<'a> {
             });
         }
         debug_assert!(self.items.len() <= usize::from(BLOCK_RECORDS));
-        let by_key =
-            |a: &Item<'_>, b: &Item<'_>| (a.namespace, self.key(a)) < (b.namespace, self.key(b));
         debug_assert!(
-            self.items.is_sorted_by(by_key),
+            self.items
+                .is_sorted_by(|a, b| (a.namespace, self.key(a)) < (b.namespace, self.key(b))),
             "places are found by halving"
         );
         Ok(())

@@ -223,6 +223,71 @@ fn a_footer_that_leads_out_of_its_run_is_refused() {
     }
 }
 
+/// What fails first when all of a run is read, up and down.
+fn damage_of(file: Vec<u8>) -> (u64, &'static str) {
+    let read = |run: Run| {
+        forward(&run, b"")?;
+        backward(Backward::last(&run)?)
+    };
+    let damage = open(file).and_then(read).unwrap_err();
+    (damage.offset, damage.reason)
+}
+
+/// Who looks at a damaged file by hand begins there.
+#[test]
+fn damage_says_where_it_is_and_what() {
+    let file = tree(96);
+    let intact = open(file.clone()).unwrap();
+    let blocks = intact.block_ranges();
+    let (second, third) = (blocks[1], blocks[2]);
+    let footer = file.len() - FOOTER_LEN;
+    let index = (third.1, footer);
+    let length = |len: usize| u32::try_from(len).unwrap().to_le_bytes();
+    // How many records a block has is said behind the lengths, then two numbers of one byte each, then flags.
+    let (count, flags) = (LENGTHS_LEN, LENGTHS_LEN + 3);
+    let (too_short, too_long) = (length(63), length(index.1 - second.0 + 1));
+    let (to_header, to_nowhere) = (length(third.0 - 32), length(third.0 + 1));
+    for (block, at, bytes, offset, reason) in [
+        (second, 0, &too_short[..], second.0, "length of a run block"),
+        (second, 0, &too_long, second.0, "length of a run block"),
+        (second, count, &[0], second.0, "record in a run block"),
+        (second, count, &[33], second.0, "record in a run block"),
+        (second, flags, &[8], second.0, "record in a run block"),
+        (third, 4, &to_header, 32, "length of a run block"),
+        (third, 4, &to_nowhere, third.0, "place of a run block"),
+        (third, 4, &[0], third.0, "place of a run block"),
+        (index, count, &[0], index.0, "record in a run index"),
+        (index, flags, &[8], index.0, "record in a run index"),
+    ] {
+        let mut sealed = file.clone();
+        let at = block.0 + at;
+        sealed[at..at + bytes.len()].copy_from_slice(bytes);
+        intact.seal_block(&mut sealed, block.0, block.1);
+        assert_eq!(
+            damage_of(sealed),
+            (offset as u64, reason),
+            "{bytes:?} at {at}"
+        );
+    }
+    for (at, offset, reason) in [
+        (second.0 + 20, second.0, "checksum of a run block"),
+        (index.0 + 20, index.0, "checksum of a run block"),
+        (footer, footer, "checksum of a run footer"),
+        (footer + 56, footer, "run without a footer"),
+    ] {
+        let mut changed = file.clone();
+        changed[at] ^= 1;
+        assert_eq!(damage_of(changed), (offset as u64, reason), "{at}");
+    }
+    let headless = file[..HEADER_LEN + FOOTER_LEN - 1].to_vec();
+    assert_eq!(damage_of(headless), (64, "run without a footer"));
+    let to_itself = misled(96, &[(0, index.0 as u64)]);
+    assert_eq!(
+        damage_of(to_itself),
+        (index.0 as u64, "order of a run index")
+    );
+}
+
 #[test]
 fn a_run_says_what_was_written_to_it() {
     let mut file = Vec::new();
@@ -249,6 +314,43 @@ fn a_run_says_what_was_written_to_it() {
         (run.summary(), run.id(), run.store_id()),
         (expected, ID, STORE)
     );
+}
+
+/// These bytes are on disks: an encoder that writes others needs a new format version.
+#[test]
+fn a_run_has_these_bytes() {
+    let mut file = Vec::new();
+    let mut smallest = writer(&mut file);
+    let first = KeyRecord {
+        namespace: 1,
+        metadata: b"m",
+        expiration: 300,
+        ..put(b"ab", 5)
+    };
+    let second = KeyRecord {
+        namespace: 1,
+        tombstone: true,
+        ..put(b"ac", 7)
+    };
+    smallest.push(&first).unwrap();
+    smallest.push(&second).unwrap();
+    smallest.finish().unwrap();
+    // Header, block and footer, each with its checksum at the end.
+    let expected = [
+        "52494d535452554e0200200000000000",
+        "612073746f72652773206f776e206964",
+        "09000000000000000000000000000000",
+        "000000000000000000000000616a8ea6",
+        "40000000000000000205ac0206000600",
+        "00010000000161626d01050102630000",
+        "00000000000000000000000000000000",
+        "000000000000000000000000296c00b4",
+        "80000000000000004000000000000000",
+        "02000000000000000100000000000000",
+        "05000000000000000700000000000000",
+        "000000000000000052554e45f76b4141",
+    ];
+    assert_eq!(crate::format::hex(&file), expected);
 }
 
 /// Numbers of records are added up.
@@ -382,24 +484,28 @@ fn a_flat_index_that_does_not_fit_is_refused() {
     let file = flat(96);
     let end = file.len() - FOOTER_LEN;
     let index = end - 3 * 16;
-    let outside = "index outside of its run";
-    for (at, number, reason) in [
-        (0, 63, outside),
-        (0, end as u64 + 1, outside),
-        (0, u64::MAX, outside),
-        (0, index as u64 + 8, "length of a run index"),
-        (0, index as u64 + 16, "length of a run index"),
-        (8, 2, "length of a run index"),
-        (48, 0, "checksum of a run index"),
-    ] {
+    let (outside, length) = ("index outside of its run", "length of a run index");
+    let refusal = |fields: &[(usize, usize)]| {
         let mut file = file.clone();
-        set_footer(&mut file, at, number);
-        assert_eq!(refused(file), reason, "{at} {number}");
+        for (at, number) in fields {
+            set_footer(&mut file, *at, *number as u64);
+        }
+        open(file).map(drop)
+    };
+    for (at, number, offset, reason) in [
+        (0, 63, end, outside),
+        (0, end + 1, end, outside),
+        (0, usize::MAX, end, outside),
+        (0, index + 8, index + 8, length),
+        (0, index + 16, index + 16, length),
+        (8, 2, index, length),
+        (48, 0, index, "checksum of a run index"),
+    ] {
+        let there = Damage::at(offset, reason);
+        assert_eq!(refusal(&[(at, number)]), Err(there), "{at} {number}");
     }
-    let mut none = file.clone();
-    set_footer(&mut none, 0, end as u64);
-    set_footer(&mut none, 8, 0);
-    assert_eq!(refused(none), "blocks without an index");
+    let there = Damage::at(HEADER_LEN, "blocks without an index");
+    assert_eq!(refusal(&[(0, end), (8, 0)]), Err(there));
 }
 
 #[test]
@@ -500,6 +606,32 @@ fn a_flat_index_that_rots_while_it_is_open_is_damage() {
         }
     }
     assert!(refused > 100, "{refused}");
+}
+
+/// Of an index that changed since it was verified, a walk tells where it does not fit.
+#[test]
+fn a_flat_index_that_rots_is_damage_where_a_walk_comes_to_it() {
+    let file = flat(96);
+    let blocks = open(file.clone()).unwrap().block_ranges();
+    let [_, second, third] = blocks[..] else {
+        panic!("{} blocks", blocks.len())
+    };
+    let (of_no_length, with_a_gap) = ([second.0, second.0], [third.0, third.1]);
+    for (offsets, there) in [(of_no_length, third.1 + 16), (with_a_gap, second.0)] {
+        let mut rotten = file.clone();
+        for (entry, offset) in (1..).zip(offsets) {
+            set_entry(&mut rotten, entry, 8, offset as u64);
+        }
+        let bytes = Arc::new(Rotting {
+            versions: [file.clone(), rotten],
+            is_rotten: AtomicBool::new(false),
+        });
+        let run = Run::open(bytes.clone()).unwrap();
+        let mut place = Forward::seek(&run, 7, b"", false).unwrap();
+        bytes.is_rotten.store(true, Ordering::Relaxed);
+        let damage = (0..96).find_map(|_| place.advance().err());
+        assert_eq!(damage, Some(Damage::at(there, "order of a run index")));
+    }
 }
 
 #[test]
@@ -640,6 +772,42 @@ fn a_large_index_is_verified_where_it_is_used() {
     );
 }
 
+/// What lies between two separators begins like both. What lies before or behind all need not.
+#[test]
+fn keys_unlike_all_others_are_before_or_behind_them() {
+    // A block for each, and three children of the root, the last of which begin alike for longer than all do.
+    let (mut file, metadata, count) = (Vec::new(), [7; 1024], 2_100);
+    let mut wide = writer(&mut file);
+    for n in 1..=count {
+        let key = format!("user:{n:06}");
+        let record = KeyRecord {
+            metadata: &metadata,
+            ..put(key.as_bytes(), n)
+        };
+        wide.push(&record).unwrap();
+    }
+    wide.finish().unwrap();
+    let run = open(file).unwrap();
+    let beside = |namespace, key: &str| {
+        let after = Forward::seek(&run, namespace, key.as_bytes(), false).unwrap();
+        let before = Backward::seek(&run, namespace, key.as_bytes(), false).unwrap();
+        let seqno = |record: KeyRecord<'_>| record.seqno;
+        (before.record().map(seqno), after.record().map(seqno))
+    };
+    for (namespace, key) in [(6, "user:001"), (7, ""), (7, "a"), (7, "user:")] {
+        assert_eq!(beside(namespace, key), (None, Some(1)), "{key}");
+    }
+    let of_another = 7 | 1 << 24;
+    for (namespace, key) in [
+        (7, "user:01"),
+        (7, "user;"),
+        (7, "v"),
+        (of_another, "user:001"),
+    ] {
+        assert_eq!(beside(namespace, key), (Some(count), None), "{key}");
+    }
+}
+
 /// A run of one record, whose index has so many levels.
 fn deep(levels: usize) -> Vec<u8> {
     let mut file = header(STORE, ID).to_vec();
@@ -734,6 +902,18 @@ impl AsRef<[u8]> for Asked {
 impl RunBytes for Asked {
     fn will_need(&self, start: usize, len: usize) {
         self.ranges.lock().unwrap().push(start..start + len);
+    }
+}
+
+#[test]
+fn who_opens_a_run_asks_for_its_index() {
+    for file in [tree(96), flat(96)] {
+        let footer = file.len() - FOOTER_LEN;
+        let index = field_place(&file, footer)..footer;
+        let ranges = Mutex::default();
+        let asked = Arc::new(Asked { file, ranges });
+        Run::open(asked.clone()).unwrap();
+        assert_eq!(*asked.ranges.lock().unwrap(), [index]);
     }
 }
 

@@ -897,7 +897,8 @@ fn the_index_leads_to_every_block() {
     let model: Model = (0..count).map(|i| ((7, key(i)), owned(i))).collect();
     let run = open(file_of(&model)).unwrap();
     run.check(|_| {}).unwrap();
-    for i in 0..count {
+    // The ends of each block, and a key beside.
+    for i in (0..count).filter(|i| [0, 1, 31].contains(&(i % 32))) {
         let sought = |mut key: Vec<u8>, by: i8| {
             let last = key.last_mut().unwrap();
             *last = last.wrapping_add_signed(by);

@@ -270,6 +270,15 @@ fn a_record_that_says_what_none_can_is_damage() {
     check(&intact);
 }
 
+/// A search knows what a record shares with the one before it, and that it must be all.
+#[test]
+fn a_record_that_says_again_what_it_could_share_is_not_found() {
+    for record in [&[0, 4, 1, 0, b'a'][..], &[0, 3, 2, 0, 7, b'z']] {
+        let run = run_of(&block(3, 0, 0, &[FIRST, record, LAST]));
+        assert!(Forward::seek(&run, 7, b"ab", false).is_err(), "{record:?}");
+    }
+}
+
 #[test]
 fn a_block_that_is_cut_or_goes_on_or_counts_wrong_is_damage() {
     let expiring = [2, 4, 1, 0, 9, b'b'];
