@@ -277,7 +277,11 @@ impl Drop for Led<'_> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+#[allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests stop at the first surprise, and their threads are real"
+)]
 mod tests {
     use std::thread;
 

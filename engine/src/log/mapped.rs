@@ -126,7 +126,7 @@ mod tests {
             mapped.insert(id, Arc::clone(&large));
             assert!(mapped.get(0).is_some(), "asked for all the time");
         }
-        let last = ids.clone().last();
+        let last = ids.clone().next_back();
         let kept: Vec<u64> = ids.filter(|id| mapped.get(*id).is_some()).collect();
         assert_eq!(kept.len(), MAPPED_MAX);
         assert_eq!(kept.last().copied(), last);

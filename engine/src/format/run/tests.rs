@@ -54,6 +54,19 @@ fn misled(count: usize, astray: &[(usize, u64)]) -> Vec<u8> {
     file
 }
 
+#[test]
+fn a_record_that_does_not_come_after_the_one_before_is_refused() {
+    for key in ["b", "a", ""] {
+        let pushed = std::panic::catch_unwind(|| {
+            let mut file = Vec::new();
+            let mut writer = writer(&mut file);
+            writer.push(&put(b"b", 1)).unwrap();
+            writer.push(&put(key.as_bytes(), 2))
+        });
+        assert!(pushed.is_err(), "{key:?}");
+    }
+}
+
 fn tree(count: usize) -> Vec<u8> {
     misled(count, &[])
 }

@@ -1,6 +1,5 @@
 //! Writes a run.
 
-use std::cmp::Ordering;
 use std::io;
 
 use super::block::{BlockBuilder, common_len};
@@ -63,12 +62,8 @@ impl<W: FnMut(&[u8]) -> io::Result<()>> RunWriter<W> {
         self.next
             .extend_from_slice(&namespace_bytes(record.namespace));
         self.next.extend_from_slice(record.key);
-        let order = if is_first {
-            Ordering::Less
-        } else {
-            self.last.cmp(&self.next)
-        };
-        assert!(order.is_lt(), "records out of order");
+        let is_next = is_first || self.last < self.next;
+        assert!(is_next, "records out of order");
 
         if self.block.is_full() || self.block.bytes() >= LEAF_BYTES {
             self.write_block()?;
