@@ -14,6 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use memmap2::{MmapMut, MmapOptions};
 use rimstone::{Map, Vfs, VfsFile, WritableMap};
@@ -365,9 +366,14 @@ impl SimDisk {
     }
 
     /// Returns once other threads did enough.
+    ///
+    /// # Panics
+    /// Panics if that takes minutes.
     pub fn await_done(&self, is_enough: impl Fn(Done) -> bool) {
+        let (state, minutes) = (self.state(), Duration::from_secs(300));
         let waits = |state: &mut State| !is_enough(state.done);
-        drop(self.0.changed.wait_while(self.state(), waits));
+        let waited = self.0.changed.wait_timeout_while(state, minutes, waits);
+        assert!(!waited.expect("nobody panics").1.timed_out(), "nobody came");
     }
 
     /// The files that exist.

@@ -310,7 +310,11 @@ mod tests {
                 })
             });
             let next = || queue.submit(&request(), |_| panic!("as planned"));
-            while !queue.0.lock().led {
+            let is_leading = || {
+                let inner = queue.0.lock();
+                inner.led && inner.waiting.is_empty()
+            };
+            while !is_leading() {
                 thread::yield_now();
             }
             let both = [scope.spawn(next), scope.spawn(next)];
