@@ -71,6 +71,14 @@ pub struct Key {
     bytes: [u8; 48],
 }
 
+impl Key {
+    /// It is before all others, and not empty: LMDB has no such keys.
+    pub const LEAST: Key = Key {
+        len: 1,
+        bytes: [0; 48],
+    };
+}
+
 impl AsRef<[u8]> for Key {
     fn as_ref(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::shared;
 use super::turns::{Asked, ROWS, Row};
 use crate::bench::{Bench, turns};
-use crate::data::Entry;
+use crate::data::{Entry, Key};
 use crate::engines::{Kind, Subject};
 
 /// Entries of a commit that makes a hundredth of the keys fresh.
@@ -32,7 +32,8 @@ pub fn run(bench: &mut Bench) {
     subjects.into_values().for_each(Subject::close);
 }
 
-/// Opens all engines, with a hundredth of the keys just overwritten, and checks every byte.
+/// Opens all engines, with a hundredth of the keys just overwritten, and checks every byte and that they list alike.
+/// So what gets and what lists read is in memory, and mapped where it is.
 fn open(bench: &mut Bench) -> Subjects {
     let mut data = bench.data;
     let fresh: Vec<Entry> = data.freshen().flatten().collect();
@@ -56,7 +57,21 @@ fn open(bench: &mut Bench) -> Subjects {
             assert!(subject.holds(&entries), "{name} returns other bytes");
         }
     }
+    if bench.kinds.iter().any(|kind| kind.can.lists) {
+        compare_lists(bench, &subjects);
+    }
     subjects
+}
+
+fn compare_lists(bench: &Bench, subjects: &Subjects) {
+    bench.say("compare all keys");
+    let mut expected = None;
+    for kind in bench.kinds.iter().filter(|kind| kind.can.lists) {
+        let keys = usize::try_from(bench.data.keys).expect("they fit into memory");
+        let digest = subjects[kind.name].list(&[Key::LEAST], keys);
+        let (first, of) = *expected.get_or_insert((digest, kind.name));
+        assert_eq!(digest, first, "{} and {of} list otherwise", kind.name);
+    }
 }
 
 /// A round that does not count, then those that do.

@@ -476,6 +476,22 @@ impl SortKey {
         ascending && self.append(record.shared, record)
     }
 
+    /// The key for who adds records to it that are like most, and afterwards says how long it [became](SortKey::set_len).
+    #[inline]
+    pub(super) fn growing(&mut self) -> Growing<'_> {
+        Growing {
+            bytes: &mut self.bytes,
+            len: self.len,
+        }
+    }
+
+    /// Has become so long, [growing](SortKey::growing).
+    #[inline]
+    pub(super) fn set_len(&mut self, len: usize) {
+        debug_assert!(len <= self.bytes.len(), "room lies behind the key");
+        self.len = len;
+    }
+
     /// Says whether the key is neither too short nor too long. What is built is bounded, whatever the bytes say.
     #[inline]
     fn append(&mut self, shared: usize, record: &Coded<'_>) -> bool {
@@ -512,6 +528,51 @@ impl SortKey {
         self.len = self.bytes.len();
         debug_assert_eq!(self.len, shared + suffix.len(), "what is shared was there");
         self.bytes.resize(self.len + 2 * AT_ONCE, 0);
+    }
+}
+
+/// A sort key to which records are added that are like most.
+pub(super) struct Growing<'a> {
+    /// The key, and behind it room for what is copied at once.
+    bytes: &'a mut [u8],
+    len: usize,
+}
+
+impl Growing<'_> {
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    pub(super) fn key(&self) -> &[u8] {
+        debug_assert!(self.len <= self.bytes.len(), "room lies behind the key");
+        self.bytes.get(NAMESPACE_LEN..self.len).unwrap_or_default()
+    }
+
+    /// Becomes the sort key of the record that follows, if it has the same namespace, can be copied at once and is after
+    /// this one. Otherwise it stays as it is, and [`SortKey::follow`] decides.
+    #[inline]
+    #[must_use]
+    pub(super) fn follow(&mut self, record: &Coded<'_>) -> bool {
+        let (shared, len) = (record.shared, record.shared + record.suffix.len());
+        let is_like_most = (NAMESPACE_LEN..=self.len).contains(&shared)
+            && record.suffix.len() <= AT_ONCE
+            && len <= NAMESPACE_LEN + KEY_LEN_MAX;
+        let room = self.bytes.get_mut(shared..);
+        let room = room.and_then(|room| room.first_chunk_mut::<AT_ONCE>());
+        let (Some(to), Some(from)) = (room, record.ahead.first_chunk()) else {
+            return false;
+        };
+        // As in `follow` of the other, and what is behind the key may be anything.
+        let [old, ..] = *to;
+        let ascends = |new: &u8| shared == self.len || *new > old;
+        if !is_like_most || !record.suffix.first().is_some_and(ascends) {
+            return false;
+        }
+        *to = *from;
+        self.len = len;
+        true
     }
 }
 

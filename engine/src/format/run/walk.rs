@@ -103,12 +103,6 @@ impl<'a> Forward<'a> {
         })
     }
 
-    /// Bytes at the beginning of the key that it has from the one before it, `None` if not even the namespace.
-    #[inline]
-    pub(crate) fn kept(&self) -> Option<usize> {
-        self.record?.shared.checked_sub(NAMESPACE_LEN)
-    }
-
     #[inline]
     pub(crate) fn advance(&mut self) -> Result<(), Damage> {
         match self.records.next_short() {
@@ -119,6 +113,48 @@ impl<'a> Forward<'a> {
             Some(_) => Err(self.malformed()),
             None => self.advance_far(),
         }
+    }
+
+    /// Gives the record at the place and those behind it to `take`, until there are no more or it says that it does not
+    /// take one, where the place then is. With each come the bytes at the beginning of the key that it has from
+    /// the one before it, `None` if not even the namespace.
+    ///
+    /// What changes with each record is in variables: this is where a page is made.
+    #[inline]
+    pub(crate) fn walk(
+        &mut self,
+        mut take: impl FnMut(&KeyRecord<'_>, Option<usize>) -> bool,
+    ) -> Result<(), Damage> {
+        while let Some(mut record) = self.record {
+            let (mut records, namespace) = (self.records, self.key.namespace());
+            let mut key = self.key.growing();
+            let is_taken = loop {
+                let listed = KeyRecord {
+                    namespace,
+                    key: key.key(),
+                    metadata: record.metadata,
+                    expiration: record.expiration,
+                    seqno: record.seqno,
+                    tombstone: record.tombstone,
+                };
+                if !take(&listed, record.shared.checked_sub(NAMESPACE_LEN)) {
+                    break false;
+                }
+                let mut behind = records;
+                match behind.next_short() {
+                    Some(next) if key.follow(&next) => (record, records) = (next, behind),
+                    _ => break true,
+                }
+            };
+            let len = key.len();
+            self.key.set_len(len);
+            (self.record, self.records) = (Some(record), records);
+            if !is_taken {
+                break;
+            }
+            self.advance_far()?;
+        }
+        Ok(())
     }
 
     /// To a record that is not like most, or into the next block.

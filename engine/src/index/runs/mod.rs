@@ -35,7 +35,7 @@ pub(crate) use memtable::{Frozen, MemSnapshot, Memtable};
 pub(crate) use merge::{MergeError, merge};
 pub(crate) use tiers::pick_merge;
 
-use source::{Heads, Range};
+use source::{Heads, Range, Take};
 
 /// Everything a page or a merge reads, as it was at one moment.
 #[derive(Clone, Default)]
@@ -102,42 +102,80 @@ pub(crate) enum Outcome {
 pub(crate) fn list(
     sources: &Sources,
     query: &Query<'_>,
-    mut emit: impl FnMut(&KeyRecord<'_>),
+    emit: impl FnMut(&KeyRecord<'_>),
 ) -> Result<Outcome, RunDamage> {
     let mut heads = Heads::open(sources, Range::of(query))?;
-    let limit = query.limit.max(1);
-    let mut work = query.work.max(1);
-    let mut emitted = 0;
-    let mut after = Vec::new();
-    let is_more = heads.each(|record, older| {
-        if work == 0 {
-            return false;
-        }
-        let expired = record.expiration != 0 && record.expiration <= query.now;
-        let is_deleted = |d: &Deletion| d.hides(record.key, record.seqno);
-        if !record.tombstone && !expired && !query.deletions.iter().any(is_deleted) {
-            if emitted == limit {
-                return false;
-            }
-            debug_assert_eq!(
-                record.namespace, query.namespace,
-                "nobody sees another's keys"
-            );
-            emit(record);
-            emitted += 1;
-            debug_assert!(emitted <= limit, "no more than was asked for");
-        }
-        work = work.saturating_sub(1 + older);
-        if work == 0 || emitted == limit {
-            after.clear();
-            after.extend_from_slice(record.key);
-        }
-        true
-    })?;
-    debug_assert!(!is_more || work == 0 || emitted == limit);
+    let mut listing = Listing {
+        query,
+        emit,
+        left: query.limit.max(1),
+        work: query.work.max(1),
+        after: Vec::new(),
+    };
+    let is_more = heads.each(&mut listing)?;
+    let Listing {
+        left, work, after, ..
+    } = listing;
+    debug_assert!(!is_more || work == 0 || left == 0);
     Ok(if is_more {
         Outcome::More { after }
     } else {
         Outcome::Complete
     })
+}
+
+/// A page that is being made.
+struct Listing<'a, F> {
+    query: &'a Query<'a>,
+    emit: F,
+    /// Keys that it still has room for.
+    left: usize,
+    /// Records that may still be examined.
+    work: usize,
+    /// The last key that was examined, once nothing is left of either.
+    after: Vec<u8>,
+}
+
+impl<F: FnMut(&KeyRecord<'_>)> Take for &mut Listing<'_, F> {
+    // Alone it is too large to become a part of the loops that make a page, and a call took a tenth of one.
+    #[allow(
+        clippy::inline_always,
+        reason = "measured: docs/decisions/0009-pages.md"
+    )]
+    #[inline(always)]
+    fn take(&mut self, record: &KeyRecord<'_>, older: usize) -> bool {
+        if self.work == 0 {
+            return false;
+        }
+        let expired = record.expiration != 0 && record.expiration <= self.query.now;
+        if !record.tombstone && !expired && !self.is_deleted(record) {
+            if self.left == 0 {
+                return false;
+            }
+            debug_assert_eq!(
+                record.namespace, self.query.namespace,
+                "nobody sees another's keys"
+            );
+            (self.emit)(record);
+            self.left -= 1;
+        }
+        self.work = self.work.saturating_sub(1 + older);
+        if self.work == 0 || self.left == 0 {
+            self.stand_at(record.key);
+        }
+        true
+    }
+}
+
+impl<F> Listing<'_, F> {
+    fn is_deleted(&self, record: &KeyRecord<'_>) -> bool {
+        let is_deleted = |d: &Deletion| d.hides(record.key, record.seqno);
+        self.query.deletions.iter().any(is_deleted)
+    }
+
+    #[cold]
+    fn stand_at(&mut self, key: &[u8]) {
+        self.after.clear();
+        self.after.extend_from_slice(key);
+    }
 }

@@ -63,7 +63,7 @@ impl<'a> Range<'a> {
     }
 
     /// Returns whether a record not before the beginning is not past the end either.
-    #[inline]
+    #[inline(always)]
     fn holds(&self, record: &KeyRecord<'_>) -> bool {
         match self.namespace {
             None => true,
@@ -115,19 +115,22 @@ trait Place {
 
     fn advance(&mut self) -> Result<(), Damage>;
 
-    /// Bytes at the beginning of the key that it has from the one before it, if that and the namespace are known.
+    /// Gives the record at the place and those behind it to `take`, until there are no more or it says that it does not
+    /// take one, where the place then is. With each come the bytes at the beginning of the key that it has from
+    /// the one before it, if that and the namespace are known.
     #[inline]
-    fn kept(&self) -> Option<usize> {
-        None
+    fn walk(
+        &mut self,
+        mut take: impl FnMut(&KeyRecord<'_>, Option<usize>) -> bool,
+    ) -> Result<(), Damage> {
+        while self.record().is_some_and(|record| take(&record, None)) {
+            self.advance()?;
+        }
+        Ok(())
     }
 }
 
 impl Place for Forward<'_> {
-    #[inline]
-    fn kept(&self) -> Option<usize> {
-        Forward::kept(self)
-    }
-
     #[inline]
     fn record(&self) -> Option<KeyRecord<'_>> {
         Forward::record(self)
@@ -136,6 +139,14 @@ impl Place for Forward<'_> {
     #[inline]
     fn advance(&mut self) -> Result<(), Damage> {
         Forward::advance(self)
+    }
+
+    #[inline]
+    fn walk(
+        &mut self,
+        take: impl FnMut(&KeyRecord<'_>, Option<usize>) -> bool,
+    ) -> Result<(), Damage> {
+        Forward::walk(self, take)
     }
 }
 
@@ -287,6 +298,19 @@ fn damaged(run: &Run, damage: Damage) -> RunDamage {
     }
 }
 
+/// What the records of a scan are given to.
+pub(super) trait Take {
+    /// Takes the newest record of a key, with the number of older ones that were skipped, or says that it has enough.
+    fn take(&mut self, record: &KeyRecord<'_>, older: usize) -> bool;
+}
+
+impl<F: FnMut(&KeyRecord<'_>, usize) -> bool> Take for F {
+    #[inline]
+    fn take(&mut self, record: &KeyRecord<'_>, older: usize) -> bool {
+        self(record, older)
+    }
+}
+
 /// Why a cursor does not go on alone.
 enum Stop {
     /// Nobody wants more.
@@ -306,36 +330,41 @@ fn stretch(
     place: &mut impl Place,
     (range, base): (&Range<'_>, &Base),
     front: &Front,
-    each: &mut impl FnMut(&KeyRecord<'_>, usize) -> bool,
+    each: &mut impl Take,
 ) -> Result<Stop, Damage> {
-    let mut older = front.older;
+    let mut stop = Stop::End;
     // With a rank of the base the record before began like it, and those that keep enough of it do as well.
-    let mut is_alike = false;
-    while let Some(record) = place.record() {
-        debug_assert!(range.holds(&record), "nothing else is given away");
-        if !each(&record, older) {
-            return Ok(Stop::Enough);
-        }
-        // No other cursor stands at the keys that follow.
-        older = 0;
-        place.advance()?;
-        let keeps_base = is_alike && place.kept().is_some_and(|kept| kept >= base.common.len());
-        let Some(record) = place.record().filter(|record| range.holds(record)) else {
-            break;
-        };
-        if let Some(next) = front.next {
-            let rank = if keeps_base {
-                base.rank_within(record.key, range.reverse)
-            } else {
-                base.rank(&record, range.reverse)
-            };
-            if rank >= next {
-                return Ok(Stop::Meets(rank));
+    let (mut is_first, mut is_alike) = (true, false);
+    place.walk(|record, kept| {
+        let older = if is_first { front.older } else { 0 };
+        if !is_first {
+            if !range.holds(record) {
+                return false;
             }
-            is_alike = true;
+            if let Some(next) = front.next {
+                let keeps_base = is_alike && kept.is_some_and(|kept| kept >= base.common.len());
+                let rank = if keeps_base {
+                    base.rank_within(record.key, range.reverse)
+                } else {
+                    base.rank(record, range.reverse)
+                };
+                if rank >= next {
+                    stop = Stop::Meets(rank);
+                    return false;
+                }
+                is_alike = true;
+            }
         }
-    }
-    Ok(Stop::End)
+        is_first = false;
+        debug_assert!(range.holds(record), "nothing else is given away");
+        // No other cursor stands at the keys that follow.
+        let goes_on = each.take(record, older);
+        if !goes_on {
+            stop = Stop::Enough;
+        }
+        goes_on
+    })?;
+    Ok(stop)
 }
 
 /// What ranks are relative to: the beginning of a key that no cursor stands before any more.
@@ -475,10 +504,7 @@ impl<'a> Heads<'a> {
 
     /// Gives the newest record of each key to `each`, with the number of older ones that were skipped, until it
     /// says that it has enough. Says whether that was so, rather than that there were no more.
-    pub(super) fn each(
-        &mut self,
-        mut each: impl FnMut(&KeyRecord<'_>, usize) -> bool,
-    ) -> Result<bool, RunDamage> {
+    pub(super) fn each(&mut self, mut each: impl Take) -> Result<bool, RunDamage> {
         while let Some(front) = self.front()? {
             debug_assert!(front.cursor < self.cursors.len(), "somebody stands first");
             let Some(cursor) = self.cursors.get_mut(front.cursor) else {
@@ -667,7 +693,7 @@ mod tests {
         let mut heads = Heads::open(&sources, Range::all()).unwrap();
         assert_eq!(heads.base.common, b"");
         let mut left = 200;
-        let enough = heads.each(|_, _| {
+        let enough = heads.each(|_: &KeyRecord<'_>, _| {
             left -= 1;
             left > 0
         });
