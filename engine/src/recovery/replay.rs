@@ -24,7 +24,7 @@ use crate::namespaces::Namespaces;
 
 pub(crate) const DAMAGED: &str = "no valid records where there were some";
 pub(super) const MISSING: &str = "missing";
-const UNREAD: &str = "cannot be read, and may hold the end of the log";
+pub(super) const UNREAD: &str = "cannot be read, and may hold the end of the log";
 pub(super) const CROWDED: &str = "too many keys share a hash";
 
 /// The state that the log leads to, as it is rebuilt.
@@ -210,12 +210,13 @@ impl Replay {
 
     /// Takes in the segments that the checkpoint says were whole, of its lengths.
     pub(super) fn add_sealed(&mut self, files: Vec<SegmentFile>) -> Result<()> {
-        let mut all = Vec::with_capacity(files.len());
-        for file in files {
-            let entry = self.known.get(&file.header.id);
-            let Some((number, len)) = entry.map(|entry| (entry.number, entry.len)) else {
-                continue;
-            };
+        let placed = |file: SegmentFile| {
+            let entry = self.known.get(&file.header.id)?;
+            Some((entry.number, entry.len, file))
+        };
+        let placed: Vec<_> = files.into_iter().filter_map(placed).collect();
+        let mut all = Vec::with_capacity(placed.len());
+        for (number, len, file) in placed {
             all.push((number, self.opened(file, len)?));
         }
         self.segments.restore(&all);

@@ -1,12 +1,13 @@
 //! Logs that nobody writes, though all their checksums are right.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use tempfile::{TempDir, tempdir};
 
 use super::files::{Chain, Files};
-use super::replay::{CROWDED, Replay};
+use super::replay::{CROWDED, Replay, UNREAD};
 use super::salvage;
 use crate::damage::Damage;
 use crate::format::lists::{Move, Relocation, Retire};
@@ -16,8 +17,8 @@ use crate::index::table::Location;
 use crate::log::commit::Op;
 use crate::log::scan::{Scan, Step};
 use crate::log::segment::{Segment, segment_path};
-use crate::vfs::{OsVfs, Vfs};
-use crate::{Clock, Durability, Namespace, Options, Store};
+use crate::vfs::{Map, OsVfs, Vfs, VfsFile};
+use crate::{Clock, Durability, Error, Namespace, Options, Store};
 
 fn open(dir: &Path) -> (Store, Namespace) {
     let store = Options::new().clock(Clock::manual(1)).open(dir).unwrap();
@@ -250,6 +251,135 @@ fn a_segment_whose_header_is_damaged_stays_while_the_log_may_have_named_it() {
         assert_eq!(class.exists(), stays);
         close(store, ns);
     }
+}
+
+/// Without other damage the store does not open; with it, the segment may have been retired by what is damaged.
+#[test]
+fn a_move_to_a_segment_that_is_gone_is_told() {
+    let (dir, store, ns, class, ..) = with_copies();
+    ns.put("damaged", "damaged value").unwrap();
+    let moved = Move {
+        from: class.id,
+        to: class.id + 7,
+        ..Move::default()
+    };
+    let op = Op::keyless(Kind::Move, 0, moved.encode());
+    ns.core().commit(vec![op], true).unwrap();
+    ns.put("after", "value").unwrap();
+    let whole = copy(dir.path());
+    let damaged = copy_damaged(dir.path(), &ns, b"damaged value");
+    close(store, ns);
+    for (killed, is_damaged) in [(whole, false), (damaged, true)] {
+        let gone = segment_path(killed.path(), moved.to);
+        let options = Options::new().clock(Clock::manual(1));
+        let store = match options.open(killed.path()) {
+            Ok(store) if is_damaged => store,
+            Err(Error::Corrupt { path, .. }) if !is_damaged && path == gone => continue,
+            opened => panic!("{:?}", opened.err()),
+        };
+        let told = store.stats().damage;
+        let name = gone.file_name().unwrap().to_str().unwrap();
+        assert!(told.iter().any(|damage| damage.contains(name)), "{told:?}");
+        let ns = store.namespace("n").unwrap();
+        assert_eq!(&ns.get("after").unwrap().unwrap()[..], b"value");
+        assert_odd_keys(&ns);
+        close(store, ns);
+    }
+}
+
+/// A disk of which the first pages of each file can be read as far as they are not zeros.
+struct Unreadable;
+
+/// Where what cannot be read ends.
+const UNREAD_END: u64 = 64 << 10;
+
+struct UnreadableFile(Box<dyn VfsFile>);
+
+impl Vfs for Unreadable {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        OsVfs.create_dir(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        OsVfs.list(dir)
+    }
+    fn create(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
+        OsVfs.create(path)
+    }
+    fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
+        Ok(Box::new(UnreadableFile(OsVfs.open(path)?)))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsVfs.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        OsVfs.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        OsVfs.sync_dir(dir)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        OsVfs.lock(path)
+    }
+}
+
+impl VfsFile for UnreadableFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_at(bytes, offset)
+    }
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_at(buffer, offset)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.0.allocate(len)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn map(&self, len: usize) -> io::Result<Map> {
+        Ok(self.0.map(len)?.unread_before(UNREAD_END))
+    }
+    fn map_private(&self) -> io::Result<Map> {
+        self.0.map_private()
+    }
+    fn is_resident(&self, offset: u64, len: usize) -> bool {
+        self.0.is_resident(offset, len)
+    }
+}
+
+/// Records may lie there that were acknowledged: that is told, and no number is given out twice.
+#[test]
+fn an_end_of_the_log_that_cannot_be_read_is_told() {
+    let dir = tempdir().unwrap();
+    let (store, ns) = open(dir.path());
+    ns.put("kept", "value").unwrap();
+    let (path, end) = {
+        let log = ns.core().log.lock();
+        let segment = &log.active().1;
+        (segment.path.clone(), segment.published())
+    };
+    let last = (0..9u8).map(|n| ns.put([n], "value").unwrap()).last();
+    let killed = copy(dir.path());
+    close(store, ns);
+    let front = killed.path().join(path.file_name().unwrap());
+    let mut log = std::fs::read(&front).unwrap();
+    log[usize::try_from(end).unwrap()..].fill(0);
+    std::fs::write(&front, log).unwrap();
+
+    let options = Options::new().clock(Clock::manual(1));
+    let options = options.vfs(Arc::new(Unreadable));
+    let store = options.open(killed.path()).unwrap();
+    let told = store.stats().damage;
+    assert!(
+        matches!(&told[..], [one] if one.contains(UNREAD)),
+        "{told:?}"
+    );
+    let ns = store.namespace("n").unwrap();
+    assert_eq!(&ns.get("kept").unwrap().unwrap()[..], b"value");
+    assert!(ns.put("later", "value").unwrap() > last.unwrap());
+    close(store, ns);
 }
 
 /// With damage in the log a copy takes the slot of an older version of its key, and no other.
