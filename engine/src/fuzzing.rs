@@ -397,9 +397,13 @@ fn walk(bytes: &[u8], mut asked: Input<'_>) {
                 now: 1,
                 work: 10_000,
             };
-            let mut listed = 0;
-            let _ = list(&sources, &query, |_| listed += 1);
-            assert!(listed <= 1000);
+            let mut listed: Vec<Vec<u8>> = Vec::new();
+            let _ = list(&sources, &query, |record| listed.push(record.key.to_vec()));
+            assert!(listed.len() <= 1000);
+            if reverse {
+                listed.reverse();
+            }
+            assert!(listed.is_sorted_by(|a, b| a < b));
         }
     }
 }
@@ -460,6 +464,11 @@ fn written(mut input: Input<'_>) {
         place.advance().expect("what was written");
     }
     assert_eq!(place.record(), None);
+    let mut place = Forward::seek(&run, 0, &[], false).expect("what was written");
+    let mut left = expected.iter();
+    let walked = place.walk(|record, _| left.next() == Some(record));
+    walked.expect("what was written");
+    assert!(place.record().is_none() && left.next().is_none());
     let mut place = Backward::last(&run).expect("what was written");
     for record in expected.iter().rev() {
         assert_eq!(place.record().as_ref(), Some(record));

@@ -210,11 +210,13 @@ impl Replay {
 
     /// Takes in the segments that the checkpoint says were whole, of its lengths.
     pub(super) fn add_sealed(&mut self, files: Vec<SegmentFile>) -> Result<()> {
+        let count = files.len();
         let placed = |file: SegmentFile| {
             let entry = self.known.get(&file.header.id)?;
             Some((entry.number, entry.len, file))
         };
         let placed: Vec<_> = files.into_iter().filter_map(placed).collect();
+        debug_assert_eq!(placed.len(), count, "it says where each is");
         let mut all = Vec::with_capacity(placed.len());
         for (number, len, file) in placed {
             all.push((number, self.opened(file, len)?));

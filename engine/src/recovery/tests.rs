@@ -287,11 +287,11 @@ fn a_move_to_a_segment_that_is_gone_is_told() {
     }
 }
 
-/// A disk of which the first pages of each file can be read as far as they are not zeros.
+/// A disk that says that it could not read all of the beginning of each file; what is there is lent all the same.
 struct Unreadable;
 
-/// Where what cannot be read ends.
-const UNREAD_END: u64 = 64 << 10;
+/// Where what it could not read ends.
+const UNREAD_END: usize = 64 << 10;
 
 struct UnreadableFile(Box<dyn VfsFile>);
 
@@ -339,7 +339,8 @@ impl VfsFile for UnreadableFile {
         self.0.len()
     }
     fn map(&self, len: usize) -> io::Result<Map> {
-        Ok(self.0.map(len)?.unread_before(UNREAD_END))
+        let end = UNREAD_END.min(len) as u64;
+        Ok(self.0.map(len)?.unread_before(end))
     }
     fn map_private(&self) -> io::Result<Map> {
         self.0.map_private()

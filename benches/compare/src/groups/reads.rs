@@ -21,6 +21,9 @@ pub fn run(bench: &mut Bench) {
         return;
     }
     let subjects = open(bench);
+    if rows.iter().any(|row| row.group == "list") {
+        compare_lists(bench, &subjects);
+    }
     let asked = Asked::new(bench.data);
     for row in rows {
         bench.say(row.names[0]);
@@ -32,8 +35,8 @@ pub fn run(bench: &mut Bench) {
     subjects.into_values().for_each(Subject::close);
 }
 
-/// Opens all engines, with a hundredth of the keys just overwritten, and checks every byte and that they list alike.
-/// So what gets and what lists read is in memory, and mapped where it is.
+/// Opens all engines, with a hundredth of the keys just overwritten, and checks every byte. So what gets read is in
+/// memory, and mapped where it is.
 fn open(bench: &mut Bench) -> Subjects {
     let mut data = bench.data;
     let fresh: Vec<Entry> = data.freshen().flatten().collect();
@@ -57,18 +60,17 @@ fn open(bench: &mut Bench) -> Subjects {
             assert!(subject.holds(&entries), "{name} returns other bytes");
         }
     }
-    if bench.kinds.iter().any(|kind| kind.can.lists) {
-        compare_lists(bench, &subjects);
-    }
     subjects
 }
 
+/// Checks that all engines list alike, which does the same for what lists read. It asks for one key more than there are. It counts among the pages for which Rimstone makes one run of several, once
+/// nobody has written for a while.
 fn compare_lists(bench: &Bench, subjects: &Subjects) {
     bench.say("compare all keys");
     let mut expected = None;
     for kind in bench.kinds.iter().filter(|kind| kind.can.lists) {
         let keys = usize::try_from(bench.data.keys).expect("they fit into memory");
-        let digest = subjects[kind.name].list(&[Key::LEAST], keys);
+        let digest = subjects[kind.name].list(&[Key::LEAST], keys + 1);
         let (first, of) = *expected.get_or_insert((digest, kind.name));
         assert_eq!(digest, first, "{} and {of} list otherwise", kind.name);
     }

@@ -476,7 +476,8 @@ impl SortKey {
         ascending && self.append(record.shared, record)
     }
 
-    /// The key for who adds records to it that are like most, and afterwards says how long it [became](SortKey::set_len).
+    /// The key for who adds records to it that are like most. It is no key until that says how long it
+    /// [became](SortKey::set_len).
     #[inline]
     pub(super) fn growing(&mut self) -> Growing<'_> {
         Growing {
@@ -555,23 +556,23 @@ impl Growing<'_> {
     #[inline]
     #[must_use]
     pub(super) fn follow(&mut self, record: &Coded<'_>) -> bool {
-        let (shared, len) = (record.shared, record.shared + record.suffix.len());
+        debug_assert!(record.ahead.starts_with(record.suffix), "or another");
+        let (shared, suffix) = (record.shared, record.suffix);
         let is_like_most = (NAMESPACE_LEN..=self.len).contains(&shared)
-            && record.suffix.len() <= AT_ONCE
-            && len <= NAMESPACE_LEN + KEY_LEN_MAX;
+            && suffix.len() <= AT_ONCE.min((NAMESPACE_LEN + KEY_LEN_MAX).saturating_sub(shared));
         let room = self.bytes.get_mut(shared..);
         let room = room.and_then(|room| room.first_chunk_mut::<AT_ONCE>());
         let (Some(to), Some(from)) = (room, record.ahead.first_chunk()) else {
             return false;
         };
-        // As in `follow` of the other, and what is behind the key may be anything.
+        // One byte tells the order, as in `SortKey::follow`; if all is shared it lies behind the key, and may be anything.
         let [old, ..] = *to;
         let ascends = |new: &u8| shared == self.len || *new > old;
-        if !is_like_most || !record.suffix.first().is_some_and(ascends) {
+        if !is_like_most || !suffix.first().is_some_and(ascends) {
             return false;
         }
         *to = *from;
-        self.len = len;
+        self.len = shared + suffix.len();
         true
     }
 }

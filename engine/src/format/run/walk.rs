@@ -119,7 +119,7 @@ impl<'a> Forward<'a> {
     /// take one, where the place then is. With each come the bytes at the beginning of the key that it has from
     /// the one before it, `None` if not even the namespace.
     ///
-    /// What changes with each record is in variables: this is where a page is made.
+    /// What changes with each record is in locals, and written back where this ends: here pages are made.
     #[inline]
     pub(crate) fn walk(
         &mut self,

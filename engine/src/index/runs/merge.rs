@@ -23,7 +23,7 @@ pub(crate) fn merge(
     mut sink: impl FnMut(&KeyRecord<'_>) -> io::Result<()>,
 ) -> Result<(), MergeError> {
     let mut failed = None;
-    Heads::open(sources, Range::all())?.each(|record: &KeyRecord<'_>, _| {
+    Heads::open(sources, Range::all())?.each(&mut |record: &KeyRecord<'_>, _| {
         if !(bottom && (record.tombstone || drop(record))) {
             failed = sink(record).err();
         }

@@ -63,6 +63,7 @@ impl<'a> Range<'a> {
     }
 
     /// Returns whether a record not before the beginning is not past the end either.
+    // Of each key of a page; the compiler makes it a call.
     #[inline(always)]
     fn holds(&self, record: &KeyRecord<'_>) -> bool {
         match self.namespace {
@@ -298,9 +299,10 @@ fn damaged(run: &Run, damage: Damage) -> RunDamage {
     }
 }
 
-/// What the records of a scan are given to.
+/// What the records of a scan are given to: a trait, since a closure cannot be told to become a part of the loop.
 pub(super) trait Take {
-    /// Takes the newest record of a key, with the number of older ones that were skipped, or says that it has enough.
+    /// Takes the newest record of a key, with the number of older ones that were skipped. The answer no says that it has
+    /// enough, and did not take this one.
     fn take(&mut self, record: &KeyRecord<'_>, older: usize) -> bool;
 }
 
@@ -336,8 +338,11 @@ fn stretch(
     // With a rank of the base the record before began like it, and those that keep enough of it do as well.
     let (mut is_first, mut is_alike) = (true, false);
     place.walk(|record, kept| {
+        // No other cursor stands at the keys that follow.
         let older = if is_first { front.older } else { 0 };
-        if !is_first {
+        if is_first {
+            debug_assert!(range.holds(record), "nothing else is given away");
+        } else {
             if !range.holds(record) {
                 return false;
             }
@@ -356,8 +361,6 @@ fn stretch(
             }
         }
         is_first = false;
-        debug_assert!(range.holds(record), "nothing else is given away");
-        // No other cursor stands at the keys that follow.
         let goes_on = each.take(record, older);
         if !goes_on {
             stop = Stop::Enough;
@@ -504,13 +507,13 @@ impl<'a> Heads<'a> {
 
     /// Gives the newest record of each key to `each`, with the number of older ones that were skipped, until it
     /// says that it has enough. Says whether that was so, rather than that there were no more.
-    pub(super) fn each(&mut self, mut each: impl Take) -> Result<bool, RunDamage> {
+    pub(super) fn each(&mut self, each: &mut impl Take) -> Result<bool, RunDamage> {
         while let Some(front) = self.front()? {
             debug_assert!(front.cursor < self.cursors.len(), "somebody stands first");
             let Some(cursor) = self.cursors.get_mut(front.cursor) else {
                 return Ok(false);
             };
-            let (scan, each) = ((&self.range, &self.base), &mut each);
+            let scan = (&self.range, &self.base);
             let stop = match cursor {
                 Cursor::Chunk(place) => stretch(place, scan, &front, each),
                 Cursor::Forward(place) => stretch(place, scan, &front, each),
@@ -693,7 +696,7 @@ mod tests {
         let mut heads = Heads::open(&sources, Range::all()).unwrap();
         assert_eq!(heads.base.common, b"");
         let mut left = 200;
-        let enough = heads.each(|_: &KeyRecord<'_>, _| {
+        let enough = heads.each(&mut |_: &KeyRecord<'_>, _| {
             left -= 1;
             left > 0
         });

@@ -499,7 +499,12 @@ proptest! {
         let sources = Sources { runs: vec![Arc::new(run)], ..Sources::default() };
         for reverse in [false, true] {
             let query = Query { reverse, ..all(7, usize::MAX) };
-            let _ = list(&sources, &query, |_| {});
+            let mut keys: Vec<Vec<u8>> = Vec::new();
+            let _ = list(&sources, &query, |record| keys.push(record.key.to_vec()));
+            if reverse {
+                keys.reverse();
+            }
+            prop_assert!(keys.is_sorted_by(|a, b| a < b));
         }
     }
 

@@ -109,6 +109,29 @@ fn up(mut place: Forward<'_>) -> Result<Vec<Slow>, Damage> {
     Ok(found)
 }
 
+/// As pages are made: in stretches of so many records, and one by itself between them. What was given before damage
+/// counts, too.
+fn walked(mut place: Forward<'_>, stretch: usize) -> (Vec<Slow>, Result<(), Damage>) {
+    let mut found = Vec::new();
+    loop {
+        let end = stretch.saturating_add(found.len());
+        let walked = place.walk(|record, _| {
+            let goes_on = found.len() < end;
+            if goes_on {
+                found.push(Slow::of(record));
+            }
+            goes_on
+        });
+        let Some(record) = place.record().filter(|_| walked.is_ok()) else {
+            return (found, walked);
+        };
+        found.push(Slow::of(&record));
+        if let Err(damage) = place.advance() {
+            return (found, Err(damage));
+        }
+    }
+}
+
 fn down(mut place: Backward<'_>) -> Result<Vec<Slow>, Damage> {
     let mut found = Vec::new();
     while let Some(record) = place.record() {
@@ -121,11 +144,20 @@ fn down(mut place: Backward<'_>) -> Result<Vec<Slow>, Damage> {
 /// Reads a block in all ways, from the beginning, the end, and from around each of its keys.
 fn check(payload: &[u8]) {
     let run = run_of(payload);
+    let given = |stretch| {
+        let place = Forward::seek(&run, 0, b"", false);
+        place.map(|place| walked(place, stretch))
+    };
+    let one_by_one = given(0);
+    for stretch in [1, 2, 5, usize::MAX] {
+        assert_eq!(given(stretch), one_by_one, "{stretch} at once");
+    }
     let Some(all) = slowly(payload) else {
         assert!(run.check(|_| {}).is_err());
         assert!(Backward::last(&run).is_err());
         // Who does not come by what is wrong may not notice.
-        let _ = Forward::seek(&run, 0, b"", false).and_then(up);
+        let found = one_by_one.map_or(Vec::new(), |(found, _)| found);
+        assert!(found.is_sorted_by(|a, b| a.sort_key < b.sort_key));
         return;
     };
     run.check(|_| {}).unwrap();
