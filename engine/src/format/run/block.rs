@@ -555,7 +555,7 @@ impl Growing<'_> {
     /// this one. Otherwise it stays as it is, and [`SortKey::follow`] decides.
     #[inline]
     #[must_use]
-    pub(super) fn follow(&mut self, record: &Coded<'_>) -> bool {
+    pub(super) fn grow(&mut self, record: &Coded<'_>) -> bool {
         debug_assert!(record.ahead.starts_with(record.suffix), "or another");
         let (shared, suffix) = (record.shared, record.suffix);
         let is_like_most = (NAMESPACE_LEN..=self.len).contains(&shared)

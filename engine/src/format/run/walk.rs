@@ -142,7 +142,7 @@ impl<'a> Forward<'a> {
                 }
                 let mut behind = records;
                 match behind.next_short() {
-                    Some(next) if key.follow(&next) => (record, records) = (next, behind),
+                    Some(next) if key.grow(&next) => (record, records) = (next, behind),
                     _ => break true,
                 }
             };
