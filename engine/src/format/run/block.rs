@@ -558,8 +558,7 @@ impl Growing<'_> {
     pub(super) fn grow(&mut self, record: &Coded<'_>) -> bool {
         debug_assert!(record.ahead.starts_with(record.suffix), "or another");
         let (shared, suffix) = (record.shared, record.suffix);
-        let is_like_most = (NAMESPACE_LEN..=self.len).contains(&shared)
-            && suffix.len() <= AT_ONCE.min((NAMESPACE_LEN + KEY_LEN_MAX).saturating_sub(shared));
+        let has_namespace = (NAMESPACE_LEN..=self.len).contains(&shared);
         let room = self.bytes.get_mut(shared..);
         let room = room.and_then(|room| room.first_chunk_mut::<AT_ONCE>());
         let (Some(to), Some(from)) = (room, record.ahead.first_chunk()) else {
@@ -568,7 +567,7 @@ impl Growing<'_> {
         // One byte tells the order, as in `SortKey::follow`; if all is shared it lies behind the key, and may be anything.
         let [old, ..] = *to;
         let ascends = |new: &u8| shared == self.len || *new > old;
-        if !is_like_most || !suffix.first().is_some_and(ascends) {
+        if !has_namespace || suffix.len() > AT_ONCE || !suffix.first().is_some_and(ascends) {
             return false;
         }
         *to = *from;
