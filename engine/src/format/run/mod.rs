@@ -31,6 +31,7 @@ mod varint;
 mod walk;
 mod writer;
 
+pub(crate) use block::common_len;
 pub(crate) use file::{Run, RunBytes, Search};
 #[cfg(feature = "fuzzing")]
 pub(crate) use reseal::reseal;

@@ -484,10 +484,7 @@ impl<'a> Heads<'a> {
         };
         let shared = records()
             .filter(|record| record.namespace == first.namespace && record.key != first.key)
-            .map(|record| {
-                let both = record.key.iter().zip(first.key);
-                both.take_while(|(a, b)| a == b).count()
-            })
+            .map(|record| run::common_len(record.key, first.key))
             .max()
             .unwrap_or(0);
         let common = first.key.get(..shared.saturating_sub(Base::SLACK));

@@ -3,7 +3,7 @@
 use super::super::tests::{flat_with, forward, open};
 use super::super::varint::put_varint;
 use super::super::*;
-use super::{BLOCK_RECORDS, BlockBuilder};
+use super::{BLOCK_RECORDS, BlockBuilder, common_len};
 use proptest::prelude::*;
 
 /// A record under its whole sort key.
@@ -143,6 +143,12 @@ fn down(mut place: Backward<'_>) -> Result<Vec<Slow>, Damage> {
 
 /// Reads a block in all ways, from the beginning, the end, and from around each of its keys.
 fn check(payload: &[u8]) {
+    check_alone(payload);
+    // A record is copied at once if as much lies behind it.
+    check_alone(&[payload, &[0; 100]].concat());
+}
+
+fn check_alone(payload: &[u8]) {
     let run = run_of(payload);
     let given = |stretch| {
         let place = Forward::seek(&run, 0, b"", false);
@@ -452,6 +458,20 @@ fn any_record() -> impl Strategy<Value = Slow> {
         seqno,
         tombstone,
     })
+}
+
+#[test]
+fn what_two_keys_begin_with_is_counted_alike_eight_bytes_at_once_and_one_by_one() {
+    let long: Vec<u8> = (0..40).collect();
+    for len in 0..40 {
+        for other in 0..40 {
+            assert_eq!(common_len(&long[..len], &long[..other]), len.min(other));
+            let mut unlike = long.clone();
+            unlike[other] ^= 0x80;
+            assert_eq!(common_len(&long[..len], &unlike), len.min(other));
+            assert_eq!(common_len(&unlike, &long[..len]), len.min(other));
+        }
+    }
 }
 
 proptest! {
