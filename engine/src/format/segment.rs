@@ -166,6 +166,11 @@ impl Header {
         bytes
     }
 
+    /// Whether records follow, and not a value.
+    pub(crate) fn is_of_records(&self) -> bool {
+        !matches!(self.kind, Kind::Large { .. })
+    }
+
     pub(crate) fn decode(bytes: &[u8; HEADER_LEN]) -> Result<Header, Refusal> {
         if !bytes.starts_with(&MAGIC) {
             return Err(Refusal::Damaged("no segment header"));

@@ -140,10 +140,11 @@ struct Scanned {
     end: u64,
 }
 
-/// The segment that these bytes are, if their header is one.
+/// The segment that these bytes are, if their header is one of records: files of values are refused before.
 fn open(bytes: &[u8]) -> Option<Segment> {
     let header = bytes.first_chunk::<{ segment::HEADER_LEN }>()?;
-    let header = segment::Header::decode(header).ok()?;
+    let header = segment::Header::decode(header).ok();
+    let header = header.filter(segment::Header::is_of_records)?;
     let file = Box::new(OneFile::holding(bytes));
     let opened = Segment::new(PathBuf::new(), file, &header, bytes.len() as u64);
     Some(opened.expect("in memory"))

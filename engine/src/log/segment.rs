@@ -65,10 +65,7 @@ impl Segment {
         let len = usize::try_from(SEGMENT_LEN).unwrap_or(usize::MAX);
         let map = file.map(len).map_err(|e| io_error("mapping", &path, e))?;
         debug_assert!(published <= SEGMENT_LEN, "a slot can name what lies there");
-        debug_assert!(
-            !matches!(header.kind, Kind::Large { .. }),
-            "no slot names one"
-        );
+        debug_assert!(header.is_of_records(), "no slot names a value's file");
         let published = AtomicU64::new(published);
         let class = match header.kind {
             Kind::Class(class) => Some(class),

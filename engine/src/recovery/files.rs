@@ -269,7 +269,7 @@ impl SegmentFile {
         }
         let reason = match Header::decode(&bytes) {
             Ok(header) if header.previous >= header.id => "the segment follows a later one",
-            Ok(header) if is_records(&header) && header.id == id && len <= SEGMENT_LEN => {
+            Ok(header) if header.is_of_records() && header.id == id && len <= SEGMENT_LEN => {
                 debug_assert!(len >= HEADER_LEN as u64, "zeros are no header");
                 return Ok(SegmentFile {
                     header,
@@ -294,10 +294,6 @@ impl SegmentFile {
             reason,
         })
     }
-}
-
-fn is_records(header: &Header) -> bool {
-    matches!(header.kind, Kind::Front | Kind::Class(_))
 }
 
 #[cfg(test)]
