@@ -5,7 +5,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rimstone::{Clock, Error, ListOptions, Namespace, Options, PutOptions, Store};
+use rimstone::{
+    Clock, Error, ListOptions, Namespace, Options, PutOptions, SegmentSpace, Store,
+};
 use rimstone_tests::{Doing, Gate, copy, open_gated};
 use tempfile::{TempDir, tempdir};
 
@@ -540,4 +542,69 @@ fn a_class_segment_that_ends_after_the_first_of_its_moves_loses_what_came_with_t
         }
     }
     assert_eq!((found, lost), (20, 20));
+}
+
+/// What a process leaves that was killed after it moved half of forty keys and wrote some again, before the next
+/// checkpoint; and the segments that it knew.
+fn killed_after_moves(clock: &Clock) -> (TempDir, Vec<SegmentSpace>) {
+    let (dir, gate) = (tempdir().unwrap(), Gate::default());
+    let (store, ns) = open_gated(dir.path(), clock, &gate);
+    let minute = PutOptions::new().expiration_ttl(Duration::from_secs(60));
+    for n in 0..40u8 {
+        ns.put(format!("key {n}"), [n; 1000]).unwrap();
+    }
+    ns.put_with("for a minute", [7; 3000], &minute).unwrap();
+    store.checkpoint().unwrap();
+    drop(ns);
+    store.close().unwrap();
+    let (store, ns) = open_gated(dir.path(), clock, &gate);
+    for n in (0..40).step_by(2) {
+        ns.delete(format!("key {n}")).unwrap();
+    }
+    gate.fail(Doing::Create, ".ckpt");
+    assert!(matches!(store.compact(), Err(Error::Io { .. })));
+    for n in [1, 3] {
+        ns.put(format!("key {n}"), "written again").unwrap();
+    }
+    clock.advance(LATER);
+    (copy(dir.path()), store.segments())
+}
+
+/// Compaction goes by it.
+#[test]
+fn what_is_live_in_a_segment_is_known_after_a_kill_as_it_was() {
+    let clock = Clock::manual(1);
+    let (killed, before) = killed_after_moves(&clock);
+    let classes = |all: Vec<SegmentSpace>| -> Vec<_> {
+        let classes = all.into_iter().filter(|segment| segment.class.is_some());
+        classes.collect()
+    };
+    let before = classes(before);
+    assert!(before.iter().any(|segment| segment.live > 18 * 1000));
+    assert!(before.iter().any(|segment| segment.expired > 3000));
+    for _ in 0..2 {
+        let (store, ns) = open(killed.path(), &clock);
+        assert_eq!(classes(store.segments()), before);
+        drop(ns);
+        store.close().unwrap();
+    }
+}
+
+/// What is damaged may be what says where its records went, but these were moved.
+#[test]
+fn a_segment_of_which_all_was_moved_goes_though_the_log_is_damaged() {
+    let clock = Clock::manual(1);
+    let (killed, before) = killed_after_moves(&clock);
+    flip(killed.path(), "key 1written again", 4);
+    let (store, ns) = open(killed.path(), &clock);
+    assert_eq!(store.stats().damage.len(), 1, "{:?}", store.stats().damage);
+    let begun = before.iter().map(|segment| segment.id).max().unwrap();
+    let after = store.segments().into_iter().filter(|s| s.id <= begun);
+    assert_eq!(
+        after.map(|segment| segment.id).collect::<Vec<_>>(),
+        before.iter().map(|segment| segment.id).collect::<Vec<_>>()
+    );
+    for n in (5..40u8).step_by(2) {
+        assert_eq!(ns.get(format!("key {n}")).unwrap().unwrap()[..], [n; 1000]);
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rimstone::{Clock, Error, Options, Store};
@@ -383,6 +383,13 @@ fn a_newest_segment_that_is_gone_is_missed_beside_other_damage() {
     assert!(matches!(opened, Err(Error::Corrupt { path, .. }) if path == gone));
 }
 
+/// The segment in which the log begins.
+fn oldest(dir: &Path) -> PathBuf {
+    let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let segments = names.filter(|path| path.extension() == Some("seg".as_ref()));
+    segments.min().unwrap()
+}
+
 /// What a scrub says of the records that are lost.
 fn lost_records(dir: &Path) -> u64 {
     let found = Options::new().scrub(dir, |_, _| {}).unwrap();
@@ -463,6 +470,28 @@ fn a_newest_segment_that_is_gone_is_missed_whether_or_not_the_store_was_closed()
     fs::remove_file(newest(dir.path(), "seg").unwrap()).unwrap();
     let opened = Options::new().clock(clock).open(dir.path());
     assert!(matches!(opened, Err(Error::Corrupt { .. })));
+}
+
+/// The first damage that is met is not all that a scrub tells.
+#[test]
+fn a_newest_segment_that_is_gone_is_missed_beside_a_header_that_is_damaged() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
+    for _ in 0..3 {
+        let store = open(dir.path(), &clock);
+        let ns = store.namespace("n").unwrap();
+        // Its file tells that there was a segment of this epoch.
+        ns.put("large", vec![7; 100_000]).unwrap();
+    }
+    let (damaged, gone) = (oldest(dir.path()), newest(dir.path(), "seg").unwrap());
+    fs::remove_file(&gone).unwrap();
+    fs::write(dir.path().join("LOCK"), "").unwrap();
+    let mut bytes = fs::read(&damaged).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    let found = Options::new().scrub(dir.path(), |_, _| {}).unwrap();
+    for path in [damaged, gone] {
+        assert!(found.iter().any(|d| d.path == path), "{path:?}: {found:?}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::core::Core;
 use crate::reclaim::segment_stats;
 
 /// What one segment holds, in bytes, as it is now. The rest of it is dead.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SegmentSpace {
     /// Its id, as in the name of its file.

@@ -114,7 +114,6 @@ impl Replay {
             u64::from(offset) < segment.published(),
             "what is applied can be read"
         );
-        self.seqno = self.seqno.max(header.seqno);
         // A put whose body was damaged takes its slot, so that nothing older is found; reading it fails.
         // That of every record was looked at before: without damage there is none.
         let is_intact = self.damage.is_empty() || record.body_is_intact();

@@ -218,6 +218,29 @@ fn a_repair_takes_in_a_segment_that_was_retired_and_is_in_use() {
     assert_eq!(salvaged.core.table.len(), 20);
 }
 
+/// The same of one that users wrote to, of which the log does not say what is part of the store.
+#[test]
+fn a_repair_takes_in_a_segment_of_the_log_that_was_retired_and_is_in_use() {
+    let dir = tempdir().unwrap();
+    let (store, ns) = open(dir.path());
+    ns.put("key", "value").unwrap();
+    let victims = vec![ns.core().log.lock().active().1.id];
+    close(store, ns);
+    let (store, ns) = open(dir.path());
+    let retire = Retire {
+        victims,
+        ..Retire::default()
+    };
+    let op = Op::keyless(Kind::Retire, 0, retire.encode());
+    ns.core().commit(vec![op], true).unwrap();
+    store.checkpoint().unwrap();
+    ns.put("after", "value").unwrap();
+    close(store, ns);
+    let vfs: Arc<dyn Vfs> = Arc::new(OsVfs);
+    let salvaged = salvage(&vfs, dir.path(), &Clock::manual(1)).unwrap();
+    assert_eq!(salvaged.core.table.len(), 2);
+}
+
 /// A copy of the directory as it is, but with another byte in the log's newest segment, where this value begins.
 fn copy_damaged(dir: &Path, ns: &Namespace, value: &[u8]) -> TempDir {
     let killed = copy(dir);
@@ -441,13 +464,18 @@ fn a_put_over_damage_takes_the_slot_of_no_other_key() {
         replay.claim(record, &segment, *offset);
     }
     assert_eq!(replay.table.len(), 9, "each has a slot of its own");
-    // As if all had one.
+    // As if all had one, and with them a record that nobody can read.
+    let unread = Address {
+        segment: segment.id,
+        offset: puts[0].0 + 8,
+    };
+    assert!(replay.table.insert(7, replay.location(unread).unwrap()));
     let damage = Damage::at(&segment.path, 0, "somewhere");
     replay.damage.push(damage);
     for (offset, record) in &puts {
         replay.apply(record, 7, &segment, *offset);
     }
-    assert_eq!(replay.table.len(), 12);
+    assert_eq!(replay.table.len(), 13);
 }
 
 /// What it says of itself afterwards is not found; it opens, and goes on in another segment.

@@ -63,8 +63,8 @@ fn open(bench: &mut Bench) -> Subjects {
     subjects
 }
 
-/// Checks that all engines list alike, which does the same for what lists read. It asks for one key more than there are. It counts among the pages for which Rimstone makes one run of several, once
-/// nobody has written for a while.
+/// Checks that all engines list alike, which does the same for what lists read. It asks for one key more than there
+/// are, and counts among the pages for which Rimstone makes one run of several, once nobody has written for a while.
 fn compare_lists(bench: &Bench, subjects: &Subjects) {
     bench.say("compare all keys");
     let mut expected = None;
