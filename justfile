@@ -35,6 +35,10 @@ schedules count="1250000":
     LOOM_MAX_PREEMPTIONS=5 cargo test -p rimstone --release --features loom --lib -- models
     LOOM_MAX_PREEMPTIONS=5 cargo test -p rimstone-cache --release --features loom --lib -- models
 
+# The system's clock jumps under real processes; needs the package libfaketime.
+jumps:
+    tests/jumps
+
 # Writes, expires, deletes and reads for so many minutes; an error if memory, descriptors or space grow.
 soak minutes="60" rate="10000":
     cargo run --release -p rimstone-bench --example churn -- {{ minutes }} {{ rate }}

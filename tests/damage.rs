@@ -5,9 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rimstone::{
-    Clock, Error, ListOptions, Namespace, Options, PutOptions, SegmentSpace, Store,
-};
+use rimstone::{Clock, Error, ListOptions, Namespace, Options, PutOptions, SegmentSpace, Store};
 use rimstone_tests::{Doing, Gate, copy, open_gated};
 use tempfile::{TempDir, tempdir};
 

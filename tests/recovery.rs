@@ -385,7 +385,9 @@ fn a_newest_segment_that_is_gone_is_missed_beside_other_damage() {
 
 /// The segment in which the log begins.
 fn oldest(dir: &Path) -> PathBuf {
-    let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let names = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     let segments = names.filter(|path| path.extension() == Some("seg".as_ref()));
     segments.min().unwrap()
 }
