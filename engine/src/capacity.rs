@@ -29,6 +29,8 @@ use crate::writer::BATCH_MAX;
 const CAPACITY_MIN: u64 = 64 << 20;
 const SEGMENT_MIN: u64 = 1 << 20;
 const SEGMENT_SHARE: u64 = 64;
+/// A segment leads to this many times its length of large values, so that they can be given up a few at a time.
+const LARGE_MAX: u64 = 4;
 /// Eviction begins when this fraction of the capacity is left, and ends when this one is; writers wait when
 /// this one is left, so that there is space for what eviction itself writes before it frees anything.
 const BEGIN_SHARE: u64 = 8;
@@ -137,6 +139,11 @@ impl Capacity {
         let len = (self.max / SEGMENT_SHARE).max(SEGMENT_MIN);
         debug_assert!(len < self.max / HOLD_SHARE, "one more does not fill it");
         len
+    }
+
+    /// How many bytes of large values a segment leads to.
+    pub(crate) fn large_max(&self) -> u64 {
+        self.segment_len().saturating_mul(LARGE_MAX)
     }
 
     /// Notes that a record was read, one time of eight.

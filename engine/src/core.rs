@@ -34,6 +34,10 @@ use crate::sync::epoch::Guard;
 use crate::vfs::Vfs;
 use crate::worker::Signal;
 
+/// A front segment becomes this fraction of what is live, and this long at least: each costs a flush.
+const FRONT_SHARE: u64 = 8;
+const FRONT_MIN: u64 = 16 << 20;
+
 /// An open store.
 pub(crate) struct Core {
     pub(crate) vfs: Arc<dyn Vfs>,
@@ -403,8 +407,24 @@ impl Core {
         log.sync().inspect_err(|_| self.poison())?;
         self.take_capacity(PREALLOCATED, false)?;
         debug_assert!(log.durable >= log.seqno, "all of it was flushed");
+        self.size_segments(log);
         let next = log.prepare(self.new_file_id(), self.clock.confirmed())?;
         log.rotate(&self.segments, next)
             .inspect_err(|_| self.poison())
+    }
+
+    /// Says how long the segments of the log become, so that the one which is open, and those that wait to be given
+    /// up, are a small part of the store.
+    pub(crate) fn size_segments(&self, log: &mut Appender) {
+        match &self.capacity {
+            Some(capacity) => log.limit(capacity.segment_len(), capacity.large_max()),
+            None => log.limit((self.live_bytes() / FRONT_SHARE).max(FRONT_MIN), u64::MAX),
+        }
+    }
+
+    /// Bytes of the records that the index points to.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        let all = self.segments.all();
+        all.iter().map(|(_, s)| s.usage.counts().live_bytes).sum()
     }
 }

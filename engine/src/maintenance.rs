@@ -155,9 +155,7 @@ impl Core {
     /// Bytes of retired segments that are worth a checkpoint: a fraction of what is live, but some times
     /// what the checkpoint takes.
     fn retired_max(&self, table: u64) -> u64 {
-        let all = self.segments.all();
-        let live: u64 = all.iter().map(|(_, s)| s.usage.counts().live_bytes).sum();
-        let share = RETIRED_MIN.max(live / RETIRED_SHARE);
+        let share = RETIRED_MIN.max(self.live_bytes() / RETIRED_SHARE);
         share.max(table.saturating_mul(RETIRED_TABLES))
     }
 
@@ -214,9 +212,7 @@ impl Core {
 
     /// Keeps enough space back for a checkpoint and some compaction, in a store that is not small.
     fn keep_reserve(&self) {
-        let all = self.segments.all();
-        let live: u64 = all.iter().map(|(_, s)| s.usage.counts().live_bytes).sum();
-        if live >= RESERVE_LIVE {
+        if self.live_bytes() >= RESERVE_LIVE {
             let index = self.table.bytes().saturating_add(self.keys.bytes());
             let index = u64::try_from(index).unwrap_or(u64::MAX);
             self.reserve.keep(index.saturating_add(RESERVE_MIN));

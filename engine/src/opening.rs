@@ -172,8 +172,8 @@ impl Options {
             ..core
         }));
         let core = Arc::clone(&owner.core);
-        if let Some(capacity) = &core.capacity {
-            core.log.lock().set_segment_len(capacity.segment_len());
+        core.size_segments(&mut core.log.lock());
+        if core.capacity.is_some() {
             core.work.wake();
         }
         if !core.table.is_settled() || core.is_deleting() {

@@ -167,7 +167,7 @@ mod tests {
             let ops = (1..=1000).map(|n| op(thousand * 1000 + n)).collect();
             store.core().commit(ops, false).unwrap();
         }
-        assert_eq!(store.core().segments.all().len(), 2);
+        assert!(store.core().segments.all().len() > 1);
         store.compact().unwrap();
         let said = |store: &crate::Store| store.core().namespaces.entries();
         let before = said(&store);

@@ -361,7 +361,7 @@ impl Store {
             segments: u64::try_from(segments.len()).unwrap_or(u64::MAX),
             runs: u64::try_from(core.keys.run_ids().len()).unwrap_or(u64::MAX),
             disk_bytes: core.disk_bytes(),
-            live_bytes: segments.iter().map(|s| s.usage.counts().live_bytes).sum(),
+            live_bytes: core.live_bytes(),
             held_bytes: core.held_bytes(),
             behind_bytes: core.brake.debt(),
             checkpoint_seqno: core.checkpointed.load(Ordering::Relaxed),

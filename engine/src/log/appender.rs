@@ -33,8 +33,6 @@ const MAPPED_MAX: usize = 64 << 10;
 const PAGE_MAX: u64 = 64 << 10;
 /// Bytes of log after which maintenance looks whether something is due.
 const MAINTENANCE: u64 = 4 << 20;
-/// Where that is limited, a segment leads to this many times its length of large values.
-const LARGE_MAX: u64 = 4;
 /// Space that only what frees space may use, so that deletes go on when the disk is full.
 const RESERVE: u64 = STEP / 4;
 
@@ -254,12 +252,11 @@ impl Appender {
         fits || (is_empty && end <= SEGMENT_LEN)
     }
 
-    /// From here on segments become so long, and lead to large values in proportion, so that they can be
-    /// given up a few at a time.
-    pub(crate) fn set_segment_len(&mut self, len: u64) {
+    /// From here on segments become so long, and lead to so many bytes of large values.
+    pub(crate) fn limit(&mut self, len: u64, large_max: u64) {
         debug_assert!(len > HEADER_LEN as u64);
         self.segment_len = len.min(SEGMENT_LEN);
-        self.large_max = self.segment_len.saturating_mul(LARGE_MAX);
+        self.large_max = large_max;
     }
 
     /// A record leads to so many bytes of a large value.
