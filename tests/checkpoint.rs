@@ -127,6 +127,20 @@ fn damage_to_current_is_reported_once_and_repaired() {
 }
 
 #[test]
+fn of_two_checkpoints_the_newer_is_the_one_that_is_named_again() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
+    let (store, _ns) = three_parts(dir.path(), &clock);
+    assert_eq!(fresh().2.stats().checkpoint_seqno, 0, "there is none");
+    store.checkpoint().unwrap();
+    let killed = copy(dir.path());
+    let current = killed.path().join("CURRENT");
+    let named = fs::read(&current).unwrap();
+    fs::write(&current, "nonsense").unwrap();
+    assert_three_parts(&open(killed.path(), &clock));
+    assert_eq!(fs::read(current).unwrap(), named);
+}
+
+#[test]
 fn a_missing_current_is_what_a_crash_in_the_first_checkpoint_leaves() {
     let (store, _dir) = opened_after(|dir| fs::remove_file(dir.join("CURRENT")).unwrap());
     assert_eq!(store.stats().damage, Vec::<String>::new());

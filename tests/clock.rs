@@ -120,3 +120,17 @@ fn a_jump_back_does_not_bring_time_back() {
     let store = open_on(&disk, &Clock::manual(10), Durability::Immediate).unwrap();
     assert!(!sees(&store.find_namespace("n").unwrap()));
 }
+
+/// A checkpoint is younger than the segment in which the log goes on.
+#[test]
+fn time_goes_on_from_that_of_a_checkpoint() {
+    let (disk, clock) = (SimDisk::new(), Clock::manual(NOW));
+    let (store, ns) = prepared(&disk, &clock);
+    clock.advance(DAY);
+    store.checkpoint().unwrap();
+    drop((store, ns));
+    let behind = Clock::manual(NOW);
+    let store = open_on(&disk, &behind, Durability::Immediate).unwrap();
+    assert_eq!(behind.now(), NOW + DAY);
+    assert!(!sees(&store.find_namespace("n").unwrap()));
+}

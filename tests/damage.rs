@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rimstone::{Clock, Error, ListOptions, Namespace, Options, PutOptions, SegmentSpace, Store};
@@ -133,12 +134,12 @@ fn a_flipped_bit_in_a_value_behind_a_checkpoint_never_serves_the_older_one() {
 }
 
 /// What a process leaves that was killed after it retired a segment, before the next checkpoint.
-fn killed_after_a_retirement(clock: &Clock) -> TempDir {
+fn killed_after_a_retirement(clock: &Clock, keys: usize) -> TempDir {
     let (dir, gate) = (tempdir().unwrap(), Gate::default());
     drop(open(dir.path(), clock));
     let (store, ns) = open(dir.path(), clock);
     let minute = PutOptions::new().expiration_ttl(Duration::from_secs(60));
-    for n in 0..3 {
+    for n in 0..keys {
         ns.put_with(format!("key {n}"), format!("value {n}"), &minute)
             .unwrap();
     }
@@ -153,11 +154,22 @@ fn killed_after_a_retirement(clock: &Clock) -> TempDir {
 }
 
 #[test]
+fn a_retirement_that_is_replayed_takes_each_key_along() {
+    for keys in [1, 3] {
+        let clock = Clock::manual(1);
+        let dir = killed_after_a_retirement(&clock, keys);
+        let (store, _ns) = open(dir.path(), &clock);
+        assert_eq!(store.stats().damage, Vec::<String>::new());
+        assert_eq!(store.stats().keys, 1, "of {keys}");
+    }
+}
+
+#[test]
 fn a_retirement_replayed_over_damage_leaves_a_store_that_opens_again() {
     // The key, then the value.
     for at in [2, 8] {
         let clock = Clock::manual(1);
-        let dir = killed_after_a_retirement(&clock);
+        let dir = killed_after_a_retirement(&clock, 3);
         flip(dir.path(), "key 1value 1", at);
         let (store, ns) = open(dir.path(), &clock);
         for n in 0..3 {
@@ -334,16 +346,21 @@ fn holding(dir: &Path, bytes: &str) -> Vec<PathBuf> {
     found
 }
 
+/// Flips a bit of these bytes where they were put, and not where they were copied.
+fn flip_first(dir: &Path, bytes: &str) {
+    let both = holding(dir, bytes);
+    assert_eq!(both.len(), 2, "where it was put, and where it was copied");
+    let mut log = fs::read(&both[0]).unwrap();
+    let place = log.windows(bytes.len()).position(|w| w == bytes.as_bytes());
+    log[place.unwrap()] ^= 1;
+    fs::write(&both[0], log).unwrap();
+}
+
 #[test]
 fn a_moved_value_wins_over_the_older_one_though_its_own_record_is_damaged() {
     let clock = Clock::manual(1);
     let dir = killed_after_a_move(&clock);
-    let both = holding(dir.path(), "keythe new value");
-    assert_eq!(both.len(), 2, "where it was put, and where it was copied");
-    let mut log = fs::read(&both[0]).unwrap();
-    let place = log.windows(6).position(|w| w == b"keythe").unwrap();
-    log[place] ^= 1;
-    fs::write(&both[0], log).unwrap();
+    flip_first(dir.path(), "keythe new value");
     for _ in 0..2 {
         let (store, ns) = open(dir.path(), &clock);
         assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"the new value");
@@ -351,6 +368,38 @@ fn a_moved_value_wins_over_the_older_one_though_its_own_record_is_damaged() {
         drop(ns);
         store.close().unwrap();
     }
+}
+
+/// Where the copy is found by its key and not by where the record was.
+#[test]
+fn a_moved_value_counts_where_it_is_though_its_own_record_is_damaged() {
+    let clock = Clock::manual(1);
+    let live = |is_damaged: bool| {
+        let dir = killed_after_a_move(&clock);
+        if is_damaged {
+            flip_first(dir.path(), "keythe new value");
+        }
+        let (store, _ns) = open_alone(dir.path(), &clock, &Gate::default());
+        assert_eq!(store.stats().damage.len(), usize::from(is_damaged));
+        let all = store.segments().into_iter();
+        all.map(|segment| (segment.class.is_some(), segment.live))
+            .filter(|(_, live)| *live > 0)
+            .collect::<Vec<_>>()
+    };
+    let whole = live(false);
+    assert_eq!(whole.len(), 1, "{whole:?}");
+    assert_eq!(live(true), whole);
+}
+
+/// Whoever cannot be read may be newer than the copy, or another key.
+#[test]
+fn a_moved_value_does_not_win_over_one_that_cannot_be_read() {
+    let clock = Clock::manual(1);
+    let dir = killed_after_a_move(&clock);
+    flip(dir.path(), "keythe old value", 0);
+    flip_first(dir.path(), "keythe new value");
+    let (store, ns) = open(dir.path(), &clock);
+    assert_damaged(&store, &ns, "key");
 }
 
 #[test]
@@ -383,6 +432,7 @@ fn killed_after_a_large_value_expired(clock: &Clock, is_moved: bool) -> TempDir 
     ns.put_with("large", [6; 100_000], &minute).unwrap();
     ns.put_with("large", [7; 100_000], &minute).unwrap();
     ns.put_with("small", "value", &minute).unwrap();
+    ns.put_with("another", [8; 100_000], &minute).unwrap();
     if is_moved {
         for n in 0..20 {
             ns.put("other", [n; 1000]).unwrap();
@@ -397,14 +447,18 @@ fn killed_after_a_large_value_expired(clock: &Clock, is_moved: bool) -> TempDir 
     store.close().unwrap();
     let (store, ns) = open_gated(dir.path(), clock, &gate);
     ns.put("other", "value").unwrap();
-    let large = rimstone_tests::newest(dir.path(), "large").unwrap();
-    let value = fs::read(&large).unwrap();
+    let before = copy(dir.path());
     clock.advance(LATER);
     gate.fail(Doing::Create, ".ckpt");
     assert!(matches!(store.compact(), Err(Error::Io { .. })));
     let killed = copy(dir.path());
-    // A thread of the store's may have removed it already, as the retirement is durable; a kill may come before.
-    fs::write(killed.path().join(large.file_name().unwrap()), value).unwrap();
+    // A thread of the store's may have removed them already, as the retirement is durable; a kill may come before.
+    for large in fs::read_dir(before.path()).unwrap() {
+        let large = large.unwrap();
+        if large.path().extension() == Some("large".as_ref()) {
+            fs::copy(large.path(), killed.path().join(large.file_name())).unwrap();
+        }
+    }
     killed
 }
 
@@ -519,6 +573,17 @@ fn a_class_segment_that_ends_after_the_first_of_its_moves_loses_what_came_with_t
     let lens = lens_after_moves(killed.path(), &class);
     assert_eq!(lens.len(), 2, "{lens:?}");
     let file = OpenOptions::new().write(true).open(&class).unwrap();
+    file.set_len(lens[1]).unwrap();
+    let whole = copy(killed.path());
+    let (store, ns) = open(whole.path(), &clock);
+    assert_eq!(store.stats().damage, Vec::<String>::new());
+    for n in (1..40u8).step_by(2) {
+        for part in ["one", "two"] {
+            let value = ns.get(format!("{part} {n}")).unwrap();
+            assert_eq!(value.unwrap()[..], [n; 1000]);
+        }
+    }
+    drop((store, ns));
     file.set_len(lens[0]).unwrap();
     let (store, ns) = open(killed.path(), &clock);
     let (stem, damage) = (class.file_stem().unwrap(), store.stats().damage);
@@ -542,11 +607,20 @@ fn a_class_segment_that_ends_after_the_first_of_its_moves_loses_what_came_with_t
     assert_eq!((found, lost), (20, 20));
 }
 
+/// As `open_gated`, without threads that compact meanwhile.
+fn open_alone(dir: &Path, clock: &Clock, gate: &Gate) -> (Store, Namespace) {
+    let options = Options::new().vfs(Arc::new(gate.clone()));
+    let store = options.clock(clock.clone()).without_threads().open(dir);
+    let store = store.unwrap();
+    let ns = store.namespace("n").unwrap();
+    (store, ns)
+}
+
 /// What a process leaves that was killed after it moved half of forty keys and wrote some again, before the next
 /// checkpoint; and the segments that it knew.
 fn killed_after_moves(clock: &Clock) -> (TempDir, Vec<SegmentSpace>) {
     let (dir, gate) = (tempdir().unwrap(), Gate::default());
-    let (store, ns) = open_gated(dir.path(), clock, &gate);
+    let (store, ns) = open_alone(dir.path(), clock, &gate);
     let minute = PutOptions::new().expiration_ttl(Duration::from_secs(60));
     for n in 0..40u8 {
         ns.put(format!("key {n}"), [n; 1000]).unwrap();
@@ -555,7 +629,7 @@ fn killed_after_moves(clock: &Clock) -> (TempDir, Vec<SegmentSpace>) {
     store.checkpoint().unwrap();
     drop(ns);
     store.close().unwrap();
-    let (store, ns) = open_gated(dir.path(), clock, &gate);
+    let (store, ns) = open_alone(dir.path(), clock, &gate);
     for n in (0..40).step_by(2) {
         ns.delete(format!("key {n}")).unwrap();
     }
@@ -581,7 +655,7 @@ fn what_is_live_in_a_segment_is_known_after_a_kill_as_it_was() {
     assert!(before.iter().any(|segment| segment.live > 18 * 1000));
     assert!(before.iter().any(|segment| segment.expired > 3000));
     for _ in 0..2 {
-        let (store, ns) = open(killed.path(), &clock);
+        let (store, ns) = open_alone(killed.path(), &clock, &Gate::default());
         assert_eq!(classes(store.segments()), before);
         drop(ns);
         store.close().unwrap();
@@ -594,7 +668,7 @@ fn a_segment_of_which_all_was_moved_goes_though_the_log_is_damaged() {
     let clock = Clock::manual(1);
     let (killed, before) = killed_after_moves(&clock);
     flip(killed.path(), "key 1written again", 4);
-    let (store, ns) = open(killed.path(), &clock);
+    let (store, ns) = open_alone(killed.path(), &clock, &Gate::default());
     assert_eq!(store.stats().damage.len(), 1, "{:?}", store.stats().damage);
     let begun = before.iter().map(|segment| segment.id).max().unwrap();
     let after = store.segments().into_iter().filter(|s| s.id <= begun);

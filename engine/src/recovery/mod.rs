@@ -356,8 +356,7 @@ fn replay_from(
         // had would be given out again.
         return Err(missing(segment_path(dir, id)).into());
     }
-    let gone = holes.iter().chain(&replay.missing).copied();
-    let mut gone: BTreeSet<u64> = gone.chain(replay.lost_classes()).collect();
+    let mut gone: BTreeSet<u64> = holes.into_iter().chain(replay.lost_classes()).collect();
     gone.retain(|id| !replay.retirements.contains(id));
     for error in gone.iter().map(|id| missing(segment_path(dir, *id))) {
         if replay.damage.is_empty() {

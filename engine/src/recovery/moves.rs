@@ -18,8 +18,8 @@ impl Replay {
     /// Repeats a move: what the table still names goes to its new place.
     pub(super) fn relocate(&mut self, moved: &Move) {
         debug_assert!(!self.is_rebuilt, "a rebuild takes in the copies themselves");
+        // One that is missing is told of later, as the log may say that it was retired.
         let Some(to) = self.class_segment(moved) else {
-            self.missing.push(moved.to);
             return;
         };
         to.usage.receive(moved);
@@ -29,11 +29,9 @@ impl Replay {
             let Some(new) = at(moved.to, relocation.new) else {
                 continue;
             };
-            let from = from.as_ref().filter(|_| {
-                let old = at(moved.from, relocation.old);
-                old.is_some_and(|old| self.table.replace(relocation.hash, old, new))
-            });
-            if let Some(from) = from {
+            let old = from.as_ref().zip(at(moved.from, relocation.old));
+            let from = old.filter(|(_, old)| self.table.replace(relocation.hash, *old, new));
+            if let Some((from, _)) = from {
                 from.usage.lose(relocation.bytes(), relocation.expires);
                 to.usage.gain(relocation.bytes(), relocation.expires);
             } else if !self.damage.is_empty() {

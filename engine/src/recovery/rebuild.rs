@@ -80,7 +80,6 @@ impl Replay {
         classes.sort_unstable();
         for (id, len) in classes {
             let Some(file) = self.take_found(id) else {
-                self.missing.push(id);
                 continue;
             };
             debug_assert!(file.is_class());

@@ -48,8 +48,6 @@ pub(super) struct Replay {
     gap: Option<usize>,
     /// Segments that the log says were retired.
     pub(super) retirements: HashSet<u64>,
-    /// Class segments that the log names and that are not there.
-    pub(super) missing: Vec<u64>,
     /// Class segments that were found, and that nothing named so far.
     found: HashMap<u64, SegmentFile>,
     /// Segments that no checkpoint knows and whose headers cannot be read: who needs one of them says so.
@@ -101,7 +99,6 @@ impl Replay {
             damage: Vec::new(),
             gap: None,
             retirements: HashSet::new(),
-            missing: Vec::new(),
             found: HashMap::new(),
             unreadable: Vec::new(),
             classes: HashMap::new(),

@@ -90,8 +90,7 @@ pub(crate) fn salvage(vfs: &Arc<dyn Vfs>, dir: &Path, clock: &Clock) -> Result<S
     let tail = replay.run(chain)?;
     debug_assert!(replay.is_rebuilt, "the log alone decides");
     replay.check_end(&files, &tail, dir)?;
-    let gone = holes.iter().chain(&replay.missing);
-    let gone: HashSet<u64> = gone.copied().collect();
+    let gone: HashSet<u64> = holes.into_iter().chain(replay.lost_classes()).collect();
     for id in gone.difference(&replay.retirements) {
         let path = segment_path(dir, *id);
         if !damage.iter().any(|damage| damage.path == path) {

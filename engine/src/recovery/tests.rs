@@ -241,6 +241,81 @@ fn a_repair_takes_in_a_segment_of_the_log_that_was_retired_and_is_in_use() {
     assert_eq!(salvaged.core.table.len(), 2);
 }
 
+/// Ids of the segments that wait to be removed.
+fn waiting(store: &Store) -> Vec<u64> {
+    let state = store.core().maintenance.lock();
+    state.retired.iter().map(|retired| retired.id).collect()
+}
+
+#[test]
+fn a_retired_segment_is_removed_by_the_process_after_the_one_that_retired_it() {
+    let dir = tempdir().unwrap();
+    let (store, ns) = open(dir.path());
+    ns.put("key", "value").unwrap();
+    let id = ns.core().log.lock().active().1.id;
+    close(store, ns);
+    let options = || Options::new().clock(Clock::manual(1)).without_threads();
+    let store = options().open(dir.path()).unwrap();
+    let ns = store.namespace("n").unwrap();
+    store.checkpoint().unwrap();
+    ns.put("key", "newer").unwrap();
+    let retire = Retire {
+        victims: vec![id],
+        ..Retire::default()
+    };
+    let op = Op::keyless(Kind::Retire, 0, retire.encode());
+    ns.core().commit(vec![op], true).unwrap();
+    ns.put("after", "value").unwrap();
+    let killed = copy(dir.path());
+    close(store, ns);
+    let reader = options().open_read_only(killed.path()).unwrap();
+    assert_eq!(waiting(&reader), [id], "a backup takes it along");
+    drop(reader);
+    let rebuilt = copy(killed.path());
+    remove_what_is_derived(rebuilt.path());
+    assert_eq!(waiting(&options().open(rebuilt.path()).unwrap()), [id]);
+    let store = options().open(killed.path()).unwrap();
+    assert_eq!(waiting(&store), [id]);
+    store.checkpoint().unwrap();
+    assert_eq!(waiting(&store), [id], "the older checkpoint needs it");
+    let gone = copy(killed.path());
+    std::fs::remove_file(segment_path(gone.path(), id)).unwrap();
+    assert_eq!(waiting(&options().open(gone.path()).unwrap()), []);
+    store.checkpoint().unwrap();
+    assert!(!segment_path(killed.path(), id).exists());
+}
+
+#[test]
+fn who_reads_knows_that_the_log_went_on_in_another_segment() {
+    let dir = tempdir().unwrap();
+    let (store, ns) = open(dir.path());
+    ns.put("key", "value").unwrap();
+    let options = Options::new().clock(Clock::manual(1));
+    let reader = options.open_read_only(dir.path()).unwrap();
+    assert!(!reader.core().is_outdated().unwrap());
+    let core = ns.core();
+    core.rotate(&mut core.log.lock()).unwrap();
+    assert!(reader.core().is_outdated().unwrap());
+    close(store, ns);
+}
+
+/// A class segment that another process is given is as long as it is, whatever the checkpoint says.
+#[test]
+fn a_segment_that_is_opened_is_no_longer_than_its_file() {
+    let dir = tempdir().unwrap();
+    let (store, ns) = open(dir.path());
+    ns.put("key", "value").unwrap();
+    let id = ns.core().log.lock().active().1.id;
+    close(store, ns);
+    let path = segment_path(dir.path(), id);
+    let len = path.metadata().unwrap().len();
+    let opened = super::open_segment(&OsVfs, dir.path(), id, len + 8).unwrap();
+    assert_eq!(opened.published(), len);
+    std::fs::remove_file(path).unwrap();
+    let gone = super::open_segment(&OsVfs, dir.path(), id, len).map(drop);
+    assert!(matches!(gone, Err(Error::Io { .. })), "{gone:?}");
+}
+
 /// A copy of the directory as it is, but with another byte in the log's newest segment, where this value begins.
 fn copy_damaged(dir: &Path, ns: &Namespace, value: &[u8]) -> TempDir {
     let killed = copy(dir);
