@@ -29,10 +29,15 @@ fn ten_keys(dir: &Path, clock: &Clock) -> (Store, Vec<usize>) {
 fn a_killed_process_loses_nothing_it_acknowledged() {
     let dir = tempdir().unwrap();
     let clock = Clock::manual(1);
-    let (_store, _) = ten_keys(dir.path(), &clock);
+    let (written, _) = ten_keys(dir.path(), &clock);
     let mut snapshot = copy(dir.path());
     for _ in 0..3 {
         let store = open(snapshot.path(), &clock);
+        assert_eq!(
+            store.stats().last_seqno,
+            written.stats().last_seqno,
+            "nothing is written that was not"
+        );
         let ns = store.find_namespace("n").unwrap();
         for n in 0..10u8 {
             assert_eq!(&ns.get([n]).unwrap().unwrap()[..], &[n + 1; 100]);
@@ -421,6 +426,12 @@ fn a_closed_log_that_was_cut_tells_how_many_records_are_lost() {
         // Before the first key the namespace was created.
         let lost = lost + u64::from(lost_records(copy.path()) > 10);
         assert_eq!(lost_records(copy.path()), lost, "cut at {cut}");
+        let found = Options::new().scrub(copy.path(), |_, _| {}).unwrap();
+        let gap = found.iter().find(|damage| damage.records.is_some());
+        // From the last record that is whole to where the record begins that says it was closed.
+        let (from, to) = (gap.unwrap().offset, last.next_multiple_of(8));
+        assert!(from <= u64::try_from(cut).unwrap());
+        assert_eq!(gap.unwrap().len, Some(u64::try_from(to).unwrap() - from));
         let store = open(copy.path(), &clock);
         assert_eq!(store.stats().damage.len(), 1, "{:?}", store.stats().damage);
         assert!(store.stats().damage[0].contains("lost"));
@@ -442,6 +453,34 @@ fn a_closed_log_that_was_cut_tells_how_many_records_are_lost() {
         .set_len(u64::try_from(last).unwrap().next_multiple_of(8))
         .unwrap();
     assert!(open(copy.path(), &clock).stats().damage.is_empty());
+}
+
+/// How many records are lost by damage to the record of this key among ten, if that is known.
+fn lost_by_damage_to(dir: &Path, key: usize, ends: &[usize]) -> Option<u64> {
+    let log = newest(dir, "seg").unwrap();
+    let intact = fs::read(&log).unwrap();
+    let mut bytes = intact.clone();
+    // The key, before a value of a hundred bytes; then all that comes before it as well.
+    bytes[ends[key] - 101] ^= 1;
+    if key == 0 {
+        bytes[128..ends[0]].fill(7);
+    }
+    fs::write(&log, bytes).unwrap();
+    let found = Options::new().scrub(dir, |_, _| {}).unwrap();
+    fs::write(&log, intact).unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0].records
+}
+
+#[test]
+fn how_many_records_damage_took_is_told_where_one_came_before() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
+    let (store, ends) = ten_keys(dir.path(), &clock);
+    store.close().unwrap();
+    assert_eq!(lost_by_damage_to(dir.path(), 5, &ends), Some(1));
+    // The first of all created the namespace.
+    assert_eq!(lost_by_damage_to(dir.path(), 1, &ends), Some(1));
+    assert_eq!(lost_by_damage_to(dir.path(), 0, &ends), None);
 }
 
 #[test]
@@ -470,6 +509,11 @@ fn a_newest_segment_that_is_gone_is_missed_whether_or_not_the_store_was_closed()
         );
         if let Some(lost) = lost {
             assert_eq!(lost_records(dir), lost);
+            let mut gaps = found.iter().filter(|damage| damage.records.is_some());
+            assert!(
+                gaps.all(|gap| gap.len.is_none()),
+                "it is of another segment"
+            );
         }
     }
     // Nor is a store whose segments are all gone taken for a new one.
@@ -707,4 +751,23 @@ fn what_speaks_of_a_file_that_is_gone_goes() {
     fs::write(&gone, "").unwrap();
     drop(open(dir.path(), &clock));
     assert!(!gone.exists());
+}
+
+/// Though nothing but the checkpoint knows how long the log was.
+#[test]
+fn a_log_that_is_shorter_than_its_checkpoint_says_is_damage() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
+    let (store, ends) = ten_keys(dir.path(), &clock);
+    store.checkpoint().unwrap();
+    let killed = copy(dir.path());
+    fs::write(killed.path().join("LOCK"), "").unwrap();
+    let log = newest(killed.path(), "seg").unwrap();
+    let log = fs::OpenOptions::new().write(true).open(log).unwrap();
+    log.set_len(u64::try_from(ends[8]).unwrap()).unwrap();
+    let store = open(killed.path(), &clock);
+    let told = store.stats().damage;
+    assert!(told.iter().any(|told| told.contains("missing")), "{told:?}");
+    let ns = store.find_namespace("n").unwrap();
+    assert!(ns.get([8]).unwrap().is_some());
+    assert!(matches!(ns.get([9]), Err(Error::Corrupt { .. })));
 }

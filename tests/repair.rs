@@ -575,3 +575,75 @@ fn damage_retirements(dir: &Path) -> usize {
     fs::write(&path, bytes).unwrap();
     count
 }
+
+fn remove_what_is_derived(dir: &Path) {
+    for path in files(dir) {
+        let kind = path.extension().and_then(|e| e.to_str());
+        if !matches!(kind, Some("seg" | "large")) {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+/// Its tombstone is read after the put that is newer: what was copied comes first.
+#[test]
+fn a_key_that_was_deleted_put_again_and_copied_is_listed() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
+    let in_a_segment_of_its_own = |act: &dyn Fn(&Store)| {
+        let store = open(dir.path(), &clock);
+        act(&store);
+        store.close().unwrap();
+    };
+    in_a_segment_of_its_own(&|store| {
+        let ns = store.namespace("n").unwrap();
+        ns.put("key", "old").unwrap();
+        for n in 0..20 {
+            ns.put(format!("full {n}"), [7; 60_000]).unwrap();
+        }
+    });
+    in_a_segment_of_its_own(&|store| {
+        let ns = store.namespace("n").unwrap();
+        ns.delete("key").unwrap();
+        for n in 20..40 {
+            ns.put(format!("full {n}"), [7; 60_000]).unwrap();
+        }
+    });
+    in_a_segment_of_its_own(&|store| {
+        let ns = store.namespace("n").unwrap();
+        ns.put("key", "new").unwrap();
+        for _ in 0..40 {
+            ns.put("hot", [7; 60_000]).unwrap();
+        }
+        store.compact().unwrap();
+        let mut classes = store.segments().into_iter();
+        assert!(classes.any(|segment| segment.class.is_some()));
+    });
+    remove_what_is_derived(dir.path());
+    let (into, repaired) = repair(dir.path(), &clock);
+    assert_eq!(repaired.entries, 42);
+    assert_eq!(state(into.path(), &clock)[&b"key"[..]], b"new");
+}
+
+#[test]
+fn keys_of_a_namespace_whose_record_is_damaged_are_kept_under_another_name() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
+    let store = open(dir.path(), &clock);
+    let ns = store.namespace("the name of it").unwrap();
+    ns.put("key", "value").unwrap();
+    drop(ns);
+    store.close().unwrap();
+    remove_what_is_derived(dir.path());
+    let log = rimstone_tests::newest(dir.path(), "seg").unwrap();
+    let mut bytes = fs::read(&log).unwrap();
+    let name = b"the name of it";
+    let at = bytes.windows(name.len()).position(|w| w == name).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&log, bytes).unwrap();
+    let (into, repaired) = repair(dir.path(), &clock);
+    let [name] = &repaired.renamed[..] else {
+        panic!("{:?}", repaired.renamed)
+    };
+    let store = open(into.path(), &clock);
+    let ns = store.find_namespace(name).unwrap();
+    assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"value");
+}

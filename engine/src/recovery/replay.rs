@@ -333,7 +333,7 @@ impl Replay {
                 self.apply_all(segment, records(segment, offsets).map(Ok))?;
             }
         }
-        self.seqno = self.seqno.max(self.durable);
+        debug_assert!(self.durable <= self.seqno, "what is durable was given out");
         debug_assert!(tail.seqno <= self.seqno);
         debug_assert!(
             tail.records
