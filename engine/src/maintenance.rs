@@ -28,7 +28,7 @@ const CHECKPOINT_MIN: u64 = 64 << 20;
 const CHECKPOINT_SHARE: u64 = 5;
 /// Retired segments make a checkpoint due, too, since two of them let their files go: so much of them,
 /// this fraction of what is live, and this many times the table's size, whichever is most.
-const RETIRED_MIN: u64 = 32 << 20;
+const RETIRED_MIN: u64 = 16 << 20;
 const RETIRED_SHARE: u64 = 16;
 const RETIRED_TABLES: u64 = 8;
 /// So much when there is nothing else to do.
