@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rimstone::{Clock, Error, ListOptions, Namespace, Options, PutOptions, SegmentSpace, Store};
+use rimstone::{
+    Clock, Error, ListOptions, Namespace, Options, PutOptions, SegmentSpace, Store, WriteBatch,
+};
 use rimstone_tests::{Doing, Gate, copy, open_gated};
 use tempfile::{TempDir, tempdir};
 
@@ -678,5 +680,29 @@ fn a_segment_of_which_all_was_moved_goes_though_the_log_is_damaged() {
     );
     for n in (5..40u8).step_by(2) {
         assert_eq!(ns.get(format!("key {n}")).unwrap().unwrap()[..], [n; 1000]);
+    }
+}
+
+#[test]
+fn of_a_batch_of_which_one_record_is_damaged_the_others_stay() {
+    for (damaged, stay) in [("one", ["two", "three"]), ("two", ["one", "three"])] {
+        let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
+        let (store, ns) = open(dir.path(), &clock);
+        let mut batch = WriteBatch::new();
+        for key in ["one", "two", "three"] {
+            batch.put(&ns, key, "value");
+        }
+        store.write(batch).unwrap();
+        drop(ns);
+        store.close().unwrap();
+        flip(dir.path(), &format!("{damaged}value"), 0);
+        for _ in 0..2 {
+            let (store, ns) = open(dir.path(), &clock);
+            assert_eq!(store.stats().damage.len(), 1, "{damaged}");
+            assert!(ns.get(damaged).unwrap().is_none());
+            for key in stay {
+                assert_eq!(&ns.get(key).unwrap().unwrap()[..], b"value", "{damaged}");
+            }
+        }
     }
 }

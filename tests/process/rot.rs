@@ -22,9 +22,8 @@ const KINDS: [&str; 8] = [
 ];
 /// Bytes at the start of a file without which none of it is read.
 const HEADER: usize = 128;
-/// What a record's value begins behind, and what a batch of the acts has at most: one record of it that is damaged may
-/// take the others along.
-const BATCH: usize = 2048;
+/// What a record's value begins behind at most.
+const HEAD: usize = 256;
 /// As many bytes of a value tell it from those of other acts.
 const TOLD: usize = 16;
 
@@ -100,7 +99,7 @@ struct Place {
     bytes: Range<usize>,
 }
 
-/// Where the newest values of keys lie, by the names of files, each with what may be around it in a batch.
+/// Where the newest values of keys lie, by the names of files, each with what comes before it in its record.
 type Places = BTreeMap<Vec<u8>, Vec<Place>>;
 
 fn places(dir: &Path, history: &History) -> Places {
@@ -118,7 +117,7 @@ fn places(dir: &Path, history: &History) -> Places {
         let bytes = fs::read(&path).unwrap();
         for (at, begin) in bytes.windows(TOLD).enumerate() {
             for (key, len) in told.get(begin).into_iter().flatten() {
-                let bytes = at.saturating_sub(BATCH)..at + len + BATCH;
+                let bytes = at.saturating_sub(HEAD)..at + len;
                 let file = path.file_name().unwrap().into();
                 places.get_mut(*key).unwrap().push(Place { file, bytes });
             }

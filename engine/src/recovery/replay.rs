@@ -305,7 +305,7 @@ impl Replay {
                 None => kept.last().map_or(start, |last| last.end),
             };
             debug_assert!(
-                self.is_salvage || tail.previous_len <= valid_len,
+                tail.previous_len <= valid_len,
                 "the log goes on behind what is valid"
             );
             debug_assert!(
@@ -455,10 +455,9 @@ impl Replay {
                 Step::Damage { offset, next } => {
                     debug_assert!(offset < next, "damage has a length");
                     self.report(Damage::bytes(&segment.path, offset, next, DAMAGED));
-                    if self.is_salvage {
-                        whole.append(&mut pending);
-                    }
-                    pending.clear();
+                    // The rest of their batch was durable once, so they count.
+                    valid_len = pending.last().map_or(valid_len, |last| last.end);
+                    whole.append(&mut pending);
                 }
                 Step::End { offset } => {
                     let unread = segment.unread_end();
