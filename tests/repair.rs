@@ -457,10 +457,15 @@ fn a_store_of_which_no_segment_can_be_read_or_one_is_newer_is_not_repaired() {
         fs::write(path, "nonsense").unwrap();
     }
     let reason = match repaired(dir.path()) {
-        Err(Error::Corrupt { reason, .. }) => reason,
+        Err(Error::Corrupt {
+            reason, offset: 0, ..
+        }) => reason,
         other => panic!("{other:?}"),
     };
     assert_eq!(reason, "no segment can be read");
+    let nothing = repaired(tempdir().unwrap().path());
+    let is_none = matches!(&nothing, Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound);
+    assert!(is_none, "{nothing:?}");
 }
 
 #[test]
@@ -646,4 +651,107 @@ fn keys_of_a_namespace_whose_record_is_damaged_are_kept_under_another_name() {
     let store = open(into.path(), &clock);
     let ns = store.find_namespace(name).unwrap();
     assert_eq!(&ns.get("key").unwrap().unwrap()[..], b"value");
+}
+
+/// The segment in which it was put was in use when the checkpoint was made, the one in which it was deleted came later,
+/// and the log says of both that nothing is needed of them.
+#[test]
+fn a_key_that_was_deleted_since_the_checkpoint_does_not_come_back_when_both_segments_were_given_up()
+{
+    let (dir, clock, gate) = (tempdir().unwrap(), Clock::manual(1), Gate::default());
+    for round in 0..3 {
+        let (store, ns) = open_gated(dir.path(), &clock, &gate);
+        match round {
+            0 => drop(ns.put("key", "value").unwrap()),
+            1 => store.checkpoint().unwrap(),
+            _ => drop(ns.delete("key").unwrap()),
+        }
+        drop(ns);
+        store.close().unwrap();
+    }
+    let (store, ns) = open_gated(dir.path(), &clock, &gate);
+    ns.put("other", "value").unwrap();
+    gate.fail(Doing::Create, ".ckpt");
+    assert!(matches!(store.compact(), Err(Error::Io { .. })));
+    let killed = copy(dir.path());
+    let holds = |path: &PathBuf| {
+        is_segment(path) && fs::read(path).unwrap().windows(8).any(|w| w == b"keyvalue")
+    };
+    assert!(
+        files(killed.path()).iter().any(holds),
+        "its file waits to be removed"
+    );
+    let (into, _) = repair(killed.path(), &clock);
+    let after = state(into.path(), &clock);
+    assert_eq!(after.into_keys().collect::<Vec<_>>(), [b"other"]);
+}
+
+#[test]
+fn a_segment_that_is_gone_is_named_once() {
+    let clock = Clock::manual(1_000);
+    let (dir, _) = store(&clock);
+    drop(open(dir.path(), &clock));
+    let segments = files(dir.path())
+        .into_iter()
+        .filter(|path| is_segment(path));
+    let (classes, fronts): (Vec<_>, Vec<_>) = segments.partition(|path| is_class(path));
+    for gone in [classes.last(), fronts.last()] {
+        let gone = gone.unwrap().file_name().unwrap();
+        let harmed = copy(dir.path());
+        fs::remove_file(harmed.path().join(gone)).unwrap();
+        // Beside other damage.
+        let run = rimstone_tests::newest(harmed.path(), "run").unwrap();
+        fs::write(run, "damaged").unwrap();
+        let (_, repaired) = repair(harmed.path(), &clock);
+        let named = repaired
+            .damage
+            .iter()
+            .filter(|damage| damage.path.ends_with(gone));
+        let named: Vec<_> = named.map(|damage| damage.offset).collect();
+        assert_eq!(named, [0], "{gone:?}: {:?}", repaired.damage);
+    }
+}
+
+/// Its clock is behind that of who wrote.
+#[test]
+fn what_had_expired_when_the_log_ended_does_not_come_back() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1_000));
+    for key in ["key", "later"] {
+        let store = open(dir.path(), &clock);
+        let ns = store.namespace("n").unwrap();
+        let minute = PutOptions::new().expiration_ttl(Duration::from_secs(60));
+        ns.put_with(key, "value", &minute).unwrap();
+        drop(ns);
+        store.close().unwrap();
+        clock.advance(60);
+    }
+    remove_what_is_derived(dir.path());
+    let behind = Clock::manual(1_000);
+    let (into, _) = repair(dir.path(), &behind);
+    let kept: Vec<_> = state(into.path(), &behind).into_keys().collect();
+    assert_eq!(kept, [b"later"]);
+}
+
+/// Somebody put back what was lost and found; the segment in which the key was deleted is not among it.
+#[test]
+fn a_segment_that_no_checkpoint_knows_any_more_does_not_count() {
+    let (dir, clock) = (tempdir().unwrap(), Clock::manual(1_000));
+    let session = |act: &dyn Fn(&Store)| {
+        let store = open(dir.path(), &clock);
+        act(&store);
+        store.close().unwrap();
+    };
+    session(&|store| drop(store.namespace("n").unwrap().put("key", "value").unwrap()));
+    let path = rimstone_tests::newest(dir.path(), "seg").unwrap();
+    let bytes = fs::read(&path).unwrap();
+    session(&|store| drop(store.namespace("n").unwrap().delete("key").unwrap()));
+    session(&|store| {
+        store.namespace("n").unwrap().put("other", "value").unwrap();
+        store.compact().unwrap();
+    });
+    assert!(!path.exists());
+    fs::write(path, bytes).unwrap();
+    let (into, _) = repair(dir.path(), &clock);
+    let kept: Vec<_> = state(into.path(), &clock).into_keys().collect();
+    assert_eq!(kept, [b"other"]);
 }

@@ -93,9 +93,7 @@ pub(crate) fn salvage(vfs: &Arc<dyn Vfs>, dir: &Path, clock: &Clock) -> Result<S
     let gone: HashSet<u64> = holes.into_iter().chain(replay.lost_classes()).collect();
     for id in gone.difference(&replay.retirements) {
         let path = segment_path(dir, *id);
-        if !damage.iter().any(|damage| damage.path == path) {
-            damage.push(Damage::at(&path, 0, "the segment is missing"));
-        }
+        damage.push(Damage::at(&path, 0, "the segment is missing"));
     }
     let replayed = Replayed {
         replay,
@@ -213,13 +211,14 @@ mod tests {
             namespaces: numbers.iter().copied().map(entry).collect(),
             ..Meta::default()
         };
-        let (newest, before) = (meta(&[3]), meta(&[1, 3]));
+        let (newest, before) = (meta(&[3, 5]), meta(&[1, 3]));
         let namespaces = Namespaces::default();
         let metas = [&newest, &before].into_iter();
-        let renamed = name(&crate::vfs::OsVfs, &namespaces, [1, 2, 3, 4], metas).unwrap();
-        assert_eq!(renamed, ["recovered-4"]);
+        let named = [1, 2, 3, 4, 6, 7];
+        let renamed = name(&crate::vfs::OsVfs, &namespaces, named, metas).unwrap();
+        assert_eq!(renamed, ["recovered-6", "recovered-7"]);
         let names: Vec<_> = namespaces.all().iter().map(|ns| ns.name()).collect();
-        assert_eq!(names, ["n3", "recovered-4"]);
+        assert_eq!(names, ["n3", "n5", "recovered-6", "recovered-7"]);
     }
 
     #[test]
