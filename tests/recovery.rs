@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -455,16 +456,12 @@ fn a_closed_log_that_was_cut_tells_how_many_records_are_lost() {
     assert!(open(copy.path(), &clock).stats().damage.is_empty());
 }
 
-/// How many records are lost by damage to the record of this key among ten, if that is known.
-fn lost_by_damage_to(dir: &Path, key: usize, ends: &[usize]) -> Option<u64> {
+/// How many records are lost by damage to these bytes, if that is known.
+fn lost_by_damage_to(dir: &Path, range: Range<usize>) -> Option<u64> {
     let log = newest(dir, "seg").unwrap();
     let intact = fs::read(&log).unwrap();
     let mut bytes = intact.clone();
-    // The key, before a value of a hundred bytes; then all that comes before it as well.
-    bytes[ends[key] - 101] ^= 1;
-    if key == 0 {
-        bytes[128..ends[0]].fill(7);
-    }
+    bytes[range].fill(0xff);
     fs::write(&log, bytes).unwrap();
     let found = Options::new().scrub(dir, |_, _| {}).unwrap();
     fs::write(&log, intact).unwrap();
@@ -477,10 +474,16 @@ fn how_many_records_damage_took_is_told_where_one_came_before() {
     let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
     let (store, ends) = ten_keys(dir.path(), &clock);
     store.close().unwrap();
-    assert_eq!(lost_by_damage_to(dir.path(), 5, &ends), Some(1));
-    // The first of all created the namespace.
-    assert_eq!(lost_by_damage_to(dir.path(), 1, &ends), Some(1));
-    assert_eq!(lost_by_damage_to(dir.path(), 0, &ends), None);
+    // A key lies before a value of a hundred bytes.
+    let key = |n: usize| ends[n] - 101..ends[n] - 100;
+    assert_eq!(lost_by_damage_to(dir.path(), key(5)), Some(1));
+    assert_eq!(
+        lost_by_damage_to(dir.path(), key(5).start..ends[7]),
+        Some(3)
+    );
+    // The first of all records created the namespace.
+    assert_eq!(lost_by_damage_to(dir.path(), key(0)), Some(1));
+    assert_eq!(lost_by_damage_to(dir.path(), 128..ends[0]), None);
 }
 
 #[test]

@@ -750,8 +750,10 @@ fn a_segment_that_no_checkpoint_knows_any_more_does_not_count() {
         store.compact().unwrap();
     });
     assert!(!path.exists());
-    fs::write(path, bytes).unwrap();
+    fs::write(&path, bytes).unwrap();
     let (into, _) = repair(dir.path(), &clock);
     let kept: Vec<_> = state(into.path(), &clock).into_keys().collect();
     assert_eq!(kept, [b"other"]);
+    assert_eq!(state(dir.path(), &clock).len(), 1);
+    assert!(!path.exists(), "and is removed");
 }

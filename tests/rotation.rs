@@ -3,9 +3,9 @@
 use rimstone::{Clock, Durability, Namespace, PutOptions, Store, WriteBatch};
 use rimstone_tests::{Cut, SimDisk, open_on};
 
-/// How many values each batch puts: together more than a segment holds, so that the last one begins
-/// the next segment.
-const BATCHES: [u16; 3] = [490, 490, 80];
+/// How many values each batch puts: the first two leave a segment of 16 MiB open, and the last fills it, so that what
+/// follows begins the next.
+const BATCHES: [u16; 3] = [110, 110, 80];
 
 fn open(disk: &SimDisk) -> (Store, Namespace) {
     let store = open_on(disk, &Clock::manual(1), Durability::Immediate).unwrap();
@@ -21,14 +21,13 @@ fn a_cut_where_a_segment_ends_loses_nothing() {
     // The marks; batches are too long for that.
     disk.map_from(Some(0));
     let (store, ns) = open(&disk);
-    let segments = store.stats().segments;
     let unsynced = PutOptions::new().durability(Durability::None);
-    let mut first = 0;
+    let (mut first, mut segments) = (0, 0);
     for (n, puts) in (0..).zip(BATCHES) {
         store.sync().unwrap();
         // Not durable yet when the last batch ends its segment.
         ns.put_with(mark(n, 0), "before", &unsynced).unwrap();
-        first = disk.place();
+        (first, segments) = (disk.place(), store.stats().segments);
         let mut batch = WriteBatch::new();
         batch.durability(Durability::None);
         for key in 0..puts {
@@ -37,9 +36,10 @@ fn a_cut_where_a_segment_ends_loses_nothing() {
         store.write(batch).unwrap();
         ns.put_with(mark(n, 1), "after", &unsynced).unwrap();
     }
-    assert!(
-        store.stats().segments > segments,
-        "the log went on in a new segment"
+    assert_eq!(
+        store.stats().segments,
+        segments + 1,
+        "the log went on in a new segment behind the last batch"
     );
     assert!(disk.mapped_writes() >= 6, "marks in both segments");
     for place in first..=disk.place() {

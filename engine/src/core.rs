@@ -13,7 +13,7 @@ use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::format::mark::Mark;
 use crate::format::record::{Address, Record};
-use crate::format::segment::StoreId;
+use crate::format::segment::{SEGMENT_LEN, StoreId};
 use crate::hot::Hot;
 use crate::index::checkpoint::damaged_table;
 use crate::index::keys::Keys;
@@ -407,24 +407,56 @@ impl Core {
         log.sync().inspect_err(|_| self.poison())?;
         self.take_capacity(PREALLOCATED, false)?;
         debug_assert!(log.durable >= log.seqno, "all of it was flushed");
-        self.size_segments(log);
         let next = log.prepare(self.new_file_id(), self.clock.confirmed())?;
+        self.size_segments(log);
         log.rotate(&self.segments, next)
             .inspect_err(|_| self.poison())
     }
 
     /// Says how long the segments of the log become, so that the one which is open, and those that wait to be given
-    /// up, are a small part of the store.
+    /// up, are a small part of the store. Where space is bounded so is each.
     pub(crate) fn size_segments(&self, log: &mut Appender) {
-        match &self.capacity {
-            Some(capacity) => log.limit(capacity.segment_len(), capacity.large_max()),
-            None => log.limit((self.live_bytes() / FRONT_SHARE).max(FRONT_MIN), u64::MAX),
-        }
+        let Some(capacity) = &self.capacity else {
+            let enough = SEGMENT_LEN.saturating_mul(FRONT_SHARE);
+            let len = self.segments.live_bytes(enough) / FRONT_SHARE;
+            let len = len.clamp(FRONT_MIN, SEGMENT_LEN);
+            return log.limit_segments(len, SEGMENT_LEN, u64::MAX);
+        };
+        let len = capacity.segment_len().min(SEGMENT_LEN);
+        log.limit_segments(len, len, capacity.large_max());
     }
 
     /// Bytes of the records that the index points to.
     pub(crate) fn live_bytes(&self) -> u64 {
-        let all = self.segments.all();
-        all.iter().map(|(_, s)| s.usage.counts().live_bytes).sum()
+        self.segments.live_bytes(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::Options;
+
+    #[test]
+    fn segments_grow_with_what_is_live_or_follow_the_capacity() {
+        const MIB: u64 = 1 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let store = Options::new().without_threads().open(dir.path()).unwrap();
+        let core = store.core();
+        assert_eq!(core.log.lock().segment_len(), FRONT_MIN);
+        let (_, segment) = core.log.lock().active();
+        let mut live = 0;
+        for (more, expected) in [(128, 16), (128, 32), (264, 64), (4096, 64)] {
+            segment.usage.gain(more * MIB, 0);
+            live += more * MIB;
+            assert_eq!(core.live_bytes(), live);
+            core.rotate(&mut core.log.lock()).unwrap();
+            assert_eq!(core.log.lock().segment_len(), expected * MIB, "{live}");
+        }
+        store.close().unwrap();
+        let options = Options::new().without_threads().capacity(256 * MIB);
+        let store = options.open(dir.path()).unwrap();
+        assert_eq!(store.core().log.lock().segment_len(), 4 * MIB);
     }
 }

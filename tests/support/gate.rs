@@ -37,6 +37,8 @@ pub enum Doing {
     Open,
     /// It is flushed, or a directory whose name ends so is. A file is still of the kind that it was created as.
     Sync,
+    /// Somebody asks how long it is.
+    Measure,
     /// Somebody asks whether a part of it is in memory. If that fails it is not.
     IsResident,
 }
@@ -225,6 +227,7 @@ impl VfsFile for GatedFile {
     }
 
     fn len(&self) -> io::Result<u64> {
+        self.gate.pass(Doing::Measure, &self.path)?;
         self.file.len()
     }
 

@@ -83,6 +83,7 @@ pub(crate) struct Appender {
     buffer: Vec<u8>,
     /// How long a segment becomes, if no batch is longer.
     segment_len: u64,
+    segment_len_max: u64,
     /// Bytes of large values that the active segment leads to, after which another is begun.
     large: u64,
     large_max: u64,
@@ -157,6 +158,7 @@ impl Appender {
             flushed: 0,
             buffer: Vec::new(),
             segment_len: SEGMENT_LEN,
+            segment_len_max: SEGMENT_LEN,
             large: 0,
             large_max: u64::MAX,
             seqno: start.seqno,
@@ -193,6 +195,7 @@ impl Appender {
             flushed: 0,
             buffer: Vec::new(),
             segment_len: SEGMENT_LEN,
+            segment_len_max: SEGMENT_LEN,
             large: 0,
             large_max: u64::MAX,
             seqno,
@@ -245,18 +248,27 @@ impl Appender {
 
     /// Whether `len` more bytes fit into the active segment.
     pub(crate) fn has_room(&self, len: usize) -> bool {
-        let len = u64::try_from(self.buffer.len().saturating_add(len)).unwrap_or(u64::MAX);
-        let end = self.end.saturating_add(len);
+        let buffered = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
+        let begin = self.end.saturating_add(buffered);
+        let end = begin.saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
         let is_empty = self.end == HEADER_LEN as u64 && self.buffer.is_empty();
-        let fits = end <= self.segment_len && self.large <= self.large_max;
-        fits || (is_empty && end <= SEGMENT_LEN)
+        let is_open = begin < self.segment_len && self.large <= self.large_max;
+        (is_open && end <= self.segment_len_max) || (is_empty && end <= SEGMENT_LEN)
     }
 
-    /// From here on segments become so long, and lead to so many bytes of large values.
-    pub(crate) fn limit(&mut self, len: u64, large_max: u64) {
-        debug_assert!(len > HEADER_LEN as u64);
-        self.segment_len = len.min(SEGMENT_LEN);
+    /// From here on segments become about so long. A group that begins in one may make it this long at most, and no
+    /// segment leads to more bytes of large values than that.
+    pub(crate) fn limit_segments(&mut self, len: u64, len_max: u64, large_max: u64) {
+        debug_assert!(len > HEADER_LEN as u64 && len <= len_max);
+        debug_assert!(len_max <= SEGMENT_LEN);
+        self.segment_len = len;
+        self.segment_len_max = len_max;
         self.large_max = large_max;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn segment_len(&self) -> u64 {
+        self.segment_len
     }
 
     /// A record leads to so many bytes of a large value.

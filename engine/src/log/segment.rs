@@ -385,6 +385,19 @@ impl Segments {
         );
         all
     }
+
+    /// Bytes of the records that the index points to, or more than `enough` of them: then it stops to count.
+    pub(crate) fn live_bytes(&self, enough: u64) -> u64 {
+        let guard = epoch::pin();
+        let mut live = 0u64;
+        for segment in self.list.load(&guard).iter().flatten() {
+            live = live.saturating_add(segment.usage.counts().live_bytes);
+            if live > enough {
+                break;
+            }
+        }
+        live
+    }
 }
 
 fn set<S>(list: &mut Vec<Option<Arc<S>>>, at: usize, segment: Option<Arc<S>>) {

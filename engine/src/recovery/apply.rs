@@ -46,6 +46,9 @@ impl Replay {
             for (offset, record, hash) in group.drain(..) {
                 self.apply(&record, hash, segment, offset);
             }
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::replay::{MISSING, Replay, is_same_key};
 use crate::core::key_hash;
 use crate::damage::Damage;
+use crate::error::{Error, io_error};
 use crate::format::checkpoint::Retired;
 use crate::format::lists::{Move, Relocation};
 use crate::format::record::{self, Address};
@@ -44,11 +45,17 @@ impl Replay {
     fn class_segment(&mut self, moved: &Move) -> Option<Arc<Segment>> {
         let len = u64::from(moved.len);
         if let Some(file) = self.take_found(moved.to) {
-            // Which tells of what is missing.
-            return self.add(file, len).ok();
+            // Which tells of what is missing. Another store's is told with those that are not there.
+            return match self.add(file, len) {
+                Err(error @ Error::Io { .. }) => self.fail(error),
+                added => added.ok(),
+            };
         }
         let segment = Arc::clone(&self.numbers.get(&moved.to)?.1);
-        let there = segment.file.len().ok()?;
+        let there = match segment.file.len() {
+            Err(e) => return self.fail(io_error("reading", &segment.path, e)),
+            Ok(there) => there,
+        };
         if there < len {
             let missing = Damage::bytes(&segment.path, there, len, MISSING);
             self.damage.push(missing);
@@ -57,6 +64,12 @@ impl Replay {
         debug_assert!(segment.published() >= len.min(there));
         debug_assert_eq!(segment.id, moved.to);
         Some(segment)
+    }
+
+    /// What was moved is not passed over: the log goes on to say that nothing is needed of where it was.
+    fn fail<T>(&mut self, error: Error) -> Option<T> {
+        self.failed = Some(error);
+        None
     }
 
     /// With damage in the log the table may name an older version of what was copied.

@@ -46,6 +46,8 @@ pub(super) struct Replay {
     pub(super) damage: Vec<Damage>,
     /// Which of them is where records were, as long as none was read behind it.
     gap: Option<usize>,
+    /// Why a record could not be applied now, though it is not damaged.
+    pub(super) failed: Option<Error>,
     /// Segments that the log says were retired.
     pub(super) retirements: HashSet<u64>,
     /// Class segments that were found, and that nothing named so far.
@@ -98,6 +100,7 @@ impl Replay {
             bytes: 0,
             damage: Vec::new(),
             gap: None,
+            failed: None,
             retirements: HashSet::new(),
             found: HashMap::new(),
             unreadable: Vec::new(),
@@ -175,7 +178,7 @@ impl Replay {
     }
 
     /// Class segments of which the log says that they are part of the store, and that are not there or are another
-    /// store's. Of those that only its tail names nobody else would tell: that is applied when all was judged.
+    /// store's. Also those that only its tail names, which is applied when all was judged.
     pub(super) fn lost_classes(&self) -> impl Iterator<Item = u64> {
         let is_own = |file: &SegmentFile| file.header.store == self.id;
         let is_found = move |id| self.found.get(&id).is_some_and(is_own);
@@ -271,7 +274,7 @@ impl Replay {
             let mut whole = Vec::new();
             let before = self.whole;
             let start = self.start(&segment);
-            let valid_len = self.scan(&segment, known.unwrap_or(0), &mut whole);
+            let (valid_len, damaged) = self.scan(&segment, known.unwrap_or(0), &mut whole);
             segment.cut(valid_len);
             debug_assert!(valid_len >= start, "what the checkpoint knows is valid");
             debug_assert!(
@@ -299,10 +302,10 @@ impl Replay {
             let (kept, again) = whole.split_at(batch_start(&whole, at));
             tail.seqno = again.last().or(kept.last()).map_or(before, |s| s.seqno);
             tail.previous = segment.id;
-            // Not one byte more: a close record at the end may not be durable.
+            // Not one byte more: a close record at the end may not be durable. Damage stays, to be told again.
             tail.previous_len = match again.first() {
                 Some(first) => u64::from(first.offset),
-                None => kept.last().map_or(start, |last| last.end),
+                None => kept.last().map_or(start, |last| last.end).max(damaged),
             };
             debug_assert!(
                 tail.previous_len <= valid_len,
@@ -312,7 +315,7 @@ impl Replay {
                 kept.iter().all(|scanned| scanned.seqno <= self.durable),
                 "what may not be durable is written again"
             );
-            if kept.is_empty() && !self.known.contains_key(&segment.id) {
+            if kept.is_empty() && damaged == 0 && !self.known.contains_key(&segment.id) {
                 // Nothing of it is needed once the tail is written again.
                 tail.empty = Some((segment.id, path));
                 tail.previous = header.previous;
@@ -405,12 +408,12 @@ impl Replay {
         }
     }
 
-    /// Finds the records of whole batches, and returns where the last of them ends.
-    fn scan(&mut self, segment: &Segment, end: u64, whole: &mut Vec<Scanned>) -> u64 {
+    /// Finds the records of whole batches, and returns where the last of them ends, and the last damage.
+    fn scan(&mut self, segment: &Segment, end: u64, whole: &mut Vec<Scanned>) -> (u64, u64) {
         let start = self.start(segment);
         segment.will_need_from(start);
         let mut scan = Scan::new(segment, start, end, self.seqno.saturating_add(1));
-        let (mut valid_len, mut pending) = (start, Vec::new());
+        let (mut valid_len, mut damaged, mut pending) = (start, 0, Vec::new());
         loop {
             if end != 0 && valid_len >= end {
                 debug_assert!(pending.is_empty(), "a batch ends where the segment does");
@@ -455,14 +458,17 @@ impl Replay {
                 Step::Damage { offset, next } => {
                     debug_assert!(offset < next, "damage has a length");
                     self.report(Damage::bytes(&segment.path, offset, next, DAMAGED));
-                    // The rest of their batch was durable once, so they count.
-                    valid_len = pending.last().map_or(valid_len, |last| last.end);
+                    // The rest of their batch was durable once, so they count, and are a batch of their own.
+                    if let Some(last) = pending.last_mut() {
+                        last.more = false;
+                    }
                     whole.append(&mut pending);
+                    (valid_len, damaged) = (next, next);
                 }
                 Step::End { offset } => {
                     let unread = segment.unread_end();
                     debug_assert!(offset >= end, "a scan tells what is missing before");
-                    if offset < unread {
+                    if end == 0 && offset < unread {
                         // Records may lie there that were durable. Nobody knows how many; but their numbers
                         // are not given out again.
                         self.report(Damage::bytes(&segment.path, offset, unread, UNREAD));
@@ -474,7 +480,7 @@ impl Replay {
             }
         }
         self.bytes = self.bytes.saturating_add(valid_len.saturating_sub(start));
-        valid_len
+        (valid_len, damaged)
     }
 
     /// Takes in what a record says of which segments there are.

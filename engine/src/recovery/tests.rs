@@ -297,6 +297,11 @@ fn who_reads_knows_that_the_log_went_on_in_another_segment() {
     let core = ns.core();
     core.rotate(&mut core.log.lock()).unwrap();
     assert!(reader.core().is_outdated().unwrap());
+    let error = reader.core().outdated(Error::NoSuchNamespace);
+    assert!(
+        matches!(error, Error::NoSuchNamespace),
+        "it tells nothing of files"
+    );
     close(store, ns);
 }
 
@@ -468,7 +473,7 @@ fn an_end_of_the_log_that_cannot_be_read_is_told() {
     const UNREAD_END: u64 = 64 << 10;
     let dir = tempdir().unwrap();
     let (store, ns) = open(dir.path());
-    ns.put("kept", "value").unwrap();
+    let kept = ns.put("kept", "value").unwrap();
     let (path, end) = {
         let log = ns.core().log.lock();
         let segment = &log.active().1;
@@ -494,8 +499,32 @@ fn an_end_of_the_log_that_cannot_be_read_is_told() {
     );
     let ns = store.namespace("n").unwrap();
     assert_eq!(&ns.get("kept").unwrap().unwrap()[..], b"value");
-    let most = UNREAD_END / 64;
-    assert!((last + 1..last + most).contains(&ns.put("later", "value").unwrap()));
+    let most = kept + (UNREAD_END - end) / 64 + 2;
+    assert!((last + 1..=most).contains(&ns.put("later", "value").unwrap()));
+    close(store, ns);
+}
+
+/// What lies behind the end that the next segment names was no record, whether or not it can be read.
+#[test]
+fn what_cannot_be_read_behind_a_segment_that_is_not_the_last_takes_no_numbers() {
+    let dir = tempdir().unwrap();
+    for key in ["one", "two"] {
+        let (store, ns) = open(dir.path());
+        ns.put(key, "value").unwrap();
+        close(store, ns);
+    }
+    let files = Files::list(&OsVfs, dir.path()).unwrap();
+    let last = files.segments.into_values().next_back().unwrap();
+    let end = std::fs::read(&last).unwrap().len() as u64;
+    let options = Options::new().vfs(Arc::new(Unreadable(end)));
+    let store = options.clock(Clock::manual(1)).open(dir.path()).unwrap();
+    let ns = store.namespace("n").unwrap();
+    for key in ["one", "two"] {
+        assert_eq!(&ns.get(key).unwrap().unwrap()[..], b"value");
+    }
+    let told = store.stats().damage;
+    let names_last = |told: &String| told.contains(last.file_name().unwrap().to_str().unwrap());
+    assert!(told.iter().all(names_last), "{told:?}");
     close(store, ns);
 }
 
@@ -656,4 +685,12 @@ fn a_key_for_which_there_is_no_slot_is_told() {
         };
         assert_eq!((damage.reason, damage.offset), (CROWDED, offset.into()));
     }
+}
+
+#[test]
+fn each_store_has_an_id_and_a_secret_of_its_own() {
+    let new = || super::new_store_id(&OsVfs).unwrap();
+    let (one, other) = (new(), new());
+    assert_ne!(one.id, other.id);
+    assert_ne!(one.secret, other.secret);
 }
