@@ -662,9 +662,9 @@ fn a_key_that_was_deleted_since_the_checkpoint_does_not_come_back_when_both_segm
     for round in 0..3 {
         let (store, ns) = open_gated(dir.path(), &clock, &gate);
         match round {
-            0 => drop(ns.put("key", "value").unwrap()),
+            0 => assert!(ns.put("key", "value").is_ok()),
             1 => store.checkpoint().unwrap(),
-            _ => drop(ns.delete("key").unwrap()),
+            _ => assert!(ns.delete("key").unwrap()),
         }
         drop(ns);
         store.close().unwrap();
@@ -741,10 +741,14 @@ fn a_segment_that_no_checkpoint_knows_any_more_does_not_count() {
         act(&store);
         store.close().unwrap();
     };
-    session(&|store| drop(store.namespace("n").unwrap().put("key", "value").unwrap()));
+    session(&|store| {
+        store.namespace("n").unwrap().put("key", "value").unwrap();
+    });
     let path = rimstone_tests::newest(dir.path(), "seg").unwrap();
     let bytes = fs::read(&path).unwrap();
-    session(&|store| drop(store.namespace("n").unwrap().delete("key").unwrap()));
+    session(&|store| {
+        store.namespace("n").unwrap().delete("key").unwrap();
+    });
     session(&|store| {
         store.namespace("n").unwrap().put("other", "value").unwrap();
         store.compact().unwrap();
