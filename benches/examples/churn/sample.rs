@@ -8,7 +8,7 @@ use std::{fs, io};
 use rimstone::Store;
 use rustix::time::{ClockId, clock_gettime};
 
-/// Beside 1.3 times what is live, in segments of 64 MiB: the one that is written, the one made ready behind
+/// Beside 1.3 times what is live, in segments of 64 MiB at most: the one that is written, the one made ready behind
 /// it, one that compaction fills, and two that wait for checkpoints. All classes are not filled at once.
 const OPEN: u64 = 5 * (64 << 20);
 
