@@ -39,6 +39,8 @@ pub enum Doing {
     Sync,
     /// Somebody asks how long it is.
     Measure,
+    /// It is mapped, to be read.
+    Map,
     /// Somebody asks whether a part of it is in memory. If that fails it is not.
     IsResident,
 }
@@ -232,6 +234,7 @@ impl VfsFile for GatedFile {
     }
 
     fn map(&self, len: usize) -> io::Result<Map> {
+        self.gate.pass(Doing::Map, &self.path)?;
         self.file.map(len)
     }
 
