@@ -3,9 +3,10 @@
 use rimstone::{Clock, Durability, Namespace, PutOptions, Store, WriteBatch};
 use rimstone_tests::{Cut, SimDisk, open_on};
 
-/// How many values each batch puts: the first two leave a segment of 16 MiB open, and the last fills it, so that what
-/// follows begins the next.
+/// How many values each batch puts: the first two leave a segment open, and the last begins the next.
 const BATCHES: [u16; 3] = [110, 110, 80];
+/// Where a record is the last of a segment that begins before it, in a store as small as this.
+const SEGMENT: u64 = 16 << 20;
 
 fn open(disk: &SimDisk) -> (Store, Namespace) {
     let store = open_on(disk, &Clock::manual(1), Durability::Immediate).unwrap();
@@ -24,6 +25,9 @@ fn a_cut_where_a_segment_ends_loses_nothing() {
     let unsynced = PutOptions::new().durability(Durability::None);
     let (mut first, mut segments) = (0, 0);
     for (n, puts) in (0..).zip(BATCHES) {
+        if n == 2 {
+            fill(&store, &ns);
+        }
         store.sync().unwrap();
         // Not durable yet when the last batch ends its segment.
         ns.put_with(mark(n, 0), "before", &unsynced).unwrap();
@@ -39,14 +43,30 @@ fn a_cut_where_a_segment_ends_loses_nothing() {
     assert_eq!(
         store.stats().segments,
         segments + 1,
-        "the log went on in a new segment behind the last batch"
+        "the last batch began a new segment"
     );
     assert!(disk.mapped_writes() >= 6, "marks in both segments");
+    for (n, at) in (0..3).flat_map(|n| [(n, 0), (n, 1)]) {
+        assert!(ns.get(mark(n, at)).unwrap().is_some(), "it was written");
+    }
     for place in first..=disk.place() {
         check(&disk.crash_at(place, Cut::LOST), &place);
     }
     let torn = Cut::kinds(1)[5];
     check(&disk.crash(torn), &torn);
+}
+
+/// Leaves room for less than a record.
+fn fill(store: &Store, ns: &Namespace) {
+    let end = store.segments().last().unwrap().bytes;
+    let mut left = usize::try_from(SEGMENT - end - 40).unwrap();
+    while left > 0 {
+        let len = if left > 60_000 { 40_000 } else { left };
+        // A header, and the key.
+        ns.put("fill", vec![7; len - 64 - 4]).unwrap();
+        left -= len;
+    }
+    assert_eq!(store.segments().last().unwrap().bytes, SEGMENT - 40);
 }
 
 fn check(disk: &SimDisk, context: &dyn std::fmt::Debug) {
@@ -68,6 +88,10 @@ fn check(disk: &SimDisk, context: &dyn std::fmt::Debug) {
     assert!(whole, "{context:?}: a batch is whole");
     let batches = first.map_or(0, |n| usize::from(n) + 1);
     let count = marks.iter().filter(|there| **there).count();
+    assert!(
+        batches >= 2 && count >= 4,
+        "{context:?}: what was flushed before is there: {batches} batches, {marks:?}"
+    );
     // One mark before each batch and one after it.
     assert!(
         (2 * batches).saturating_sub(1) <= count && count <= 2 * batches + 1,
