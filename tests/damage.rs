@@ -559,17 +559,17 @@ fn lens_after_moves(dir: &Path, class: &Path) -> Vec<u64> {
     lens
 }
 
-/// Two segments were given up one after the other, and what was live of both was copied to the same place.
-#[test]
-fn a_class_segment_that_ends_after_the_first_of_its_moves_loses_what_came_with_the_second() {
-    let (dir, clock, gate) = (tempdir().unwrap(), Clock::manual(1), Gate::default());
+/// What a process leaves that was killed after it gave up two segments, one after the other, and copied what was live of both
+/// to the same place, before the next checkpoint.
+fn killed_after_two_moves(clock: &Clock) -> TempDir {
+    let (dir, gate) = (tempdir().unwrap(), Gate::default());
     for part in ["one", "two"] {
-        let (_store, ns) = open(dir.path(), &clock);
+        let (_store, ns) = open(dir.path(), clock);
         for n in 0..40u8 {
             ns.put(format!("{part} {n}"), [n; 1000]).unwrap();
         }
     }
-    let (store, ns) = open_gated(dir.path(), &clock, &gate);
+    let (store, ns) = open_gated(dir.path(), clock, &gate);
     store.checkpoint().unwrap();
     gate.fail(Doing::Create, ".ckpt");
     for n in (0..40u8).step_by(2) {
@@ -577,7 +577,13 @@ fn a_class_segment_that_ends_after_the_first_of_its_moves_loses_what_came_with_t
         ns.delete(format!("two {n}")).unwrap();
     }
     assert!(matches!(store.compact(), Err(Error::Io { .. })));
-    let killed = copy(dir.path());
+    copy(dir.path())
+}
+
+#[test]
+fn a_class_segment_that_ends_after_the_first_of_its_moves_loses_what_came_with_the_second() {
+    let clock = Clock::manual(1);
+    let killed = killed_after_two_moves(&clock);
     let class = segments(killed.path()).into_iter();
     let mut class = class.filter(|path| fs::read(path).unwrap()[10] == 2);
     let class = class.next().unwrap();
@@ -754,22 +760,8 @@ fn damage_at_the_end_of_a_closed_log_is_told_each_time() {
 /// A move that cannot be repeated now is not passed over: what comes behind it gives up where its records were.
 #[test]
 fn a_segment_that_cannot_be_measured_or_mapped_now_fails_the_opening_and_loses_nothing() {
-    let (dir, clock, gate) = (tempdir().unwrap(), Clock::manual(1), Gate::default());
-    for part in ["one", "two"] {
-        let (_store, ns) = open(dir.path(), &clock);
-        for n in 0..40u8 {
-            ns.put(format!("{part} {n}"), [n; 1000]).unwrap();
-        }
-    }
-    let (store, ns) = open_gated(dir.path(), &clock, &gate);
-    store.checkpoint().unwrap();
-    gate.fail(Doing::Create, ".ckpt");
-    for n in (0..40u8).step_by(2) {
-        ns.delete(format!("one {n}")).unwrap();
-        ns.delete(format!("two {n}")).unwrap();
-    }
-    assert!(matches!(store.compact(), Err(Error::Io { .. })));
-    let killed = copy(dir.path());
+    let clock = Clock::manual(1);
+    let killed = killed_after_two_moves(&clock);
     for doing in [Doing::Measure, Doing::Map] {
         fail_each(doing, killed.path(), &clock);
     }

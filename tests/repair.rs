@@ -590,30 +590,33 @@ fn remove_what_is_derived(dir: &Path) {
     }
 }
 
+/// What one process does, in a segment of its own.
+fn session(dir: &Path, clock: &Clock, act: &dyn Fn(&Store)) {
+    let store = open(dir, clock);
+    act(&store);
+    store.close().unwrap();
+}
+
 /// Its tombstone is read after the put that is newer: what was copied comes first.
 #[test]
 fn a_key_that_was_deleted_put_again_and_copied_is_listed() {
     let (dir, clock) = (tempdir().unwrap(), Clock::manual(1));
-    let in_a_segment_of_its_own = |act: &dyn Fn(&Store)| {
-        let store = open(dir.path(), &clock);
-        act(&store);
-        store.close().unwrap();
-    };
-    in_a_segment_of_its_own(&|store| {
+    let session = |act: &dyn Fn(&Store)| session(dir.path(), &clock, act);
+    session(&|store| {
         let ns = store.namespace("n").unwrap();
         ns.put("key", "old").unwrap();
         for n in 0..20 {
             ns.put(format!("full {n}"), [7; 60_000]).unwrap();
         }
     });
-    in_a_segment_of_its_own(&|store| {
+    session(&|store| {
         let ns = store.namespace("n").unwrap();
         ns.delete("key").unwrap();
         for n in 20..40 {
             ns.put(format!("full {n}"), [7; 60_000]).unwrap();
         }
     });
-    in_a_segment_of_its_own(&|store| {
+    session(&|store| {
         let ns = store.namespace("n").unwrap();
         ns.put("key", "new").unwrap();
         for _ in 0..40 {
@@ -736,11 +739,7 @@ fn what_had_expired_when_the_log_ended_does_not_come_back() {
 #[test]
 fn a_segment_that_no_checkpoint_knows_any_more_does_not_count() {
     let (dir, clock) = (tempdir().unwrap(), Clock::manual(1_000));
-    let session = |act: &dyn Fn(&Store)| {
-        let store = open(dir.path(), &clock);
-        act(&store);
-        store.close().unwrap();
-    };
+    let session = |act: &dyn Fn(&Store)| session(dir.path(), &clock, act);
     session(&|store| {
         store.namespace("n").unwrap().put("key", "value").unwrap();
     });

@@ -256,8 +256,8 @@ impl Appender {
         (is_open && end <= self.segment_len_max) || (is_empty && end <= SEGMENT_LEN)
     }
 
-    /// From here on segments become about so long. A group that begins in one may make it this long at most, and no
-    /// segment leads to more bytes of large values than that.
+    /// From here on segments become about `len` long: a group that begins before there may make one `len_max` long. One
+    /// that leads to `large_max` bytes of large values is left, too.
     pub(crate) fn limit_segments(&mut self, len: u64, len_max: u64, large_max: u64) {
         debug_assert!(len > HEADER_LEN as u64 && len <= len_max);
         debug_assert!(len_max <= SEGMENT_LEN);
